@@ -1,0 +1,581 @@
+//! The control frames between host and base over TCP (protocol section 4).
+//!
+//! A frame here is type and body; [`super::frame`] puts the length before it. A frame may carry more bytes than
+//! this version knows: they are ignored, and a signature is always the last 64 bytes.
+
+use std::net::SocketAddr;
+
+use super::{
+    BootId, Cookie, INTRODUCTION_KEY_LEN, MAX_BASE_ADDRESSES, MAX_OWN_ADDRESSES, Malformed, Put, Reader,
+    frame, peer::IntroductionKey, relay,
+};
+use crate::{
+    id::DeviceId,
+    identity::{Context, PublicKey, SIGNATURE_LEN, SecretKey},
+};
+
+/// The protocol's version on the wire.
+pub const VERSION: u8 = 1;
+
+const GET_COOKIE: u8 = 0x00;
+const BASE_HELLO: u8 = 0x01;
+const REGISTER: u8 = 0x02;
+const REGISTERED: u8 = 0x03;
+const ERROR: u8 = 0x0f;
+const INFO: u8 = 0x10;
+const PONG: u8 = 0x11;
+const REQUEST_INFO: u8 = 0x12;
+const RELEASE_INFO: u8 = 0x13;
+const DEVICE_ADDRESSES: u8 = 0x14;
+const UNREACHABLE: u8 = 0x15;
+const GOAWAY: u8 = 0x16;
+const WANTED: u8 = 0x17;
+const NOTICE: u8 = 0x18;
+const LEAVE: u8 = 0x19;
+
+const SERVICE: [u8; 7] = *b"bowline";
+const FLAG_ONLINE: u32 = 1;
+
+/// Codes of ERROR, after which the base closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ErrorCode {
+    /// Malformed, out of order, or from the wrong side.
+    Malformed,
+    /// No common version.
+    Version,
+    /// The signature does not hold, or the key does not make the ID.
+    Signature,
+    /// This device is not allowed here.
+    NotAllowed,
+    /// A limit of this source address.
+    SourceLimit,
+    /// The base is busy.
+    Busy,
+    /// The base is draining.
+    Draining,
+    /// A newer session of the same device took over.
+    Replaced,
+    /// Two devices use one key.
+    Cloned,
+    /// Ten seconds without GET-COOKIE or REGISTER.
+    Silent,
+    /// A code that this version does not know.
+    Other(u8),
+}
+
+impl ErrorCode {
+    const KNOWN: [Self; 10] = [
+        Self::Malformed,
+        Self::Version,
+        Self::Signature,
+        Self::NotAllowed,
+        Self::SourceLimit,
+        Self::Busy,
+        Self::Draining,
+        Self::Replaced,
+        Self::Cloned,
+        Self::Silent,
+    ];
+
+    /// The code on the wire.
+    #[must_use]
+    pub fn to_u8(self) -> u8 {
+        match self {
+            Self::Other(code) => code,
+            known => 1 + Self::KNOWN.iter().position(|&k| k == known).unwrap_or(0) as u8,
+        }
+    }
+
+    /// The code that a number stands for.
+    #[must_use]
+    pub fn from_u8(code: u8) -> Self {
+        Self::KNOWN.get(usize::from(code).wrapping_sub(1)).copied().unwrap_or(Self::Other(code))
+    }
+}
+
+/// Codes of NOTICE: the session goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeCode {
+    /// Another device uses this key.
+    KeyInUse,
+    /// A limit of the base holds this device back.
+    Limit,
+    /// A code that this version does not know.
+    Other(u8),
+}
+
+impl NoticeCode {
+    /// The code on the wire.
+    #[must_use]
+    pub fn to_u8(self) -> u8 {
+        match self {
+            Self::KeyInUse => 1,
+            Self::Limit => 2,
+            Self::Other(code) => code,
+        }
+    }
+
+    /// The code that a number stands for.
+    #[must_use]
+    pub fn from_u8(code: u8) -> Self {
+        match code {
+            1 => Self::KeyInUse,
+            2 => Self::Limit,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// Why a message did not reach its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UnreachableReason {
+    /// The base does not have this device.
+    NotHere,
+    /// The queue towards it is full, or there is no way to it at all.
+    QueueFull,
+    /// The sender is over its rate.
+    Rate,
+    /// The message is too large for any way to it.
+    TooLarge,
+    /// A reason that this version does not know.
+    Other(u8),
+}
+
+impl UnreachableReason {
+    /// The reason on the wire.
+    #[must_use]
+    pub fn to_u8(self) -> u8 {
+        match self {
+            Self::NotHere => 1,
+            Self::QueueFull => 2,
+            Self::Rate => 3,
+            Self::TooLarge => 4,
+            Self::Other(reason) => reason,
+        }
+    }
+
+    /// The reason that a number stands for.
+    #[must_use]
+    pub fn from_u8(reason: u8) -> Self {
+        match reason {
+            1 => Self::NotHere,
+            2 => Self::QueueFull,
+            3 => Self::Rate,
+            4 => Self::TooLarge,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// GET-COOKIE: `0x00 ‖ "bowline" ‖ highest version u8 ‖ capabilities u32`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetCookie {
+    /// The highest version the host speaks, 1 or more.
+    pub highest_version: u8,
+    /// What the host can do; unknown bits are ignored.
+    pub capabilities: u32,
+}
+
+/// BASE-HELLO: `0x01 ‖ version u8 ‖ cookie 8 ‖ base ID 14 ‖ cluster ID 14 ‖ capabilities u32`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BaseHello {
+    /// The version of this session.
+    pub version: u8,
+    /// What the registration is bound to.
+    pub cookie: Cookie,
+    /// The base's ID.
+    pub base: DeviceId,
+    /// The ID of its cluster, its own when alone.
+    pub cluster: DeviceId,
+    /// What the base can do; unknown bits are ignored.
+    pub capabilities: u32,
+}
+
+/// REGISTER, to be signed: `0x02 ‖ device ID 14 ‖ public key 32 ‖ boot ID 8 ‖ attempt u32 ‖ capabilities u32 ‖ agent text ‖ signature 64`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Who registers.
+    pub device: DeviceId,
+    /// The key that makes that ID.
+    pub public_key: PublicKey,
+    /// Random, once per start of the host.
+    pub boot: BootId,
+    /// Rises with every attempt within a boot, from 1.
+    pub attempt: u32,
+    /// What the host can do; unknown bits are ignored.
+    pub capabilities: u32,
+    /// The program and its version, for the operator.
+    pub agent: String,
+}
+
+impl Register {
+    /// Appends the signed frame for the base with this ID and cookie.
+    pub fn write(&self, out: &mut Vec<u8>, key: &SecretKey, base: DeviceId, cookie: &Cookie) {
+        frame::write(out, |out| {
+            let start = out.len();
+            out.push(REGISTER);
+            out.put_id(self.device);
+            out.put(&self.public_key.0);
+            out.put(&self.boot);
+            out.put(&self.attempt.to_be_bytes());
+            out.put(&self.capabilities.to_be_bytes());
+            out.put_text(&self.agent);
+            let signature = key.sign(Context::Register, &[base.as_bytes(), cookie, &out[start..]]);
+            out.put(&signature);
+        });
+    }
+}
+
+/// A REGISTER whose signature has not been looked at.
+#[derive(Debug, Clone)]
+pub struct UnverifiedRegister<'a> {
+    claim: Register,
+    signed: &'a [u8],
+    signature: [u8; SIGNATURE_LEN],
+}
+
+impl<'a> UnverifiedRegister<'a> {
+    fn decode(frame: &'a [u8]) -> Result<Self, Malformed> {
+        let (signed, signature) = frame.split_last_chunk().ok_or(Malformed::TooShort)?;
+        let mut r = Reader(signed);
+        r.u8()?;
+        let claim = Register {
+            device: r.id()?,
+            public_key: PublicKey(r.array()?),
+            boot: r.array()?,
+            attempt: r.u32()?,
+            capabilities: r.u32()?,
+            agent: r.text()?.to_owned(),
+        };
+        Ok(Self { claim, signed, signature: *signature })
+    }
+
+    /// What it claims, for the checks that come before the signature.
+    #[must_use]
+    pub fn claim(&self) -> &Register {
+        &self.claim
+    }
+
+    /// The message, if its key makes its ID and signed it for this base and cookie.
+    #[must_use]
+    pub fn verify(self, base: DeviceId, cookie: &Cookie) -> Option<Register> {
+        let Register { device, public_key, .. } = self.claim;
+        (public_key.device_id() == device
+            && public_key.verifies(
+                Context::Register,
+                &[base.as_bytes(), cookie, self.signed],
+                &self.signature,
+            ))
+        .then_some(self.claim)
+    }
+}
+
+/// REGISTERED: `0x03 ‖ address as seen 18 ‖ keepalive seconds u16 ‖ list (≤ 4) of the base's UDP addresses`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The host's address as the base sees it on TCP.
+    pub seen: SocketAddr,
+    /// Seconds between refreshes, 10 to 25.
+    pub keepalive: u16,
+    /// The base's UDP addresses; `::` stands for the IP the host reached it at.
+    pub udp: Vec<SocketAddr>,
+}
+
+/// ERROR: `0x0f ‖ code u8 ‖ retry after seconds u16 ‖ text`; the base closes after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// What is wrong.
+    pub code: ErrorCode,
+    /// Seconds to stay away; 0: the host's own back-off.
+    pub retry_after: u16,
+    /// The same for people.
+    pub text: String,
+}
+
+/// INFO: `0x10 ‖ number u64 ‖ introduction master key 16 ‖ list (≤ 12) of own addresses`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// From the counter that NAT-INIT uses, too.
+    pub number: u64,
+    /// What the base derives introduction keys from.
+    pub master_key: [u8; INTRODUCTION_KEY_LEN],
+    /// The host's own addresses.
+    pub own: Vec<SocketAddr>,
+}
+
+/// DEVICE-ADDRESSES: `0x14 ‖ device ID 14 ‖ flags u32 ‖ introduction key 16 ‖ list (≤ 4) reflexive ‖ list (≤ 12) own`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceAddresses {
+    /// Whose addresses.
+    pub device: DeviceId,
+    /// Whether it is here (bit 0 of the flags).
+    pub online: bool,
+    /// What makes HELLOs to it cheap to check.
+    pub introduction: IntroductionKey,
+    /// As bases see it.
+    pub reflexive: Vec<SocketAddr>,
+    /// As it sees itself.
+    pub own: Vec<SocketAddr>,
+}
+
+impl DeviceAddresses {
+    /// What a host is told of a device that is gone or has released it.
+    #[must_use]
+    pub fn gone(device: DeviceId) -> Self {
+        Self { device, online: false, introduction: IntroductionKey::NONE, reflexive: vec![], own: vec![] }
+    }
+}
+
+/// NOTICE: `0x18 ‖ code u8 ‖ text`; the session goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What is to be noticed.
+    pub code: NoticeCode,
+    /// The same for people.
+    pub text: String,
+}
+
+/// What a host sends over TCP.
+#[derive(Debug, Clone)]
+pub enum HostFrame<'a> {
+    /// The first frame of a connection.
+    GetCookie(GetCookie),
+    /// Asks for a session.
+    Register(UnverifiedRegister<'a>),
+    /// Own addresses, every keepalive and at changes.
+    Info(Info),
+    /// "I want to talk with this device."
+    RequestInfo(DeviceId),
+    /// "I no longer want to."
+    ReleaseInfo(DeviceId),
+    /// "Forget me now."
+    Leave,
+    /// A message to relay.
+    SendData(DeviceId, &'a [u8]),
+    /// A type of a later version.
+    Unknown(u8),
+}
+
+impl<'a> HostFrame<'a> {
+    /// Reads a frame (type and body) that a host sent.
+    ///
+    /// # Errors
+    /// When it is malformed, or of a type that only a base sends.
+    pub fn decode(frame: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader(frame);
+        Ok(match r.u8()? {
+            GET_COOKIE => {
+                if r.array()? != SERVICE {
+                    return Err(Malformed::Fixed);
+                }
+                let message = GetCookie { highest_version: r.u8()?, capabilities: r.u32()? };
+                if message.highest_version == 0 {
+                    return Err(Malformed::Fixed);
+                }
+                Self::GetCookie(message)
+            }
+            REGISTER => Self::Register(UnverifiedRegister::decode(frame)?),
+            INFO => Self::Info(Info {
+                number: r.u64()?,
+                master_key: r.array()?,
+                own: r.addrs(MAX_OWN_ADDRESSES)?,
+            }),
+            REQUEST_INFO => Self::RequestInfo(r.id()?),
+            RELEASE_INFO => Self::ReleaseInfo(r.id()?),
+            LEAVE => Self::Leave,
+            relay::SEND_DATA => {
+                let (to, data) = relay::split(frame)?;
+                Self::SendData(to, data)
+            }
+            kind @ (BASE_HELLO | REGISTERED | ERROR | PONG | DEVICE_ADDRESSES | UNREACHABLE | GOAWAY | WANTED
+            | NOTICE | relay::RECV_DATA) => return Err(Malformed::WrongSide(kind)),
+            kind => Self::Unknown(kind),
+        })
+    }
+}
+
+impl GetCookie {
+    /// Appends the frame.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        frame::write(out, |out| {
+            out.push(GET_COOKIE);
+            out.put(&SERVICE);
+            out.push(self.highest_version);
+            out.put(&self.capabilities.to_be_bytes());
+        });
+    }
+}
+
+impl Info {
+    /// Appends the frame.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        frame::write(out, |out| {
+            out.push(INFO);
+            out.put(&self.number.to_be_bytes());
+            out.put(&self.master_key);
+            out.put_addrs(&self.own, MAX_OWN_ADDRESSES);
+        });
+    }
+}
+
+/// Appends a REQUEST-INFO: `0x12 ‖ device ID 14`
+pub fn write_request_info(out: &mut Vec<u8>, device: DeviceId) {
+    write_id(out, REQUEST_INFO, device);
+}
+
+/// Appends a RELEASE-INFO: `0x13 ‖ device ID 14`
+pub fn write_release_info(out: &mut Vec<u8>, device: DeviceId) {
+    write_id(out, RELEASE_INFO, device);
+}
+
+/// Appends a LEAVE: `0x19`
+pub fn write_leave(out: &mut Vec<u8>) {
+    frame::write(out, |out| out.push(LEAVE));
+}
+
+fn write_id(out: &mut Vec<u8>, kind: u8, device: DeviceId) {
+    frame::write(out, |out| {
+        out.push(kind);
+        out.put_id(device);
+    });
+}
+
+/// What a base sends over TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BaseFrame<'a> {
+    /// The answer to GET-COOKIE.
+    BaseHello(BaseHello),
+    /// The session stands.
+    Registered(Registered),
+    /// Something is wrong, and the base closes.
+    Error(Error),
+    /// The answer to INFO, with its number.
+    Pong(u64),
+    /// Where a device is.
+    DeviceAddresses(DeviceAddresses),
+    /// A message did not reach its device.
+    Unreachable(DeviceId, UnreachableReason),
+    /// "Leave within so many seconds."
+    GoAway(u16),
+    /// "This device asks for you."
+    Wanted(DeviceId),
+    /// Something to know; the session goes on.
+    Notice(Notice),
+    /// A relayed message.
+    RecvData(DeviceId, &'a [u8]),
+    /// A type of a later version.
+    Unknown(u8),
+}
+
+impl<'a> BaseFrame<'a> {
+    /// Reads a frame (type and body) that a base sent.
+    ///
+    /// # Errors
+    /// When it is malformed, or of a type that only a host sends.
+    pub fn decode(frame: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader(frame);
+        Ok(match r.u8()? {
+            BASE_HELLO => Self::BaseHello(BaseHello {
+                version: r.u8()?,
+                cookie: r.array()?,
+                base: r.id()?,
+                cluster: r.id()?,
+                capabilities: r.u32()?,
+            }),
+            REGISTERED => Self::Registered(Registered {
+                seen: r.addr()?,
+                keepalive: r.u16()?,
+                udp: r.addrs(MAX_BASE_ADDRESSES)?,
+            }),
+            ERROR => Self::Error(Error {
+                code: ErrorCode::from_u8(r.u8()?),
+                retry_after: r.u16()?,
+                text: r.text()?.to_owned(),
+            }),
+            PONG => Self::Pong(r.u64()?),
+            DEVICE_ADDRESSES => Self::DeviceAddresses(DeviceAddresses {
+                device: r.id()?,
+                online: r.u32()? & FLAG_ONLINE != 0,
+                introduction: IntroductionKey(r.array()?),
+                reflexive: r.addrs(MAX_BASE_ADDRESSES)?,
+                own: r.addrs(MAX_OWN_ADDRESSES)?,
+            }),
+            UNREACHABLE => Self::Unreachable(r.id()?, UnreachableReason::from_u8(r.u8()?)),
+            GOAWAY => Self::GoAway(r.u16()?),
+            WANTED => Self::Wanted(r.id()?),
+            NOTICE => Self::Notice(Notice { code: NoticeCode::from_u8(r.u8()?), text: r.text()?.to_owned() }),
+            relay::RECV_DATA => {
+                let (from, data) = relay::split(frame)?;
+                Self::RecvData(from, data)
+            }
+            kind @ (GET_COOKIE | REGISTER | INFO | REQUEST_INFO | RELEASE_INFO | LEAVE | relay::SEND_DATA) => {
+                return Err(Malformed::WrongSide(kind));
+            }
+            kind => Self::Unknown(kind),
+        })
+    }
+
+    /// Appends the frame.
+    ///
+    /// # Panics
+    /// When the data of a RECV-DATA do not fit a frame, which the limit on messages rules out.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        frame::write(out, |out| match self {
+            Self::BaseHello(m) => {
+                out.push(BASE_HELLO);
+                out.push(m.version);
+                out.put(&m.cookie);
+                out.put_id(m.base);
+                out.put_id(m.cluster);
+                out.put(&m.capabilities.to_be_bytes());
+            }
+            Self::Registered(m) => {
+                out.push(REGISTERED);
+                out.put_addr(m.seen);
+                out.put(&m.keepalive.to_be_bytes());
+                out.put_addrs(&m.udp, MAX_BASE_ADDRESSES);
+            }
+            Self::Error(m) => {
+                out.push(ERROR);
+                out.push(m.code.to_u8());
+                out.put(&m.retry_after.to_be_bytes());
+                out.put_text(&m.text);
+            }
+            Self::Pong(number) => {
+                out.push(PONG);
+                out.put(&number.to_be_bytes());
+            }
+            Self::DeviceAddresses(m) => {
+                out.push(DEVICE_ADDRESSES);
+                out.put_id(m.device);
+                out.put(&(if m.online { FLAG_ONLINE } else { 0 }).to_be_bytes());
+                out.put(&m.introduction.0);
+                out.put_addrs(&m.reflexive, MAX_BASE_ADDRESSES);
+                out.put_addrs(&m.own, MAX_OWN_ADDRESSES);
+            }
+            Self::Unreachable(device, reason) => {
+                out.push(UNREACHABLE);
+                out.put_id(*device);
+                out.push(reason.to_u8());
+            }
+            Self::GoAway(seconds) => {
+                out.push(GOAWAY);
+                out.put(&seconds.to_be_bytes());
+            }
+            Self::Wanted(device) => {
+                out.push(WANTED);
+                out.put_id(*device);
+            }
+            Self::Notice(m) => {
+                out.push(NOTICE);
+                out.push(m.code.to_u8());
+                out.put_text(&m.text);
+            }
+            Self::RecvData(from, data) => {
+                out.put(&relay::header(relay::RECV_DATA, *from));
+                out.put(data);
+            }
+            Self::Unknown(kind) => out.push(*kind),
+        });
+    }
+}
