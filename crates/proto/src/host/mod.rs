@@ -3,293 +3,136 @@
 //! A shell owns the sockets, the clock and this machine. After every call it drains [`Host::poll_output`] until that
 //! answers with a timeout. A message's bytes are never held here: [`Host::route`] says where they go, and received
 //! ones are handed back as slices of what the shell handed in.
+//!
+//! Inside, two halves meet here and nowhere else: [`bases`] (the race, the session, NAT-INIT) and [`peers`] (HELLO, pairs,
+//! direct paths, the local link). Both borrow the [`context`] that they share.
 
+mod base_name;
+mod bases;
+mod boundary;
+mod candidate;
+pub mod config;
+mod context;
 pub mod event;
+mod link;
+mod locals;
+mod nat;
+mod pair;
+mod path;
+mod peer;
+mod peers;
+mod race;
+mod session;
+mod sources;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use bytes::Bytes;
+pub use base_name::{BaseName, ParseBaseError};
+use bases::{Bases, FromBase};
+pub use boundary::{
+    Allow, CloseReason, ConnId, Delivery, Hop, HostConfig, Interface, Network, Output, Relay, Route,
+    SendError,
+};
+use context::{Context, earlier};
 pub use event::{
     BaseStatus, BindingStatus, CandidateSource, Counters, Event, PairStatus, Path, PeerStatus, Status,
 };
+use locals::Locals;
+use peers::Peers;
 
-use crate::{id::DeviceId, identity::SecretKey};
-
-/// A TCP connection to a base, named by the machine; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub u64);
-
-/// A base as the user writes it: `[<base ID>@]host[:port]`, parsed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct BaseName {
-    /// The ID it must have, if one was written.
-    pub id: Option<DeviceId>,
-    /// A name or an IP address.
-    pub host: String,
-    /// The port, 4477 where none was written.
-    pub port: u16,
-}
-
-/// Who may talk to this device.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Allow {
-    /// Everyone.
-    #[default]
-    Everyone,
-    /// These devices; others are not answered at all.
-    Only(std::collections::HashSet<DeviceId>),
-}
-
-/// How a host is set up.
-#[derive(Debug, Clone)]
-pub struct HostConfig {
-    /// Its bases, none for local links alone.
-    pub bases: Vec<BaseName>,
-    /// Who may talk to it.
-    pub allow: Allow,
-    /// Whether it tries direct paths at all.
-    pub direct: bool,
-    /// Whether it uses UDP to its base.
-    pub relay_udp: bool,
-    /// Whether it announces itself and listens on local links.
-    pub link_local: bool,
-    /// Addresses of peers given by the user.
-    pub given: Vec<(DeviceId, SocketAddr)>,
-    /// The program and its version, told to bases.
-    pub agent: String,
-    /// IDs of bases seen in an earlier run, by `host:port`.
-    pub remembered: Vec<(String, DeviceId)>,
-}
-
-impl Default for HostConfig {
-    fn default() -> Self {
-        Self {
-            bases: Vec::new(),
-            allow: Allow::Everyone,
-            direct: true,
-            relay_udp: true,
-            link_local: true,
-            given: Vec::new(),
-            agent: concat!("bowline/", env!("CARGO_PKG_VERSION")).to_owned(),
-            remembered: Vec::new(),
-        }
-    }
-}
-
-/// A network interface as the system describes it. Those that the user excludes are left out by the shell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    /// The system's number for it, the scope ID of link-local addresses.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Whether it is a loopback.
-    pub loopback: bool,
-    /// Whether it can multicast (and announcements are not switched off on it).
-    pub multicast: bool,
-    /// Whether a default route for IPv4 leads through it.
-    pub default_v4: bool,
-    /// Whether a default route for IPv6 leads through it.
-    pub default_v6: bool,
-    /// Its addresses, with the length of their prefix.
-    pub addresses: Vec<(IpAddr, u8)>,
-}
-
-/// The network as this device sees it at a moment.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Network {
-    /// All interfaces that are up.
-    pub interfaces: Vec<Interface>,
-    /// The port of the IPv4 socket, if there is one.
-    pub port_v4: Option<u16>,
-    /// The port of the IPv6 socket, if there is one.
-    pub port_v6: Option<u16>,
-}
-
-/// What the shell has to do, in this order.
-#[derive(Debug, Clone)]
-pub enum Output {
-    /// Send a datagram, never fragmented.
-    Transmit {
-        /// The own address to send from; `None` lets the system choose.
-        source: Option<IpAddr>,
-        /// Where to; link-local addresses carry their scope.
-        to: SocketAddr,
-        /// These bytes.
-        payload: Bytes,
-    },
-    /// Send the announcement on this interface.
-    Announce {
-        /// The interface's number.
-        interface: u32,
-        /// The content.
-        payload: Bytes,
-    },
-    /// Look up a base's name and answer with [`Host::handle_resolved`].
-    Resolve {
-        /// The position of the base in the configuration.
-        base: usize,
-        /// The name (or IP address) to look up.
-        host: String,
-        /// The port to put into the addresses.
-        port: u16,
-    },
-    /// Connect by TCP and answer with [`Host::handle_connected`] or [`Host::handle_closed`].
-    Connect {
-        /// The connection's name from now on.
-        conn: ConnId,
-        /// Where to.
-        to: SocketAddr,
-    },
-    /// Append control frames (lengths included) to a connection's queue; they are never dropped.
-    Write {
-        /// The connection.
-        conn: ConnId,
-        /// The bytes.
-        frames: Vec<u8>,
-    },
-    /// Close a connection (or give up connecting) once what was written before has been sent. The machine has
-    /// forgotten it; the shell need not call [`Host::handle_closed`].
-    Close {
-        /// The connection.
-        conn: ConnId,
-    },
-    /// Tell the user.
-    Event(Event),
-    /// Nothing more to do before this moment (or, with `None`, before the next input).
-    Timeout(Option<Instant>),
-}
-
-/// Where a message that was handed to [`Host::route`] goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// As one datagram to the peer; with [`crate::wire::peer::escape_prefix`] before it where
-    /// [`crate::wire::peer::needs_escape`] says so.
-    Direct(Hop),
-    /// As one datagram to the base, with the SEND-DATA header before it.
-    RelayUdp(Hop),
-    /// As one SEND-DATA frame into the bounded data queue of this connection; dropped and reported with
-    /// [`Host::handle_relay_overflow`] when that is full.
-    RelayTcp(ConnId),
-    /// Both ways at once: the direct path is suspect.
-    Both(Hop, Relay),
-    /// To this device itself: deliver it.
-    Local,
-}
-
-/// The relay half of [`Route::Both`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relay {
-    /// As [`Route::RelayUdp`].
-    Udp(Hop),
-    /// As [`Route::RelayTcp`].
-    Tcp(ConnId),
-}
-
-/// Source and destination of a datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Hop {
-    /// The own address to send from; `None` lets the system choose.
-    pub source: Option<IpAddr>,
-    /// Where to.
-    pub to: SocketAddr,
-}
-
-/// Why a message cannot be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// It is larger than any way carries.
-    #[error("the message has {length} bytes, the way to this device carries {limit} at most")]
-    TooLarge {
-        /// Its length.
-        length: usize,
-        /// The limit that it exceeds.
-        limit: usize,
-    },
-    /// No base is connected, and there is no direct path to the device.
-    #[error("no base server is connected, and there is no direct path to the device")]
-    NoBase,
-    /// No base is configured, and the device has not been seen on a local link.
-    #[error("no base server is configured, and the device has not been seen on a local link")]
-    UnknownDevice,
-    /// There is state for as many peers as fit, and all are in use.
-    #[error("there are {limit} peers already, and all of them are in use")]
-    TooManyPeers {
-        /// The limit.
-        limit: usize,
-    },
-    /// The endpoint has been closed.
-    #[error("the endpoint is closed")]
-    Closed,
-}
-
-/// A message that came in: a slice of what the shell handed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivery<'a> {
-    /// The sender.
-    pub from: DeviceId,
-    /// Its bytes.
-    pub data: &'a [u8],
-    /// The way it came.
-    pub path: Path,
-}
-
-/// Why a TCP connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CloseReason {
-    /// It could not be established: the system's words.
-    Refused(String),
-    /// The base closed it, or it was reset: the system's words.
-    Lost(String),
-    /// Its framing is lost.
-    Malformed(crate::wire::Malformed),
-}
+use crate::{
+    id::DeviceId,
+    identity::SecretKey,
+    wire::{ANY_PATH_DATA, MAX_DATA, addr::canonical, peer::PeerDatagram},
+};
 
 /// A host.
 #[derive(Debug)]
-pub struct Host {}
+pub struct Host {
+    ctx: Context,
+    bases: Bases,
+    peers: Peers,
+    closed: bool,
+    /// The relay's way as last told to peers.
+    relay_path: Path,
+}
 
 impl Host {
     /// A host with this key. `seed` is the source of all its randomness.
     #[must_use]
     pub fn new(config: HostConfig, key: SecretKey, seed: [u8; 32], now: Instant) -> Self {
-        let _ = (config, key, seed, now);
-        todo!()
+        let mut ctx = Context::new(config.clone(), key, seed);
+        let bases = Bases::new(&config, &mut ctx, now);
+        Self { ctx, bases, peers: Peers::default(), closed: false, relay_path: Path::None }
     }
+
+    // --- What happened -----------------------------------------------------------------------------------------------
+
     /// The network is (or has become) like this. To be called at the start and whenever the system reports a change,
     /// at once, without waiting for more changes.
     pub fn handle_network(&mut self, network: Network, now: Instant) {
-        let _ = (network, now);
-        todo!()
+        if self.closed || *self.ctx.locals.network() == network {
+            return;
+        }
+        let told = self.own_addresses();
+        let exits = self.ctx.locals.exits();
+        self.ctx.locals = Locals::new(network);
+        let moved = exits != self.ctx.locals.exits();
+        self.changed(moved, told != self.own_addresses(), now);
     }
-    /// The device was asleep (the clock jumped): treat everything as changed.
+
+    /// The device was asleep (the clock jumped): everything is treated as changed.
     pub fn handle_resume(&mut self, now: Instant) {
-        let _ = now;
-        todo!()
+        if !self.closed {
+            self.changed(true, true, now);
+        }
     }
+
+    fn changed(&mut self, moved: bool, addresses: bool, now: Instant) {
+        self.peers.link.restart(&self.ctx, now);
+        if moved {
+            self.bases.handle_moved(&mut self.ctx, now);
+        } else if addresses {
+            self.bases.handle_addresses_changed(now);
+        }
+        let relay = peers::Relay::of(&self.bases, now);
+        self.peers.handle_network(moved, &relay, &mut self.ctx, now);
+        self.tick(now);
+    }
+
+    fn own_addresses(&self) -> Vec<SocketAddr> {
+        let loopback = self.bases.session().is_some_and(|s| s.remote.ip().is_loopback());
+        self.ctx.locals.own_addresses(loopback)
+    }
+
     /// The answer to [`Output::Resolve`], or the reason why there is none.
     pub fn handle_resolved(&mut self, base: usize, result: Result<Vec<SocketAddr>, String>, now: Instant) {
-        let _ = (base, result, now);
-        todo!()
+        let result = result.map(|addresses| addresses.into_iter().map(canonical).collect());
+        self.bases.handle_resolved(base, result, &mut self.ctx, now);
+        self.tick(now);
     }
+
     /// A connection stands.
     pub fn handle_connected(&mut self, conn: ConnId, now: Instant) {
-        let _ = (conn, now);
-        todo!()
+        self.bases.handle_connected(conn, &mut self.ctx, now);
+        self.tick(now);
     }
+
     /// A connection ended or was never established.
     pub fn handle_closed(&mut self, conn: ConnId, why: CloseReason, now: Instant) {
-        let _ = (conn, why, now);
-        todo!()
+        self.bases.handle_closed(conn, &why, &mut self.ctx, now);
+        self.tick(now);
     }
+
     /// A whole frame (type and body) came from a base.
     pub fn handle_frame<'a>(&mut self, conn: ConnId, frame: &'a [u8], now: Instant) -> Option<Delivery<'a>> {
-        let _ = (conn, frame, now);
-        todo!()
+        let message = self.bases.handle_frame(conn, frame, &mut self.ctx, now);
+        self.handle_from_base(message, now)
     }
+
     /// A datagram came in, sent to `local` if the system says so.
     pub fn handle_datagram<'a>(
         &mut self,
@@ -298,88 +141,280 @@ impl Host {
         datagram: &'a [u8],
         now: Instant,
     ) -> Option<Delivery<'a>> {
-        let _ = (local, from, datagram, now);
-        todo!()
+        if self.closed {
+            return None;
+        }
+        let from = canonical(from);
+        if self.bases.is_base(from) {
+            let message = self.bases.handle_datagram(from, datagram, &mut self.ctx, now);
+            return self.handle_from_base(message, now);
+        }
+        let Ok(message) = PeerDatagram::decode(datagram) else {
+            self.ctx.counters.malformed += 1;
+            return None;
+        };
+        let hop = Hop { source: local.map(|ip| ip.to_canonical()), to: from };
+        let relay = peers::Relay::of(&self.bases, now);
+        match message {
+            PeerDatagram::Data(data) => {
+                let id = self.peers.handle_data(from, datagram.len(), hop.source, &mut self.ctx, now)?;
+                self.ctx.counters.data_received_direct += 1;
+                return Some(Delivery { from: id, data, path: Path::Direct(from) });
+            }
+            PeerDatagram::Hello(hello) => {
+                self.peers.handle_hello(hello, hop, &self.bases, &relay, &mut self.ctx, now);
+            }
+            PeerDatagram::HelloReply(reply) => {
+                self.peers.handle_reply(reply, hop, &relay, &mut self.ctx, now)
+            }
+            PeerDatagram::UnknownSource => self.peers.handle_unknown_source(from, &mut self.ctx, now),
+        }
+        self.tick(now);
+        None
     }
-    /// Something came to the multicast group. The machine checks source, hop limit and length.
+
+    fn handle_from_base<'a>(&mut self, message: FromBase<'a>, now: Instant) -> Option<Delivery<'a>> {
+        let relay = peers::Relay::of(&self.bases, now);
+        match message {
+            FromBase::Data { from, data, udp } => return self.deliver_relayed(from, data, udp, now),
+            FromBase::Nothing => {}
+            FromBase::Registered => self.peers.handle_registered(&relay, &mut self.ctx, now),
+            FromBase::Addresses(told) => self.peers.handle_addresses(told, &relay, &mut self.ctx, now),
+            FromBase::Wanted(id) => self.peers.handle_wanted(id, &relay, &mut self.ctx, now),
+            FromBase::Unreachable(id, reason) => self.peers.unreachable(id, reason, &mut self.ctx),
+        }
+        self.tick(now);
+        None
+    }
+
+    fn deliver_relayed<'a>(
+        &mut self,
+        from: DeviceId,
+        data: &'a [u8],
+        udp: bool,
+        now: Instant,
+    ) -> Option<Delivery<'a>> {
+        if from == self.ctx.id || !self.ctx.allows(from) {
+            self.ctx.counters.not_allowed += 1;
+            return None;
+        }
+        self.peers.note_relayed(from, now);
+        let (path, counter) = if udp {
+            (Path::RelayUdp, &mut self.ctx.counters.data_received_relay_udp)
+        } else {
+            (Path::RelayTcp, &mut self.ctx.counters.data_received_relay_tcp)
+        };
+        *counter += 1;
+        Some(Delivery { from, data, path })
+    }
+
+    /// Something came to the multicast group. Source, hop limit and length are checked here.
     pub fn handle_announcement(&mut self, from: SocketAddr, hop_limit: u8, payload: &[u8], now: Instant) {
-        let _ = (from, hop_limit, payload, now);
-        todo!()
+        if self.closed {
+            return;
+        }
+        if let Some(id) = self.peers.link.handle(canonical(from), hop_limit, payload, &mut self.ctx, now) {
+            let relay = peers::Relay::of(&self.bases, now);
+            self.peers.handle_announced(id, &relay, &mut self.ctx, now);
+        }
+        self.tick(now);
     }
+
     /// The system refused to send a datagram (unreachable, too large, address gone).
     pub fn handle_send_error(&mut self, hop: Hop, error: &std::io::Error, now: Instant) {
-        let _ = (hop, error, now);
-        todo!()
+        let relay = peers::Relay::of(&self.bases, now);
+        self.peers.handle_send_error(hop, error, &relay, &mut self.ctx, now);
+        self.tick(now);
     }
+
     /// A message was dropped because the data queue towards the base was full.
-    pub fn handle_relay_overflow(&mut self, peer: DeviceId, now: Instant) {
-        let _ = (peer, now);
-        todo!()
+    pub fn handle_relay_overflow(&mut self, peer: DeviceId, _now: Instant) {
+        self.ctx.counters.output_dropped += 1;
+        self.peers.unreachable(peer, crate::wire::tcp::UnreachableReason::QueueFull, &mut self.ctx);
     }
+
     /// The moment of the last [`Output::Timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
-        todo!()
+        self.tick(now);
     }
+
+    fn tick(&mut self, now: Instant) {
+        if self.closed {
+            return;
+        }
+        self.bases.tick(&mut self.ctx, now);
+        let relay = peers::Relay::of(&self.bases, now);
+        if relay.path != self.relay_path {
+            self.relay_path = relay.path;
+            self.peers.report_all(&relay, "the relay has changed", &mut self.ctx, now);
+        }
+        self.peers.tick(&relay, &mut self.ctx, now);
+    }
+
+    // --- What the user wants -----------------------------------------------------------------------------------------
+
     /// Where a message of `length` bytes to `peer` goes, now. It counts as sent: paths are watched and direct ones
     /// attempted accordingly.
     ///
     /// # Errors
-    /// When there is no way; the error names the limit that was exceeded.
+    /// When there is no way; the error names the limit that was exceeded. A direct path is attempted nevertheless.
     pub fn route(&mut self, peer: DeviceId, length: usize, now: Instant) -> Result<Route, SendError> {
-        let _ = (peer, length, now);
-        todo!()
+        if self.closed {
+            return Err(SendError::Closed);
+        }
+        if length > MAX_DATA {
+            return Err(SendError::TooLarge { length, limit: MAX_DATA });
+        }
+        if peer == self.ctx.id {
+            return Ok(Route::Local);
+        }
+        let relay = peers::Relay::of(&self.bases, now);
+        let direct = self.peers.direct_route(peer, length, &relay, &mut self.ctx, now)?;
+        let route = match direct {
+            Some((hop, false)) => Route::Direct(hop),
+            Some((hop, true)) => match self.relay_route(length, now) {
+                Some(relay) => Route::Both(hop, relay),
+                None => Route::Direct(hop),
+            },
+            None => match self.relay_route(length, now) {
+                Some(Relay::Udp(hop)) => Route::RelayUdp(hop),
+                Some(Relay::Tcp(conn)) => Route::RelayTcp(conn),
+                None => return Err(self.no_way(peer, length)),
+            },
+        };
+        self.count_sent(&route);
+        Ok(route)
     }
+
+    fn relay_route(&mut self, length: usize, now: Instant) -> Option<Relay> {
+        let session = self.bases.session_mut()?;
+        if let Some(hop) = session.bindings.route(length, now) {
+            return Some(Relay::Udp(hop));
+        }
+        session.note_tcp_data(now);
+        Some(Relay::Tcp(session.conn))
+    }
+
+    fn no_way(&self, peer: DeviceId, length: usize) -> SendError {
+        let stands = self.peers.get(peer).is_some_and(|p| p.direct.is_some());
+        if stands {
+            SendError::TooLarge { length, limit: ANY_PATH_DATA }
+        } else if self.bases.any_configured() || self.peers.get(peer).is_some_and(|p| p.pair_count() > 0) {
+            SendError::NoBase
+        } else {
+            SendError::UnknownDevice
+        }
+    }
+
+    fn count_sent(&mut self, route: &Route) {
+        let counters = &mut self.ctx.counters;
+        match route {
+            Route::Direct(_) => counters.data_sent_direct += 1,
+            Route::RelayUdp(_) => counters.data_sent_relay_udp += 1,
+            Route::RelayTcp(_) => counters.data_sent_relay_tcp += 1,
+            Route::Both(_, Relay::Udp(_)) => {
+                counters.data_sent_direct += 1;
+                counters.data_sent_relay_udp += 1;
+            }
+            Route::Both(_, Relay::Tcp(_)) => {
+                counters.data_sent_direct += 1;
+                counters.data_sent_relay_tcp += 1;
+            }
+            Route::Local => {}
+        }
+    }
+
     /// Starts a direct path to a peer without sending it anything.
     ///
     /// # Errors
-    /// As [`Host::route`].
+    /// When the host is closed, or has as many peers as fit.
     pub fn want(&mut self, peer: DeviceId, now: Instant) -> Result<(), SendError> {
-        let _ = (peer, now);
-        todo!()
+        if self.closed {
+            return Err(SendError::Closed);
+        }
+        if peer != self.ctx.id {
+            let relay = peers::Relay::of(&self.bases, now);
+            self.peers.want(peer, &relay, &mut self.ctx, now)?;
+            self.tick(now);
+        }
+        Ok(())
     }
+
     /// Leaves: the base forgets this device at once. Everything after this is refused.
-    pub fn close(&mut self, now: Instant) {
-        let _ = now;
-        todo!()
+    pub fn close(&mut self, _now: Instant) {
+        if !self.closed {
+            self.closed = true;
+            self.bases.close(&mut self.ctx);
+            self.peers.clear();
+        }
     }
+
+    // --- What is to be done ------------------------------------------------------------------------------------------
+
     /// What the shell has to do next.
     pub fn poll_output(&mut self, now: Instant) -> Output {
-        let _ = now;
-        todo!()
+        if let Some(output) = self.ctx.pop() {
+            return output;
+        }
+        let deadline = earlier(self.bases.deadline(now), self.peers.deadline());
+        Output::Timeout(deadline.filter(|_| !self.closed))
     }
+
+    // --- What is known -----------------------------------------------------------------------------------------------
+
     /// This device.
     #[must_use]
     pub fn id(&self) -> DeviceId {
-        todo!()
+        self.ctx.id
     }
+
     /// Whether a session with a base stands.
     #[must_use]
     pub fn is_registered(&self) -> bool {
-        todo!()
+        self.bases.session().is_some()
     }
+
     /// Everything that is known at this moment.
     #[must_use]
     pub fn status(&self, now: Instant) -> Status {
-        let _ = now;
-        todo!()
+        Status {
+            id: self.ctx.id,
+            base: self.bases.session().map(session::Session::status),
+            why_no_base: self.bases.why_not(),
+            own: self.own_addresses(),
+            peers: self.peers.iter().filter_map(|p| self.peer_status(p.id, now)).collect(),
+            counters: self.ctx.counters,
+        }
     }
+
     /// What is known of one peer.
     #[must_use]
     pub fn peer_status(&self, peer: DeviceId, now: Instant) -> Option<PeerStatus> {
-        let _ = (peer, now);
-        todo!()
+        let relay = peers::Relay::of(&self.bases, now);
+        self.peers.get(peer).map(|p| p.status(relay.path, self.max_datagram(peer)))
     }
-    /// The largest message that the present way to a peer is known to carry.
+
+    /// The largest message that a way to this peer is known to carry at present; 0 where there is none.
     #[must_use]
     pub fn max_datagram(&self, peer: DeviceId) -> usize {
-        let _ = peer;
-        todo!()
+        if self.is_registered() || peer == self.ctx.id {
+            return MAX_DATA;
+        }
+        match self.peers.get(peer) {
+            Some(p) if p.direct.is_some() => ANY_PATH_DATA,
+            _ => 0,
+        }
     }
+
     /// The IDs of bases by `host:port`, to be handed to the next run.
     #[must_use]
     pub fn remembered_bases(&self) -> Vec<(String, DeviceId)> {
-        let _: Option<Duration> = None;
-        todo!()
+        self.bases.remembered()
+    }
+
+    /// State held for peers: peers, address pairs, source addresses. For checks of the bounds.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        self.peers.sizes()
     }
 }

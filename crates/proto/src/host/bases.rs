@@ -1,0 +1,680 @@
+//! All that a host has to do with its bases: when to race, which session is in use, what still counts of older ones,
+//! and what came in from them.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    BaseName, CloseReason, ConnId, Event, HostConfig, Output,
+    config::{
+        CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MASTER_KEY_GRACE, MASTER_KEY_LIFE, MAX_OLD_SESSIONS,
+        NAT_UNKNOWN_REACTION, OLD_SESSION, RACE_BACKOFF, REPLACED_WAIT, STABLE_SESSION,
+    },
+    context::{Context, earlier},
+    race::{Attempt, Outcome, Race},
+    session::{Session, Verdict},
+};
+use crate::{
+    bucket::Bucket,
+    id::DeviceId,
+    wire::{
+        BootId, INTRODUCTION_KEY_LEN,
+        peer::IntroductionKey,
+        tcp::{self, BaseFrame, DeviceAddresses, ErrorCode, UnreachableReason},
+        udp::BaseDatagram,
+    },
+};
+
+/// What a base's message means to the rest of the host.
+#[derive(Debug)]
+pub(super) enum FromBase<'a> {
+    /// Nothing beyond the session.
+    Nothing,
+    /// A session stands: tell it whom we want.
+    Registered,
+    /// A relayed message; over UDP or over TCP.
+    Data { from: DeviceId, data: &'a [u8], udp: bool },
+    /// Where a peer is.
+    Addresses(DeviceAddresses),
+    /// A device asks for us.
+    Wanted(DeviceId),
+    /// A message did not arrive.
+    Unreachable(DeviceId, UnreachableReason),
+}
+
+/// The host's bases.
+#[derive(Debug)]
+pub(super) struct Bases {
+    entries: Vec<Entry>,
+    boot: BootId,
+    attempt: u32,
+    next_conn: u64,
+    race: Option<Race>,
+    wait: Wait,
+    lost_races: u32,
+    cloned: u32,
+    session: Option<Session>,
+    old: Vec<OldSession>,
+    leave: Option<Leaving>,
+    master_key: MasterKey,
+    remembered: BTreeMap<String, DeviceId>,
+    clusters: BTreeMap<usize, DeviceId>,
+    nat_unknown: Bucket,
+    why_not: Option<String>,
+    udp_reported: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: BaseName,
+    /// Not before this moment, unless there is no other.
+    avoid: Option<Instant>,
+}
+
+/// Whether a race may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// At any time.
+    No,
+    /// Not before this moment; a change of network ends the wait.
+    BackOff(Instant),
+    /// Not before this moment: another process has our key, and no network changes that.
+    Key(Instant),
+}
+
+impl Wait {
+    fn until(self) -> Option<Instant> {
+        match self {
+            Self::No => None,
+            Self::BackOff(at) | Self::Key(at) => Some(at),
+        }
+    }
+}
+
+/// A session that has a successor: what still comes from it counts.
+#[derive(Debug)]
+struct OldSession {
+    session: Session,
+    until: Instant,
+    open: bool,
+}
+
+/// GOAWAY was received.
+#[derive(Debug)]
+struct Leaving {
+    at: Instant,
+    avoid_until: Instant,
+}
+
+/// What bases derive introduction keys from.
+#[derive(Debug)]
+struct MasterKey {
+    current: [u8; INTRODUCTION_KEY_LEN],
+    previous: Option<([u8; INTRODUCTION_KEY_LEN], Instant)>,
+    renew: Instant,
+}
+
+impl Bases {
+    pub(super) fn new(config: &HostConfig, ctx: &mut Context, now: Instant) -> Self {
+        Self {
+            entries: config.bases.iter().map(|name| Entry { name: name.clone(), avoid: None }).collect(),
+            boot: ctx.random(),
+            attempt: 0,
+            next_conn: 0,
+            race: None,
+            wait: Wait::No,
+            lost_races: 0,
+            cloned: 0,
+            session: None,
+            old: Vec::new(),
+            leave: None,
+            master_key: MasterKey { current: ctx.random(), previous: None, renew: now + MASTER_KEY_LIFE },
+            remembered: config.remembered.iter().cloned().collect(),
+            clusters: BTreeMap::new(),
+            nat_unknown: Bucket::default(),
+            why_not: None,
+            udp_reported: false,
+            closed: false,
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    pub(super) fn session_mut(&mut self) -> Option<&mut Session> {
+        self.session.as_mut()
+    }
+
+    pub(super) fn any_configured(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    pub(super) fn why_not(&self) -> Option<String> {
+        match (&self.session, &self.why_not) {
+            (Some(_), _) => None,
+            (None, _) if self.entries.is_empty() => Some("no base server is configured".to_owned()),
+            (None, Some(why)) => Some(why.clone()),
+            (None, None) => Some("connecting".to_owned()),
+        }
+    }
+
+    pub(super) fn remembered(&self) -> Vec<(String, DeviceId)> {
+        self.remembered.iter().map(|(name, &id)| (name.clone(), id)).collect()
+    }
+
+    /// Whether an introduction made for `initiator` is known to us under the present or the previous master key.
+    pub(super) fn introduction_keys(&self, initiator: DeviceId, now: Instant) -> [IntroductionKey; 2] {
+        let previous = match self.master_key.previous {
+            Some((key, until)) if now < until => IntroductionKey::derive(&key, initiator),
+            _ => IntroductionKey::NONE,
+        };
+        [IntroductionKey::derive(&self.master_key.current, initiator), previous]
+    }
+
+    /// Whether this is a UDP address of a base in use (or lately in use).
+    pub(super) fn is_base(&self, from: SocketAddr) -> bool {
+        self.session.iter().chain(self.old.iter().map(|o| &o.session)).any(|s| s.bindings.has(from))
+    }
+
+    // --- Inputs ------------------------------------------------------------------------------------------------
+
+    /// The network changed, or the device woke up: everything learned about the way to the base is in doubt.
+    pub(super) fn handle_moved(&mut self, ctx: &mut Context, now: Instant) {
+        if self.closed || self.entries.is_empty() {
+            return;
+        }
+        if let Some(session) = &mut self.session {
+            session.bindings.restart(true, now);
+            session.info_now(now);
+        }
+        self.lost_races = 0;
+        if !matches!(self.wait, Wait::Key(at) if at > now) {
+            self.start_race(ctx, now);
+        }
+    }
+
+    /// Own addresses changed in a way that leaves paths alone: the base is told.
+    pub(super) fn handle_addresses_changed(&mut self, now: Instant) {
+        if let Some(session) = &mut self.session {
+            session.bindings.restart(false, now);
+            session.info_now(now);
+        }
+    }
+
+    pub(super) fn handle_resolved(
+        &mut self,
+        base: usize,
+        result: Result<Vec<SocketAddr>, String>,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get(base) else { return };
+        let addresses = result.unwrap_or_else(|error| {
+            let reason = format!("its name cannot be resolved: {error}");
+            self.why_not = Some(format!("{}: {reason}", entry.name));
+            ctx.event(Event::BaseRefused { base: entry.name.to_string(), code: None, reason });
+            Vec::new()
+        });
+        if let Some(race) = &mut self.race {
+            race.handle_resolved(base, addresses, now);
+        }
+    }
+
+    pub(super) fn handle_connected(&mut self, conn: ConnId, ctx: &mut Context, now: Instant) {
+        if let Some(race) = &mut self.race {
+            race.handle_connected(conn, ctx, now);
+        }
+    }
+
+    pub(super) fn handle_closed(&mut self, conn: ConnId, why: &CloseReason, ctx: &mut Context, now: Instant) {
+        let reason = match why {
+            CloseReason::Refused(text) => format!("it cannot be reached: {text}"),
+            CloseReason::Lost(text) => format!("the connection was lost: {text}"),
+            CloseReason::Malformed(error) => format!("it sent a malformed frame: {error}"),
+        };
+        self.conn_failed(conn, None, reason, ctx, now);
+    }
+
+    /// A frame came in. `Err` means that the connection has been dropped because of it.
+    pub(super) fn handle_frame<'a>(
+        &mut self,
+        conn: ConnId,
+        frame: &'a [u8],
+        ctx: &mut Context,
+        now: Instant,
+    ) -> FromBase<'a> {
+        let message = match BaseFrame::decode(frame) {
+            Ok(message) => message,
+            Err(error) => {
+                ctx.counters.malformed += 1;
+                ctx.push(Output::Close { conn });
+                self.conn_failed(conn, None, format!("it sent a malformed frame: {error}"), ctx, now);
+                return FromBase::Nothing;
+            }
+        };
+        if self.race.as_ref().is_some_and(|race| race.owns(conn)) {
+            return self.handle_race_frame(conn, message, ctx, now);
+        }
+        if self.session.as_ref().is_some_and(|s| s.conn == conn) {
+            return self.handle_session_frame(message, ctx, now);
+        }
+        if self.old.iter().any(|o| o.session.conn == conn && o.open) {
+            return match message {
+                BaseFrame::RecvData(from, data) => FromBase::Data { from, data, udp: false },
+                BaseFrame::Error(_) => {
+                    ctx.push(Output::Close { conn });
+                    self.close_old(conn);
+                    FromBase::Nothing
+                }
+                _ => FromBase::Nothing,
+            };
+        }
+        FromBase::Nothing
+    }
+
+    /// A datagram came from an address for which [`Bases::is_base`] holds.
+    pub(super) fn handle_datagram<'a>(
+        &mut self,
+        from: SocketAddr,
+        datagram: &'a [u8],
+        ctx: &mut Context,
+        now: Instant,
+    ) -> FromBase<'a> {
+        let Ok(message) = BaseDatagram::decode(datagram) else {
+            ctx.counters.malformed += 1;
+            return FromBase::Nothing;
+        };
+        let current = self.session.as_mut().filter(|s| s.bindings.has(from));
+        match (message, current) {
+            (BaseDatagram::RecvData(from, data), current) => {
+                if let Some(session) = current {
+                    session.bindings.heard();
+                }
+                FromBase::Data { from, data, udp: true }
+            }
+            (BaseDatagram::NatOk(ok), Some(session)) => {
+                session.bindings.handle_nat_ok(from, &ok, datagram.len(), ctx, now);
+                FromBase::Nothing
+            }
+            (BaseDatagram::NatUnknown, Some(session)) => {
+                if self.nat_unknown.take(NAT_UNKNOWN_REACTION, now) {
+                    session.bindings.restart(false, now);
+                    session.info_now(now);
+                }
+                FromBase::Nothing
+            }
+            (_, None) => FromBase::Nothing,
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, ctx: &mut Context, now: Instant) {
+        if self.closed {
+            return;
+        }
+        self.tick_master_key(ctx, now);
+        if let Some(session) = &mut self.session
+            && session.tick(&self.master_key.current, ctx, now) == Verdict::Silent
+        {
+            self.start_race(ctx, now);
+        }
+        self.report_udp(ctx, now);
+        self.tick_leaving(ctx, now);
+        self.old.retain(|old| {
+            if old.until <= now && old.open {
+                ctx.push(Output::Close { conn: old.session.conn });
+            }
+            old.until > now
+        });
+        let in_doubt = self.session.is_none() || self.wait != Wait::No;
+        if in_doubt && self.race.is_none() && self.wait.until().is_none_or(|at| at <= now) {
+            self.start_race(ctx, now);
+        }
+        self.tick_race(ctx, now);
+    }
+
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        if self.closed {
+            return None;
+        }
+        let race = match &self.race {
+            Some(race) => race.deadline(),
+            None if self.session.is_none() && !self.entries.is_empty() => {
+                Some(self.wait.until().unwrap_or(now))
+            }
+            None => self.wait.until(),
+        };
+        let session = self.session.as_ref().and_then(Session::deadline);
+        let old = self.old.iter().map(|o| o.until).min();
+        let leaving = self.leave.as_ref().map(|l| l.at);
+        let udp = self.session.as_ref().and_then(|s| s.bindings.lapse(now));
+        [race, session, old, leaving, udp, Some(self.master_key.renew)].into_iter().fold(None, earlier)
+    }
+
+    /// Leaves the base at once and for good.
+    pub(super) fn close(&mut self, ctx: &mut Context) {
+        self.closed = true;
+        if let Some(race) = self.race.take() {
+            race.cancel(ctx);
+        }
+        for old in self.old.drain(..).filter(|o| o.open) {
+            ctx.push(Output::Close { conn: old.session.conn });
+        }
+        if let Some(session) = self.session.take() {
+            let mut frames = Vec::new();
+            tcp::write_leave(&mut frames);
+            ctx.push(Output::Write { conn: session.conn, frames });
+            ctx.push(Output::Close { conn: session.conn });
+        }
+    }
+
+    // --- The race ----------------------------------------------------------------------------------------------
+
+    fn start_race(&mut self, ctx: &mut Context, now: Instant) {
+        if self.entries.is_empty() || self.closed {
+            return;
+        }
+        if let Some(race) = self.race.take() {
+            race.cancel(ctx);
+        }
+        self.wait = Wait::No;
+        let present = self.session.as_ref().map(|s| s.base);
+        let usable = |e: &Entry| e.avoid.is_none_or(|at| at <= now);
+        if !self.entries.iter().any(usable) {
+            self.wait = self.entries.iter().filter_map(|e| e.avoid).min().map_or(Wait::No, Wait::BackOff);
+            return;
+        }
+        let entrants = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| usable(e))
+            .map(|(i, e)| {
+                let expected = e.name.id.or_else(|| self.remembered.get(&e.name.authority()).copied());
+                let late = present.is_some_and(|p| p != i)
+                    && self.entries.get(present.unwrap_or(i)).is_some_and(usable);
+                (i, e.name.clone(), expected, if late { now + HEAD_START } else { now })
+            })
+            .collect();
+        self.race = Some(Race::new(entrants));
+    }
+
+    fn tick_race(&mut self, ctx: &mut Context, now: Instant) {
+        let Some(race) = &mut self.race else { return };
+        match race.tick(&mut self.next_conn, ctx, now) {
+            Outcome::Running => {}
+            Outcome::Register(conn) => {
+                self.attempt += 1;
+                race.register(conn, Attempt { boot: self.boot, number: self.attempt }, ctx, now);
+            }
+            Outcome::Lost => {
+                self.race = None;
+                self.lost_races += 1;
+                self.back_off(ctx, now);
+            }
+        }
+    }
+
+    /// Full jitter: one second doubling to sixty.
+    fn back_off(&mut self, ctx: &mut Context, now: Instant) {
+        let (first, last) = RACE_BACKOFF;
+        let limit = first.saturating_mul(1 << self.lost_races.saturating_sub(1).min(10)).min(last);
+        self.wait = Wait::BackOff(now + ctx.random_below(limit));
+    }
+
+    fn handle_race_frame<'a>(
+        &mut self,
+        conn: ConnId,
+        message: BaseFrame<'a>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> FromBase<'a> {
+        let Some(race) = &mut self.race else { return FromBase::Nothing };
+        let problem = match message {
+            BaseFrame::BaseHello(hello) => match race.handle_hello(conn, hello) {
+                Ok(()) => {
+                    self.note_cluster(conn, hello.cluster, ctx);
+                    self.tick_race(ctx, now);
+                    return FromBase::Nothing;
+                }
+                Err(problem) => problem,
+            },
+            BaseFrame::Registered(registered) if race.is_registering(conn) => {
+                return self.registered(conn, &registered, ctx, now);
+            }
+            BaseFrame::Error(error) => {
+                ctx.push(Output::Close { conn });
+                let reason = format!("it refused: {}", describe(error.code, &error.text));
+                self.obey(conn, error.code, error.retry_after, ctx, now);
+                self.conn_failed(conn, Some(error.code), reason, ctx, now);
+                return FromBase::Nothing;
+            }
+            _ => "it sent something out of order".to_owned(),
+        };
+        ctx.push(Output::Close { conn });
+        self.conn_failed(conn, None, problem, ctx, now);
+        FromBase::Nothing
+    }
+
+    fn registered<'a>(
+        &mut self,
+        conn: ConnId,
+        registered: &tcp::Registered,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> FromBase<'a> {
+        let Some(opening) = self.race.take().and_then(|race| race.win(conn, ctx)) else {
+            return FromBase::Nothing;
+        };
+        self.lost_races = 0;
+        self.wait = Wait::No;
+        self.leave = None;
+        self.why_not = None;
+        let session = Session::open(opening, registered, ctx.config.relay_udp, now);
+        self.remembered.insert(self.entries[session.base].name.authority(), session.hello.base);
+        ctx.event(Event::Registered {
+            base: session.name.clone(),
+            id: session.hello.base,
+            remote: session.remote,
+            seen: session.seen,
+        });
+        if let Some(old) = self.session.replace(session) {
+            self.retire(old, true, ctx, now);
+        }
+        self.report_udp(ctx, now);
+        FromBase::Registered
+    }
+
+    fn retire(&mut self, session: Session, open: bool, ctx: &mut Context, now: Instant) {
+        if self.old.len() == MAX_OLD_SESSIONS {
+            let oldest = self.old.remove(0);
+            if oldest.open {
+                ctx.push(Output::Close { conn: oldest.session.conn });
+            }
+        }
+        self.old.push(OldSession { session, until: now + OLD_SESSION, open });
+    }
+
+    fn close_old(&mut self, conn: ConnId) {
+        for old in self.old.iter_mut().filter(|o| o.session.conn == conn) {
+            old.open = false;
+        }
+    }
+
+    fn note_cluster(&mut self, conn: ConnId, cluster: DeviceId, ctx: &mut Context) {
+        let Some(base) = self.race.as_ref().and_then(|race| race.base_of(conn)) else { return };
+        if self.clusters.insert(base, cluster) == Some(cluster) {
+            return;
+        }
+        if let Some((&other, &its)) = self.clusters.iter().find(|&(&b, &c)| b != base && c != cluster) {
+            let name = |i: usize| self.entries[i].name.to_string();
+            ctx.event(Event::ClustersDiffer { one: (name(base), cluster), other: (name(other), its) });
+        }
+    }
+
+    // --- The session -------------------------------------------------------------------------------------------
+
+    fn handle_session_frame<'a>(
+        &mut self,
+        message: BaseFrame<'a>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> FromBase<'a> {
+        let Some(session) = &mut self.session else { return FromBase::Nothing };
+        session.heard_tcp();
+        match message {
+            BaseFrame::RecvData(from, data) => return FromBase::Data { from, data, udp: false },
+            BaseFrame::DeviceAddresses(addresses) => return FromBase::Addresses(addresses),
+            BaseFrame::Wanted(device) => return FromBase::Wanted(device),
+            BaseFrame::Unreachable(device, reason) => return FromBase::Unreachable(device, reason),
+            BaseFrame::Pong(number) => session.handle_pong(number, now),
+            BaseFrame::GoAway(seconds) => self.go_away(seconds, ctx, now),
+            BaseFrame::Notice(notice) => ctx.event(Event::Notice { code: notice.code, text: notice.text }),
+            BaseFrame::Error(error) => {
+                let conn = session.conn;
+                ctx.push(Output::Close { conn });
+                self.obey(conn, error.code, error.retry_after, ctx, now);
+                let reason = format!("it ended the session: {}", describe(error.code, &error.text));
+                self.conn_failed(conn, Some(error.code), reason, ctx, now);
+            }
+            BaseFrame::BaseHello(_) | BaseFrame::Registered(_) => {
+                let conn = session.conn;
+                ctx.push(Output::Close { conn });
+                self.conn_failed(conn, None, "it sent something out of order".to_owned(), ctx, now);
+            }
+            BaseFrame::Unknown(_) => {}
+        }
+        FromBase::Nothing
+    }
+
+    /// Leave at a random moment within the seconds; alone, stay.
+    fn go_away(&mut self, seconds: u16, ctx: &mut Context, now: Instant) {
+        if self.entries.len() < 2 {
+            return;
+        }
+        let limit = Duration::from_secs(u64::from(seconds));
+        let at = now + ctx.random_below(limit);
+        self.leave = Some(Leaving { at, avoid_until: now + limit + GOAWAY_REST });
+    }
+
+    fn tick_leaving(&mut self, ctx: &mut Context, now: Instant) {
+        let Some(leaving) = self.leave.take_if(|l| l.at <= now) else { return };
+        if let Some(session) = &self.session {
+            self.entries[session.base].avoid = Some(leaving.avoid_until);
+            self.start_race(ctx, now);
+        }
+    }
+
+    /// A connection ended, for whatever reason: of the race, of the session, or of an old one.
+    fn conn_failed(
+        &mut self,
+        conn: ConnId,
+        code: Option<ErrorCode>,
+        reason: String,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        if let Some(base) = self.race.as_ref().and_then(|race| race.base_of(conn)) {
+            let name = self.entries[base].name.to_string();
+            self.why_not = Some(format!("{name}: {reason}"));
+            ctx.event(Event::BaseRefused { base: name, code, reason });
+            if let Some(race) = &mut self.race {
+                race.drop_conn(conn, now);
+            }
+            self.tick_race(ctx, now);
+            return;
+        }
+        self.close_old(conn);
+        let Some(session) = self.session.take_if(|s| s.conn == conn) else { return };
+        self.why_not = Some(format!("{}: {reason}", session.name));
+        ctx.event(Event::BaseLost { base: session.name.clone(), reason });
+        self.leave = None;
+        let stable = now >= session.since + STABLE_SESSION;
+        self.retire(session, false, ctx, now);
+        self.report_udp(ctx, now);
+        if self.race.is_none() && self.wait == Wait::No {
+            if stable {
+                self.start_race(ctx, now);
+                self.tick_race(ctx, now);
+            } else {
+                self.lost_races += 1;
+                self.back_off(ctx, now);
+            }
+        }
+    }
+
+    /// What an ERROR asks of us beyond the end of its connection.
+    fn obey(&mut self, conn: ConnId, code: ErrorCode, retry_after: u16, ctx: &mut Context, now: Instant) {
+        let base = match (&self.race, &self.session) {
+            (Some(race), _) if race.owns(conn) => race.base_of(conn),
+            (_, Some(session)) if session.conn == conn => Some(session.base),
+            _ => None,
+        };
+        let Some(base) = base else { return };
+        match code {
+            ErrorCode::Replaced => {
+                ctx.event(Event::Replaced);
+                self.wait_for_key(REPLACED_WAIT, ctx, now);
+            }
+            ErrorCode::Cloned => {
+                let wait = CLONED_BACKOFF.0.saturating_mul(1 << self.cloned.min(6)).min(CLONED_BACKOFF.1);
+                self.cloned += 1;
+                ctx.event(Event::Replaced);
+                self.wait_for_key(wait, ctx, now);
+            }
+            _ if retry_after > 0 => {
+                self.entries[base].avoid = Some(now + Duration::from_secs(u64::from(retry_after)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Another process has this key: stay away from all bases for a while.
+    fn wait_for_key(&mut self, wait: Duration, ctx: &mut Context, now: Instant) {
+        if let Some(race) = self.race.take() {
+            race.cancel(ctx);
+        }
+        self.wait = Wait::Key(now + wait);
+    }
+
+    fn tick_master_key(&mut self, ctx: &mut Context, now: Instant) {
+        if self.master_key.renew > now {
+            return;
+        }
+        let previous = Some((self.master_key.current, now + MASTER_KEY_GRACE));
+        self.master_key = MasterKey { current: ctx.random(), previous, renew: now + MASTER_KEY_LIFE };
+        if let Some(session) = &mut self.session {
+            session.info_now(now);
+        }
+    }
+
+    fn report_udp(&mut self, ctx: &mut Context, now: Instant) {
+        let usable = self.session.as_ref().is_some_and(|s| s.bindings.is_usable(now));
+        if usable != self.udp_reported {
+            self.udp_reported = usable;
+            ctx.event(Event::RelayUdp(usable));
+        }
+    }
+}
+
+fn describe(code: ErrorCode, text: &str) -> String {
+    let what = match code {
+        ErrorCode::Malformed => "a message was malformed or out of order",
+        ErrorCode::Version => "no common version of the protocol",
+        ErrorCode::Signature => "the signature does not hold",
+        ErrorCode::NotAllowed => "this device is not allowed there",
+        ErrorCode::SourceLimit => "too many registrations from this address",
+        ErrorCode::Busy => "it is busy",
+        ErrorCode::Draining => "it is being shut down",
+        ErrorCode::Replaced => "another process with the same key has registered",
+        ErrorCode::Cloned => "two devices use the same key",
+        ErrorCode::Silent => "this device was silent for too long",
+        ErrorCode::Other(_) => "an error this version does not know",
+    };
+    if text.is_empty() { what.to_owned() } else { format!("{what} ({text})") }
+}

@@ -1,0 +1,201 @@
+//! The host's numbers: each with its unit and its reason. Policy that is data stands here, not where it is used.
+
+use std::time::Duration;
+
+use crate::bucket::Rate;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+// --- Bases ---------------------------------------------------------------------------------------------------
+
+/// The port of a base where none is written.
+pub const BASE_PORT: u16 = 4477;
+/// Between two connection attempts to addresses of one base (RFC 8305, section 5).
+pub const CONNECT_STAGGER: Duration = ms(250);
+/// Addresses of one base that a race tries: a name may resolve to more.
+pub const MAX_BASE_CONNECTS: usize = 8;
+/// How long the bases not in use wait when a change of network starts a race: the present one keeps our state.
+pub const HEAD_START: Duration = ms(250);
+/// A connection that is not established, or on which no BASE-HELLO comes, for so long has failed.
+pub const CONNECT_TIMEOUT: Duration = secs(10);
+/// The winner has so long to answer REGISTER; then it is the next one's turn.
+pub const REGISTER_TIMEOUT: Duration = secs(2);
+/// First and last back-off after a lost race (full jitter, doubling).
+pub const RACE_BACKOFF: (Duration, Duration) = (secs(1), secs(60));
+/// A session that lived at least so long starts its successor's race without back-off.
+pub const STABLE_SESSION: Duration = secs(10);
+/// After ERROR 8 without a newer session of one's own.
+pub const REPLACED_WAIT: Duration = secs(60);
+/// After ERROR 9, doubling: two devices with one key must not fight.
+pub const CLONED_BACKOFF: (Duration, Duration) = (secs(60), secs(3600));
+/// A base that sent GOAWAY is left alone for its seconds and so much more.
+pub const GOAWAY_REST: Duration = secs(60);
+/// What still comes from an old session is accepted for so long after its successor stands.
+pub const OLD_SESSION: Duration = secs(35);
+/// Old sessions remembered at once.
+pub const MAX_OLD_SESSIONS: usize = 2;
+/// Bounds of the keepalive that a base may ask for; also the value without a base.
+pub const KEEPALIVE: (Duration, Duration) = (secs(10), secs(25));
+
+// --- Liveness of a session -------------------------------------------------------------------------------------
+
+/// Data went out over TCP and nothing came in for so long: INFO.
+pub const TCP_QUIET: Duration = secs(1);
+/// An INFO unanswered for so long (or three round trips) while data waits: a new race.
+pub const PONG_TIMEOUT: Duration = secs(2);
+/// The same when no data waits.
+pub const PONG_TIMEOUT_IDLE: Duration = secs(10);
+/// Data went out over UDP and nothing came in for so long: NAT-INIT.
+pub const UDP_QUIET: Duration = secs(1);
+/// … and INFO, so that a base that is gone altogether is noticed in time.
+pub const UDP_QUIET_INFO: Duration = ms(1250);
+/// … and data over TCP.
+pub const UDP_SILENT: Duration = ms(1750);
+
+// --- NAT-INIT --------------------------------------------------------------------------------------------------
+
+/// Gaps between an unanswered NAT-INIT and the next.
+pub const NAT_INIT_GAPS: [Duration; 4] = [ms(250), ms(500), ms(1000), ms(2000)];
+/// The rungs of a NAT-INIT ladder that are padded.
+pub const NAT_INIT_PADDED: [usize; 2] = [0, 2];
+/// A NAT-CONFIRM without its NAT-OK is sent again after these.
+pub const NAT_CONFIRM_GAPS: [Duration; 2] = [ms(100), ms(300)];
+/// NAT-OK allows sending over UDP for so long.
+pub const NAT_OK_LIFE: Duration = secs(35);
+/// Unanswered NAT-INITs on the binding in use before another is chosen.
+pub const BINDING_FAILED: u32 = 4;
+/// NAT-INITs remembered per binding, for round trips and stray answers.
+pub const NAT_OUTSTANDING: usize = 8;
+/// NAT-UNKNOWN causes one NAT-INIT and one INFO so often at most.
+pub const NAT_UNKNOWN_REACTION: Rate = Rate { burst: 1, every: secs(1) };
+
+// --- Sizes -----------------------------------------------------------------------------------------------------
+
+/// What a path carries before 1,200 bytes are proven: with headers well under the 576 bytes that IPv4 asks of
+/// every link.
+pub const SMALL_DATA: usize = 500;
+
+// --- Peers -----------------------------------------------------------------------------------------------------
+
+/// Peers with state: the interests that a base takes.
+pub const MAX_PEERS: usize = 1024;
+/// Of these, peers that only asked for us; the one idle longest goes first.
+pub const MAX_ASKING_PEERS: usize = 256;
+/// A peer without traffic for so long is idle: its interest is released, its path is a candidate again.
+pub const IDLE: Duration = secs(120);
+/// An idle peer is forgotten after so much more.
+pub const FORGET: Duration = secs(600);
+/// Candidates a peer.
+pub const MAX_CANDIDATES: usize = 16;
+/// Address pairs a peer.
+pub const MAX_PAIRS: usize = 32;
+/// Addresses given by the user a peer.
+pub const MAX_GIVEN: usize = 4;
+/// Proven addresses remembered a peer.
+pub const MAX_PROVEN: usize = 8;
+/// Link-local candidates per interface and peer.
+pub const MAX_LINK_PER_INTERFACE: usize = 2;
+/// One REQUEST-INFO in answer to WANTED per peer and so long.
+pub const WANTED_REACTION: Duration = secs(1);
+
+// --- HELLO -----------------------------------------------------------------------------------------------------
+
+/// When the HELLOs of a ladder leave, from its start.
+pub const LADDER: [Duration; 5] = [ms(0), ms(100), ms(300), ms(700), ms(1500)];
+/// Pairs due within so much of each other share one signature.
+pub const GATHER: Duration = ms(2);
+/// Between rounds of a pair that answers.
+pub const ROUND: Duration = secs(25);
+/// Jitter goes downwards only, by a tenth of the round at most.
+pub const ROUND_JITTER: f64 = 0.1;
+/// Between rounds of a pair that never answers, in the end.
+pub const ROUND_MAX: Duration = secs(200);
+/// HELLOs to each address of a peer that only asked for us.
+pub const ASKING_HELLOS: u64 = 5;
+/// A reply counts for so long after its HELLO.
+pub const TOKEN_LIFE: Duration = secs(5);
+/// HELLOs remembered a peer.
+pub const MAX_TOKENS: usize = 32;
+/// A source that has only sent a HELLO is taken for so long.
+pub const CLAIM_LIFE: Duration = secs(5);
+/// A proven source is taken for so long after its last HELLO or reply.
+pub const PROOF_LIFE: Duration = secs(75);
+/// Claimed (unproven) source addresses a peer.
+pub const MAX_CLAIMS: usize = 5;
+/// One HELLO to an unproven source that sent one.
+pub const DRAWN: Rate = Rate { burst: 1, every: secs(1) };
+
+// --- Budgets of what we send -------------------------------------------------------------------------------------
+
+/// First HELLOs on a pair, in all.
+pub const NEW_FLOWS: Rate = Rate::per_second(64);
+/// HELLO bytes a peer: 40 KiB a minute.
+pub const PEER_BYTES: Rate = Rate { burst: 40_960, every: Duration::from_nanos(60_000_000_000 / 40_960) };
+/// HELLOs a remote IP.
+pub const IP_HELLOS: Rate = Rate::per_second(16);
+/// Unanswered HELLOs to one IP of a peer before it rests …
+pub const REST_AFTER: u32 = 32;
+/// … for so long.
+pub const REST: Duration = secs(600);
+/// Remote IPs with a budget of their own; beyond, all share one.
+pub const MAX_IP_BUDGETS: usize = 1024;
+
+// --- Budgets of what we check ------------------------------------------------------------------------------------
+
+/// HELLOs that carry an introduction, a device.
+pub const INTRODUCED: Rate = Rate::per_second(10);
+/// HELLOs without, an IPv4 address or IPv6 /64: 5 in 2 s.
+pub const STRANGER_SOURCE: Rate = Rate { burst: 5, every: ms(400) };
+/// HELLOs without, in all; on-link sources have a budget of the same size to themselves.
+pub const STRANGERS: Rate = Rate::per_second(10);
+/// Sources of strangers with a budget of their own; beyond, they are refused.
+pub const MAX_STRANGER_SOURCES: usize = 1024;
+/// UNKNOWN-SOURCE sent, a source …
+pub const UNKNOWN_SOURCE: Rate = Rate { burst: 1, every: secs(1) };
+/// … and in all.
+pub const UNKNOWN_SOURCES: Rate = Rate::per_second(10);
+/// Data shorter than this draws no UNKNOWN-SOURCE: the answer would be longer than its cause.
+pub const UNKNOWN_SOURCE_MIN: usize = 9;
+/// A HELLO caused by UNKNOWN-SOURCE, a path.
+pub const UNKNOWN_SOURCE_REACTION: Rate = Rate { burst: 1, every: secs(1) };
+
+// --- A standing path -----------------------------------------------------------------------------------------------
+
+/// The shortest time in which silence means anything.
+pub const SILENCE_MIN: Duration = ms(200);
+/// HELLOs on a path that has gone silent, at most one in so long.
+pub const PROBE_EVERY: Duration = secs(1);
+/// A suspect path without a reply for so long (or three round trips) is dropped.
+pub const SUSPECT_MIN: Duration = secs(1);
+/// A pair must be faster by this share …
+pub const FASTER_SHARE: f64 = 0.8;
+/// … and by this much …
+pub const FASTER_BY: Duration = ms(10);
+/// … in so many rounds.
+pub const FASTER_ROUNDS: u8 = 3;
+/// A padded HELLO without an answer is sent again after these, then with every round.
+pub const SIZE_GAPS: [Duration; 3] = [ms(250), ms(1000), ms(3000)];
+
+// --- Local link ----------------------------------------------------------------------------------------------------
+
+/// Between announcements without a change.
+pub const ANNOUNCE: Duration = secs(25);
+/// Announcements kept.
+pub const MAX_ANNOUNCEMENTS: usize = 256;
+/// … for so long.
+pub const ANNOUNCEMENT_LIFE: Duration = secs(60);
+/// One reaction to announcements of a peer (or on an interface) per so long.
+pub const ANNOUNCEMENT_REACTION: Duration = ms(2500);
+
+// --- Keys -----------------------------------------------------------------------------------------------------------
+
+/// The introduction master key is new at the start and after so long.
+pub const MASTER_KEY_LIFE: Duration = secs(86_400);
+/// The one before stays valid for so long.
+pub const MASTER_KEY_GRACE: Duration = secs(3_600);

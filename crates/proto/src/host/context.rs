@@ -1,0 +1,196 @@
+//! What all parts of the host share: its key, its random numbers, the queue of outputs, counters and budgets.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use super::{Counters, Event, Hop, HostConfig, Output, config, locals::Locals};
+use crate::{bucket::Bucket, id::DeviceId, identity::SecretKey};
+
+/// Shared by the session with the base and by all peers; lent to whichever part handles an input.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) key: SecretKey,
+    pub(super) id: DeviceId,
+    pub(super) config: HostConfig,
+    pub(super) locals: Locals,
+    pub(super) counters: Counters,
+    pub(super) budgets: Budgets,
+    rng: ChaCha12Rng,
+    out: VecDeque<Output>,
+}
+
+impl Context {
+    pub(super) fn new(config: HostConfig, key: SecretKey, seed: [u8; 32]) -> Self {
+        Self {
+            id: key.device_id(),
+            key,
+            config,
+            locals: Locals::default(),
+            counters: Counters::default(),
+            budgets: Budgets::default(),
+            rng: ChaCha12Rng::from_seed(seed),
+            out: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// A uniformly random time below `limit`.
+    pub(super) fn random_below(&mut self, limit: Duration) -> Duration {
+        limit.mul_f64(self.rng.random::<f64>())
+    }
+
+    /// `period`, shortened by its jitter: never longer, so that mappings are refreshed in time.
+    pub(super) fn jittered(&mut self, period: Duration) -> Duration {
+        period - self.random_below(period.mul_f64(config::ROUND_JITTER))
+    }
+
+    pub(super) fn push(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    pub(super) fn transmit(&mut self, hop: Hop, payload: impl Into<Bytes>) {
+        self.out.push_back(Output::Transmit { source: hop.source, to: hop.to, payload: payload.into() });
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    pub(super) fn allows(&self, peer: DeviceId) -> bool {
+        match &self.config.allow {
+            super::Allow::Everyone => true,
+            super::Allow::Only(list) => list.contains(&peer),
+        }
+    }
+
+    /// Whether an allow list names this peer: it is then wanted before anything was sent to it.
+    pub(super) fn names(&self, peer: DeviceId) -> bool {
+        matches!(&self.config.allow, super::Allow::Only(list) if list.contains(&peer))
+    }
+}
+
+/// The budgets that all peers share.
+#[derive(Debug, Default)]
+pub(super) struct Budgets {
+    pub(super) new_flows: Bucket,
+    per_ip: BucketMap<IpAddr>,
+    stranger_sources: BucketMap<IpAddr>,
+    strangers: Bucket,
+    strangers_on_link: Bucket,
+    unknown_source: BucketMap<SocketAddr>,
+    unknown_sources: Bucket,
+}
+
+impl Budgets {
+    /// Whether one more HELLO may go to this IP now; otherwise when.
+    pub(super) fn hello_to(&mut self, ip: IpAddr, now: Instant) -> Result<(), Instant> {
+        let bucket = self.per_ip.get(ip, config::MAX_IP_BUDGETS, now);
+        if bucket.take(config::IP_HELLOS, now) { Ok(()) } else { Err(bucket.next(config::IP_HELLOS, now)) }
+    }
+
+    /// Whether a HELLO without introduction from this address may cost a verification.
+    pub(super) fn stranger(&mut self, ip: IpAddr, on_link: bool, now: Instant) -> bool {
+        let Some(bucket) = self.stranger_sources.try_get(source_group(ip), config::MAX_STRANGER_SOURCES, now)
+        else {
+            return false;
+        };
+        let all = if on_link { &mut self.strangers_on_link } else { &mut self.strangers };
+        bucket.take(config::STRANGER_SOURCE, now) && all.take(config::STRANGERS, now)
+    }
+
+    /// Whether data from this unknown source may be answered.
+    pub(super) fn unknown_source(&mut self, from: SocketAddr, now: Instant) -> bool {
+        let Some(bucket) = self.unknown_source.try_get(from, config::MAX_STRANGER_SOURCES, now) else {
+            return false;
+        };
+        bucket.take(config::UNKNOWN_SOURCE, now) && self.unknown_sources.take(config::UNKNOWN_SOURCES, now)
+    }
+}
+
+/// What counts as one source: an IPv4 address, or an IPv6 /64.
+fn source_group(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+/// Buckets by key, a bounded number of them. Full ones are forgotten when room is needed: nobody gains by that.
+#[derive(Debug)]
+struct BucketMap<K> {
+    map: BTreeMap<K, Bucket>,
+    shared: Bucket,
+}
+
+impl<K> Default for BucketMap<K> {
+    fn default() -> Self {
+        Self { map: BTreeMap::new(), shared: Bucket::default() }
+    }
+}
+
+impl<K: Ord + Copy> BucketMap<K> {
+    /// The key's bucket; where there is no room, one that all others share.
+    fn get(&mut self, key: K, limit: usize, now: Instant) -> &mut Bucket {
+        if self.make_room(key, limit, now) { self.map.entry(key).or_default() } else { &mut self.shared }
+    }
+
+    /// The key's bucket, if there is room.
+    fn try_get(&mut self, key: K, limit: usize, now: Instant) -> Option<&mut Bucket> {
+        self.make_room(key, limit, now).then(|| self.map.entry(key).or_default())
+    }
+
+    fn make_room(&mut self, key: K, limit: usize, now: Instant) -> bool {
+        if self.map.len() >= limit && !self.map.contains_key(&key) {
+            self.map.retain(|_, bucket| !bucket.is_full(now));
+        }
+        self.map.len() < limit || self.map.contains_key(&key)
+    }
+}
+
+/// The earlier of two moments, where `None` is never.
+pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// A smoothed round trip with its variation (RFC 6298).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rtt {
+    estimate: Option<(Duration, Duration)>,
+}
+
+impl Rtt {
+    pub(super) fn sample(&mut self, rtt: Duration) {
+        self.estimate = Some(match self.estimate {
+            None => (rtt, rtt / 2),
+            Some((srtt, var)) => ((srtt * 7 + rtt) / 8, (var * 3 + srtt.abs_diff(rtt)) / 4),
+        });
+    }
+
+    pub(super) fn smoothed(&self) -> Option<Duration> {
+        self.estimate.map(|(srtt, _)| srtt)
+    }
+
+    /// max(`floor`, srtt + 4 rttvar, 3 srtt): how long an answer may take.
+    pub(super) fn patience(&self, floor: Duration) -> Duration {
+        self.estimate.map_or(floor, |(srtt, var)| floor.max(srtt + var * 4).max(srtt * 3))
+    }
+}

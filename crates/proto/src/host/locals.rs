@@ -1,0 +1,161 @@
+//! The device's own side of address pairs: which own addresses there are, which of them a datagram leaves from, and
+//! what is on the same link.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{Interface, Network};
+use crate::wire::MAX_OWN_ADDRESSES;
+
+/// The network as last reported, with the questions that paths ask of it.
+#[derive(Debug, Default)]
+pub(super) struct Locals {
+    network: Network,
+}
+
+impl Locals {
+    pub(super) fn new(network: Network) -> Self {
+        Self { network }
+    }
+
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    pub(super) fn interfaces(&self) -> &[Interface] {
+        &self.network.interfaces
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = (&Interface, IpAddr, u8)> {
+        self.network
+            .interfaces
+            .iter()
+            .flat_map(|i| i.addresses.iter().map(move |&(ip, prefix)| (i, ip, prefix)))
+    }
+
+    fn port(&self, ip: IpAddr) -> Option<u16> {
+        if ip.is_ipv4() { self.network.port_v4 } else { self.network.port_v6 }
+    }
+
+    /// Whether a datagram to this address has a socket to leave by.
+    pub(super) fn has_family(&self, ip: IpAddr) -> bool {
+        self.port(ip).is_some()
+    }
+
+    pub(super) fn has(&self, ip: IpAddr) -> bool {
+        self.addresses().any(|(_, own, _)| own == ip)
+    }
+
+    /// The own addresses to tell a base, those that reach farthest first. Loopback only for a base that is reached
+    /// over loopback; link-local never: it says nothing without its link.
+    pub(super) fn own_addresses(&self, loopback: bool) -> Vec<SocketAddr> {
+        let mut ranked: Vec<(bool, bool, SocketAddr)> = self
+            .addresses()
+            .filter(|&(_, ip, _)| !is_link_local(ip) && !ip.is_unspecified() && !ip.is_multicast())
+            .filter(|(_, ip, _)| loopback || !ip.is_loopback())
+            .filter_map(|(i, ip, _)| {
+                Some((!i.has_default(ip), is_private(ip), SocketAddr::new(ip, self.port(ip)?)))
+            })
+            .collect();
+        ranked.sort_by_key(|&(undirected, private, _)| (undirected, private));
+        ranked.dedup_by_key(|entry| entry.2);
+        ranked.into_iter().map(|(_, _, address)| address).take(MAX_OWN_ADDRESSES).collect()
+    }
+
+    /// The own addresses to pair with a remote one: the system chooses (`None`) unless there is a choice to be made.
+    pub(super) fn sources_for(&self, remote: SocketAddr) -> Vec<Option<IpAddr>> {
+        let ip = remote.ip();
+        if ip.is_loopback() || is_link_local(ip) {
+            return vec![None];
+        }
+        if let Some((_, own, _)) = self.addresses().find(|&(_, own, prefix)| same_subnet(own, ip, prefix)) {
+            return vec![Some(own)];
+        }
+        let ways: Vec<IpAddr> = self
+            .interfaces()
+            .iter()
+            .filter(|i| i.has_default(ip))
+            .filter_map(|i| i.addresses.iter().map(|&(own, _)| own).find(|&own| same_scope(own, ip)))
+            .collect();
+        // One way out, or none that we know of: the system's choice of a source is better than ours.
+        if ways.len() < 2 { vec![None] } else { ways.into_iter().map(Some).collect() }
+    }
+
+    pub(super) fn on_link(&self, remote: SocketAddr) -> bool {
+        let ip = remote.ip();
+        is_link_local(ip) || self.addresses().any(|(_, own, prefix)| same_subnet(own, ip, prefix))
+    }
+
+    /// Whether a route of its own (not a default route) leads to this address.
+    pub(super) fn routed(&self, ip: IpAddr) -> bool {
+        self.interfaces()
+            .iter()
+            .any(|i| i.routes.iter().any(|&(net, prefix)| prefix > 0 && same_subnet(net, ip, prefix)))
+    }
+
+    /// Whether this is the broadcast address of a subnet we are in.
+    pub(super) fn is_broadcast(&self, ip: IpAddr) -> bool {
+        let IpAddr::V4(v4) = ip else { return false };
+        v4.is_broadcast()
+            || self.addresses().any(|(_, own, prefix)| match own {
+                IpAddr::V4(own) if prefix < 31 => {
+                    let host = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+                    own.to_bits() | host == v4.to_bits()
+                }
+                _ => false,
+            })
+    }
+
+    /// What a change of network is judged by: the addresses that datagrams to far away leave from. Where no interface
+    /// has a default route, all addresses count; loopback and link-local ones never do.
+    pub(super) fn exits(&self) -> BTreeSet<(u32, IpAddr)> {
+        let all = || self.addresses().filter(|&(_, ip, _)| !ip.is_loopback() && !is_link_local(ip));
+        let exits: BTreeSet<_> =
+            all().filter(|(i, ip, _)| i.has_default(*ip)).map(|(i, ip, _)| (i.index, ip)).collect();
+        if exits.is_empty() { all().map(|(i, ip, _)| (i.index, ip)).collect() } else { exits }
+    }
+}
+
+impl Interface {
+    fn has_default(&self, family_of: IpAddr) -> bool {
+        if family_of.is_ipv4() { self.default_v4 } else { self.default_v6 }
+    }
+}
+
+/// 169.254/16 and fe80::/10.
+pub(super) fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// Ranges that mean another machine in every network: RFC 1918, RFC 6598, RFC 4193, link-local.
+pub(super) fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            ip.is_private() || ip.is_link_local() || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+fn same_scope(own: IpAddr, remote: IpAddr) -> bool {
+    own.is_ipv4() == remote.is_ipv4()
+        && !is_link_local(own)
+        && (own.is_ipv4() || is_private(own) == is_private(remote))
+}
+
+fn same_subnet(own: IpAddr, other: IpAddr, prefix: u8) -> bool {
+    let bits = |all: u32| all.saturating_sub(u32::from(prefix));
+    match (own, other) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).checked_shr(bits(32)).unwrap_or(0) == 0,
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            (a.to_bits() ^ b.to_bits()).checked_shr(bits(128)).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}

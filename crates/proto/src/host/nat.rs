@@ -1,0 +1,377 @@
+//! NAT-INIT: the host's address over UDP, registered at each UDP address of the base and kept alive.
+//!
+//! A [`Bindings`] lives as long as its session. Each of the base's UDP addresses has a [`Binding`] with a ladder of
+//! NAT-INITs; the first that is answered is confirmed by the third step and carries relayed messages. What is sent is
+//! numbered by the session's counter.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Hop,
+    config::{
+        BINDING_FAILED, NAT_CONFIRM_GAPS, NAT_INIT_GAPS, NAT_INIT_PADDED, NAT_OK_LIFE, NAT_OUTSTANDING,
+        SMALL_DATA, UDP_QUIET, UDP_QUIET_INFO, UDP_SILENT,
+    },
+    context::{Context, Rtt, earlier},
+    event::BindingStatus,
+};
+use crate::{
+    id::DeviceId,
+    wire::{
+        ANY_PATH_DATA, Cookie,
+        udp::{NatConfirm, NatInit, NatOk, PADDED_LEN},
+    },
+};
+
+/// What all bindings of a session share.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub(super) base: DeviceId,
+    pub(super) cookie: Cookie,
+    pub(super) keepalive: Duration,
+}
+
+/// The bindings of a session, one per UDP address of the base.
+#[derive(Debug)]
+pub(super) struct Bindings {
+    terms: Terms,
+    list: Vec<Binding>,
+    chosen: Option<Chosen>,
+    health: Health,
+}
+
+#[derive(Debug)]
+struct Binding {
+    address: SocketAddr,
+    index: u8,
+    /// The next NAT-INIT and its rung in the ladder.
+    next: Instant,
+    rung: usize,
+    sent: VecDeque<Sent>,
+    unanswered: u32,
+    answered: Option<Instant>,
+    reflexive: Option<SocketAddr>,
+    full_size: bool,
+    rtt: Rtt,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    seq: u64,
+    at: Instant,
+    padded: bool,
+}
+
+/// The binding that relayed messages go by.
+#[derive(Debug, Clone, Copy)]
+struct Chosen {
+    index: usize,
+    confirm: Confirm,
+}
+
+/// The third step of the handshake.
+#[derive(Debug, Clone, Copy)]
+enum Confirm {
+    /// NAT-CONFIRM is on its way; sent again at `next`.
+    Sent { message: NatConfirm, resends: usize, next: Instant },
+    /// The base said that it has it.
+    Done,
+}
+
+/// Whether relayed data sent over UDP is followed by anything that comes in over UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    /// Nothing is waited for.
+    Quiet,
+    /// Data went out at this moment and nothing has come since.
+    Awaiting(Instant),
+    /// … and NAT-INIT has been sent because of it.
+    Probing(Instant),
+    /// … and INFO, too.
+    ProbingTcp(Instant),
+    /// Too long: data goes over TCP until something comes.
+    Silent,
+}
+
+/// What a tick asks of the session.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct TickResult {
+    /// Send an INFO: the base may be gone altogether.
+    pub(super) info: bool,
+}
+
+impl Bindings {
+    pub(super) fn new(terms: Terms, addresses: &[(u8, SocketAddr)], now: Instant) -> Self {
+        let list = addresses
+            .iter()
+            .map(|&(index, address)| Binding {
+                address,
+                index,
+                next: now,
+                rung: 0,
+                sent: VecDeque::new(),
+                unanswered: 0,
+                answered: None,
+                reflexive: None,
+                full_size: false,
+                rtt: Rtt::default(),
+            })
+            .collect();
+        Self { terms, list, chosen: None, health: Health::Quiet }
+    }
+
+    pub(super) fn has(&self, address: SocketAddr) -> bool {
+        self.list.iter().any(|b| b.address == address)
+    }
+
+    /// Starts every ladder anew: the own addresses have changed, or the base does not know us. A `moved` host chooses
+    /// its binding again, too: whichever is answered first.
+    pub(super) fn restart(&mut self, moved: bool, now: Instant) {
+        for binding in &mut self.list {
+            binding.next = now;
+            binding.rung = 0;
+            binding.unanswered = 0;
+            binding.full_size &= !moved;
+        }
+        if moved {
+            // Data may go on over UDP meanwhile: the NAT-INIT that leaves first moves the base's idea of us.
+            self.chosen = None;
+            self.health = Health::Quiet;
+        }
+    }
+
+    /// Where a message of `length` bytes goes over UDP, if it may.
+    pub(super) fn route(&mut self, length: usize, now: Instant) -> Option<Hop> {
+        if self.health == Health::Silent {
+            return None;
+        }
+        let binding = self.usable(now)?;
+        if length > if binding.full_size { ANY_PATH_DATA } else { SMALL_DATA } {
+            return None;
+        }
+        let hop = Hop { source: None, to: binding.address };
+        if self.health == Health::Quiet {
+            self.health = Health::Awaiting(now);
+        }
+        Some(hop)
+    }
+
+    /// Whether small messages may go over UDP now.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        self.health != Health::Silent && self.usable(now).is_some()
+    }
+
+    fn usable(&self, now: Instant) -> Option<&Binding> {
+        let fresh = |b: &&Binding| b.answered.is_some_and(|at| now < at + NAT_OK_LIFE);
+        match self.chosen {
+            Some(chosen) => Some(&self.list[chosen.index]).filter(fresh),
+            None => self.list.iter().find(fresh),
+        }
+    }
+
+    /// When UDP stops being usable if nothing comes.
+    pub(super) fn lapse(&self, now: Instant) -> Option<Instant> {
+        self.usable(now).and_then(|b| b.answered).map(|at| at + NAT_OK_LIFE)
+    }
+
+    /// Whether relayed data waits for a sign of life that does not come.
+    pub(super) fn is_probing(&self) -> bool {
+        matches!(self.health, Health::ProbingTcp(_) | Health::Silent)
+    }
+
+    /// The reflexive addresses that the base sees, for judging candidates.
+    pub(super) fn reflexive(&self) -> impl Iterator<Item = SocketAddr> {
+        self.list.iter().filter_map(|b| b.reflexive)
+    }
+
+    /// Something came from this session's base over UDP.
+    pub(super) fn heard(&mut self) {
+        self.health = Health::Quiet;
+    }
+
+    pub(super) fn handle_nat_ok(
+        &mut self,
+        from: SocketAddr,
+        ok: &NatOk,
+        length: usize,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        if ok.cookie != self.terms.cookie {
+            ctx.counters.base_stray += 1;
+            return;
+        }
+        let Some(index) = self.list.iter().position(|b| b.address == from) else { return };
+        let binding = &mut self.list[index];
+        let Some(at) = binding.sent.iter().position(|sent| sent.seq == ok.seq) else {
+            ctx.counters.base_stray += 1;
+            return;
+        };
+        let sent = binding.sent[at];
+        self.health = Health::Quiet;
+        if binding.answered.is_none_or(|last| last < sent.at) {
+            binding.rtt.sample(now - sent.at);
+        }
+        binding.answered = Some(now);
+        binding.reflexive = Some(ok.seen);
+        binding.unanswered = 0;
+        let proves_size = sent.padded && length >= PADDED_LEN;
+        let newly_full = proves_size && !binding.full_size;
+        binding.full_size |= proves_size;
+        let second_padded = NAT_INIT_PADDED[1];
+        if binding.full_size || binding.rung > second_padded {
+            binding.rung = 0;
+            binding.next = now + ctx.jittered(self.terms.keepalive);
+        } else if binding.rung < second_padded {
+            // Only a bare one was answered: one lost datagram must not keep large messages off UDP for a keepalive.
+            binding.rung = second_padded;
+            binding.next = now + NAT_INIT_GAPS[second_padded - 1];
+        }
+        match &mut self.chosen {
+            None => self.choose(index, ok, ctx, now),
+            Some(chosen) if chosen.index == index => {
+                if ok.confirmed {
+                    chosen.confirm = Confirm::Done;
+                }
+                // A seq of a padded NAT-OK proves the full size downwards, too: the base has to hear of it.
+                let waiting = matches!(chosen.confirm, Confirm::Sent { .. });
+                if newly_full || (!ok.confirmed && !waiting) {
+                    self.choose(index, ok, ctx, now);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn choose(&mut self, index: usize, ok: &NatOk, ctx: &mut Context, now: Instant) {
+        let message = NatConfirm { cookie: ok.cookie, seq: ok.seq, challenge: ok.challenge };
+        ctx.transmit(Hop { source: None, to: self.list[index].address }, message.encode());
+        let confirm = Confirm::Sent { message, resends: 0, next: now + NAT_CONFIRM_GAPS[0] };
+        self.chosen = Some(Chosen { index, confirm });
+    }
+
+    pub(super) fn tick(
+        &mut self,
+        own: &[SocketAddr],
+        counter: &mut u64,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> TickResult {
+        let result = self.tick_health(now);
+        self.tick_confirm(ctx, now);
+        for index in 0..self.list.len() {
+            if self.list[index].next <= now {
+                self.send_init(index, own, counter, ctx, now);
+            }
+        }
+        result
+    }
+
+    fn send_init(
+        &mut self,
+        index: usize,
+        own: &[SocketAddr],
+        counter: &mut u64,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        let binding = &mut self.list[index];
+        *counter += 1;
+        let padded = NAT_INIT_PADDED.contains(&binding.rung);
+        let init = NatInit { cookie: self.terms.cookie, seq: *counter, own: own.to_vec() };
+        let datagram =
+            init.encode(&ctx.key, self.terms.base, binding.index, if padded { PADDED_LEN } else { 0 });
+        ctx.transmit(Hop { source: None, to: binding.address }, datagram);
+        if binding.sent.len() == NAT_OUTSTANDING {
+            binding.sent.pop_front();
+        }
+        binding.sent.push_back(Sent { seq: *counter, at: now, padded });
+        binding.unanswered += 1;
+        if let Some(&gap) = NAT_INIT_GAPS.get(binding.rung) {
+            binding.rung += 1;
+            binding.next = now + gap;
+        } else {
+            binding.rung = 0;
+            binding.next = now + ctx.jittered(self.terms.keepalive);
+        }
+        let failed = binding.unanswered > BINDING_FAILED;
+        if failed && self.chosen.is_some_and(|chosen| chosen.index == index) {
+            self.chosen = None;
+        }
+    }
+
+    fn tick_confirm(&mut self, ctx: &mut Context, now: Instant) {
+        let Some(Chosen { index, confirm: Confirm::Sent { message, resends, next } }) = &mut self.chosen
+        else {
+            return;
+        };
+        if *next > now {
+            return;
+        }
+        let binding = &mut self.list[*index];
+        if *resends < NAT_CONFIRM_GAPS.len() {
+            ctx.transmit(Hop { source: None, to: binding.address }, message.encode());
+            *resends += 1;
+            *next = now + NAT_CONFIRM_GAPS.get(*resends).copied().unwrap_or(NAT_CONFIRM_GAPS[1]);
+        } else {
+            binding.rung = 0;
+            binding.next = now;
+            self.chosen = None;
+        }
+    }
+
+    fn tick_health(&mut self, now: Instant) -> TickResult {
+        let mut result = TickResult::default();
+        if let Health::Awaiting(since) = self.health
+            && now >= since + UDP_QUIET
+        {
+            self.health = Health::Probing(since);
+            self.restart(false, now);
+        }
+        if let Health::Probing(since) = self.health
+            && now >= since + UDP_QUIET_INFO
+        {
+            self.health = Health::ProbingTcp(since);
+            result.info = true;
+        }
+        if let Health::ProbingTcp(since) = self.health
+            && now >= since + UDP_SILENT
+        {
+            self.health = Health::Silent;
+        }
+        result
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let health = match self.health {
+            Health::Quiet | Health::Silent => None,
+            Health::Awaiting(since) => Some(since + UDP_QUIET),
+            Health::Probing(since) => Some(since + UDP_QUIET_INFO),
+            Health::ProbingTcp(since) => Some(since + UDP_SILENT),
+        };
+        let confirm = match self.chosen {
+            Some(Chosen { confirm: Confirm::Sent { next, .. }, .. }) => Some(next),
+            _ => None,
+        };
+        earlier(earlier(health, confirm), self.list.iter().map(|b| b.next).min())
+    }
+
+    pub(super) fn status(&self) -> Vec<BindingStatus> {
+        self.list
+            .iter()
+            .enumerate()
+            .map(|(i, b)| BindingStatus {
+                address: b.address,
+                reflexive: b.reflexive,
+                confirmed: matches!(self.chosen, Some(Chosen { index, confirm: Confirm::Done }) if index == i),
+                full_size: b.full_size,
+                answered: b.answered,
+                rtt: b.rtt.smoothed(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,164 @@
+//! A standing direct path and whether it still lives (protocol section 8).
+//!
+//! Probes promote, only lost data demotes: silence counts only after data went out. A path is watched in steps: data
+//! out and nothing in for a while → a HELLO, once more, → suspect (data takes the relay, too) → dropped. Only a reply
+//! clears suspicion.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Hop,
+    config::{PROBE_EVERY, PROOF_LIFE, SILENCE_MIN, SIZE_GAPS, SUSPECT_MIN},
+    context::{Rtt, earlier},
+};
+
+/// A path that stands.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) hop: Hop,
+    /// The last sign of life on it.
+    pub(super) heard: Instant,
+    pub(super) health: Health,
+    /// The last HELLO that silence caused.
+    probed: Option<Instant>,
+    /// The next padded HELLO, and how many there were.
+    size_probe: Option<(Instant, usize)>,
+}
+
+/// What is known of a path's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// Nothing is waited for.
+    Quiet,
+    /// Data went out at this moment and nothing has come since.
+    Awaiting(Instant),
+    /// A HELLO was sent because of that …
+    Probing { first: Instant, again: bool },
+    /// … and nothing answers: both ways at once until a reply, or the end.
+    Suspect(Instant),
+}
+
+/// What a tick asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    Nothing,
+    /// A HELLO on this path.
+    Probe,
+    /// A padded HELLO on this path.
+    ProbeSize,
+    /// It has become suspect: HELLO to all pairs.
+    Suspect,
+    /// It is dropped, for this reason.
+    Drop(&'static str),
+}
+
+impl Standing {
+    pub(super) fn new(hop: Hop, full_size: bool, now: Instant) -> Self {
+        Self {
+            hop,
+            heard: now,
+            health: Health::Quiet,
+            probed: None,
+            size_probe: (!full_size).then_some((now, 0)),
+        }
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        matches!(self.health, Health::Suspect(_))
+    }
+
+    /// Data goes out on it.
+    pub(super) fn note_sent(&mut self, now: Instant) {
+        if self.health == Health::Quiet {
+            self.health = Health::Awaiting(now);
+        }
+    }
+
+    /// Data or a HELLO came in on it.
+    pub(super) fn note_heard(&mut self, now: Instant) {
+        self.heard = now;
+        if !self.is_suspect() {
+            self.health = Health::Quiet;
+        }
+    }
+
+    /// A reply came in on it: whatever was suspected is not so.
+    pub(super) fn note_reply(&mut self, now: Instant) {
+        self.heard = now;
+        self.health = Health::Quiet;
+    }
+
+    pub(super) fn note_full_size(&mut self) {
+        self.size_probe = None;
+    }
+
+    /// The padded HELLO goes out with the next round again.
+    pub(super) fn retry_size(&mut self, now: Instant) {
+        if let Some((next, tries)) = &mut self.size_probe
+            && *tries > SIZE_GAPS.len()
+        {
+            (*next, *tries) = (now, SIZE_GAPS.len());
+        }
+    }
+
+    pub(super) fn suspect(&mut self, now: Instant) {
+        if !self.is_suspect() {
+            self.health = Health::Suspect(now);
+        }
+    }
+
+    pub(super) fn tick(&mut self, rtt: &Rtt, now: Instant) -> Act {
+        let patience = rtt.patience(SILENCE_MIN);
+        if let Some((next, tries)) = self.size_probe
+            && next <= now
+            && tries <= SIZE_GAPS.len()
+            && !self.is_suspect()
+        {
+            let again = SIZE_GAPS.get(tries).map_or(now, |&gap| now + gap);
+            self.size_probe = Some((again, tries + 1));
+            return Act::ProbeSize;
+        }
+        match self.health {
+            Health::Awaiting(since) if now >= self.probe_at(since, patience) => {
+                self.probed = Some(now);
+                self.health = Health::Probing { first: now, again: false };
+                Act::Probe
+            }
+            Health::Probing { first, again: false } if now >= first + patience / 2 => {
+                self.health = Health::Probing { first, again: true };
+                Act::Probe
+            }
+            Health::Probing { first, again: true } if now >= first + patience => {
+                self.health = Health::Suspect(now);
+                Act::Suspect
+            }
+            Health::Suspect(since) if now >= since + suspect_life(rtt) => Act::Drop("it does not answer"),
+            Health::Quiet if now >= self.heard + PROOF_LIFE => {
+                Act::Drop("nothing confirmed it for 75 seconds")
+            }
+            _ => Act::Nothing,
+        }
+    }
+
+    /// One HELLO a second at most is sent because of silence: one-way flows draw no more.
+    fn probe_at(&self, since: Instant, patience: Duration) -> Instant {
+        self.probed.map_or(since + patience, |at| (at + PROBE_EVERY).max(since + patience))
+    }
+
+    pub(super) fn deadline(&self, rtt: &Rtt) -> Option<Instant> {
+        let patience = rtt.patience(SILENCE_MIN);
+        let health = match self.health {
+            Health::Quiet => self.heard + PROOF_LIFE,
+            Health::Awaiting(since) => self.probe_at(since, patience),
+            Health::Probing { first, again: false } => first + patience / 2,
+            Health::Probing { first, again: true } => first + patience,
+            Health::Suspect(since) => since + suspect_life(rtt),
+        };
+        let size = self.size_probe.filter(|&(_, tries)| tries <= SIZE_GAPS.len() && !self.is_suspect());
+        earlier(Some(health), size.map(|(next, _)| next))
+    }
+}
+
+fn suspect_life(rtt: &Rtt) -> Duration {
+    SUSPECT_MIN.max(rtt.smoothed().unwrap_or_default() * 3)
+}

@@ -1,0 +1,580 @@
+//! One peer: what is known of its addresses, the pairs being tried, and the direct path if one stands.
+//!
+//! A peer is *asking* (a base told us that it wants us) or *wanted* (we sent to it, or the allow list names it). Both are
+//! *active* while there is traffic, then *idle*, then forgotten. Who owns which source address, and how HELLOs that come
+//! in are checked, is decided in [`super::peers`].
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    CandidateSource, Event, Hop, Path,
+    candidate::{Judge, Rank},
+    config::{
+        FASTER_ROUNDS, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, MAX_TOKENS, NEW_FLOWS, PEER_BYTES,
+        REST, REST_AFTER, SMALL_DATA, TOKEN_LIFE,
+    },
+    context::{Context, Rtt, earlier},
+    event::PeerStatus,
+    pair::Pair,
+    path::{Act, Standing},
+};
+use crate::{
+    bucket::Bucket,
+    id::DeviceId,
+    wire::{
+        ANY_PATH_DATA, Token,
+        peer::{HELLO_LEN, Hello, IntroductionKey, PADDED_HELLO_LEN},
+    },
+};
+
+/// A peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: DeviceId,
+    pub(super) role: Role,
+    pub(super) activity: Activity,
+    /// Last use by either side.
+    pub(super) used: Instant,
+    /// Whether the present base has our REQUEST-INFO.
+    pub(super) requested: bool,
+    pub(super) known: Known,
+    pub(super) introduction: IntroductionKey,
+    pub(super) online: Option<bool>,
+    pub(super) direct: Option<Standing>,
+    /// Source addresses it claims, and those it has proven, oldest first.
+    pub(super) claims: VecDeque<SocketAddr>,
+    pub(super) proofs: VecDeque<(SocketAddr, Instant)>,
+    pub(super) introduced: Bucket,
+    pub(super) unknown_source: Bucket,
+    pub(super) link_reaction: Option<Instant>,
+    /// The moment under which the index of deadlines has it.
+    pub(super) scheduled: Option<Instant>,
+    pairs: Vec<Pair>,
+    tokens: VecDeque<SentHello>,
+    bytes: Bucket,
+    rests: Vec<Rest>,
+    reported: Path,
+    since: Instant,
+}
+
+/// Why there is state for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It asked for us: its reflexive addresses get five HELLOs each.
+    Asking,
+    /// We want it.
+    Wanted,
+}
+
+/// Whether anything is done for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activity {
+    Active,
+    /// No traffic since; forgotten later.
+    Idle(Instant),
+}
+
+/// Where it might be, by who says so.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) given: Vec<SocketAddr>,
+    pub(super) reflexive: Vec<SocketAddr>,
+    pub(super) own: Vec<SocketAddr>,
+    pub(super) link: Vec<SocketAddr>,
+    pub(super) last_good: Option<SocketAddr>,
+}
+
+/// A HELLO on its way: the pairs it was sent on.
+#[derive(Debug)]
+struct SentHello {
+    token: Token,
+    at: Instant,
+    padded: bool,
+    hops: Vec<Hop>,
+}
+
+/// HELLOs to one IP that were not answered.
+#[derive(Debug)]
+struct Rest {
+    ip: IpAddr,
+    unanswered: u32,
+    until: Option<Instant>,
+}
+
+/// What a tick of a peer asks of its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    /// Release the interest.
+    Release,
+    /// Forget the peer.
+    Forget,
+}
+
+/// A reply that counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    hop: Hop,
+    rtt: Duration,
+    padded: bool,
+}
+
+impl Peer {
+    pub(super) fn new(id: DeviceId, role: Role, now: Instant) -> Self {
+        Self {
+            id,
+            role,
+            activity: Activity::Active,
+            used: now,
+            requested: false,
+            known: Known::default(),
+            introduction: IntroductionKey::NONE,
+            online: None,
+            direct: None,
+            claims: VecDeque::new(),
+            proofs: VecDeque::new(),
+            introduced: Bucket::default(),
+            unknown_source: Bucket::default(),
+            link_reaction: None,
+            scheduled: None,
+            pairs: Vec::new(),
+            tokens: VecDeque::new(),
+            bytes: Bucket::default(),
+            rests: Vec::new(),
+            reported: Path::None,
+            since: now,
+        }
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        self.activity == Activity::Active
+    }
+
+    /// Where a message of `length` bytes goes directly, if anywhere. `alone`: there is no relay, so that a size that
+    /// any path should carry is worth trying before it is proven.
+    pub(super) fn direct_route(&mut self, length: usize, alone: bool, now: Instant) -> Option<(Hop, bool)> {
+        let limit = if alone { ANY_PATH_DATA } else { self.direct_limit()? };
+        let standing = self.direct.as_mut().filter(|_| length <= limit)?;
+        standing.note_sent(now);
+        Some((standing.hop, standing.is_suspect()))
+    }
+
+    /// What the standing path is known to carry.
+    pub(super) fn direct_limit(&self) -> Option<usize> {
+        let hop = self.direct.as_ref()?.hop;
+        let full = self.pairs.iter().any(|p| p.hop == hop && p.full_size);
+        Some(if full { ANY_PATH_DATA } else { SMALL_DATA })
+    }
+
+    /// The way messages take at present, given the relay's.
+    pub(super) fn path(&self, relay: Path) -> Path {
+        match &self.direct {
+            Some(standing) if !standing.is_suspect() => Path::Direct(standing.hop.to),
+            _ => relay,
+        }
+    }
+
+    /// Says so, if messages take another way than was said before.
+    pub(super) fn report(&mut self, relay: Path, reason: &'static str, ctx: &mut Context, now: Instant) {
+        let to = self.path(relay);
+        if to != self.reported {
+            let from = std::mem::replace(&mut self.reported, to);
+            self.since = now;
+            ctx.event(Event::PathChanged { peer: self.id, from, to, reason });
+        }
+    }
+
+    // --- Candidates ----------------------------------------------------------------------------------------------
+
+    /// Rebuilds the pairs from what is known. Pairs that stay keep their state; new ones start their ladder.
+    pub(super) fn rebuild(&mut self, judge: &Judge<'_>, now: Instant) {
+        let mut candidates: Vec<(Rank, SocketAddr, CandidateSource)> = Vec::new();
+        for (address, source) in self.all_candidates(now) {
+            let known = candidates.iter().any(|&(_, a, _)| a == address);
+            if !known && judge.accepts(address, source) {
+                candidates.push((
+                    Rank::new(address, source, self.known.last_good, judge.locals),
+                    address,
+                    source,
+                ));
+            }
+        }
+        candidates.sort_by_key(|&(rank, ..)| rank);
+        candidates.truncate(MAX_CANDIDATES);
+
+        let mut old = std::mem::take(&mut self.pairs);
+        for (_, to, candidate_source) in candidates {
+            for source in judge.locals.sources_for(to) {
+                if self.pairs.len() == MAX_PAIRS {
+                    break;
+                }
+                let hop = Hop { source, to };
+                let kept = old.iter().position(|p| p.hop == hop).map(|at| old.swap_remove(at));
+                let mut pair = kept.unwrap_or_else(|| Pair::new(hop, candidate_source, now));
+                pair.source = candidate_source;
+                self.pairs.push(pair);
+            }
+        }
+        // A standing path is judged by whether it answers, not by whether anyone still speaks of it.
+        if let Some(hop) = self.direct.as_ref().map(|s| s.hop)
+            && let Some(at) = old.iter().position(|p| p.hop == hop)
+            && hop.source.is_none_or(|ip| judge.locals.has(ip))
+        {
+            self.pairs.truncate(MAX_PAIRS - 1);
+            self.pairs.push(old.swap_remove(at));
+        }
+    }
+
+    fn all_candidates(&self, now: Instant) -> Vec<(SocketAddr, CandidateSource)> {
+        let known = &self.known;
+        let mut all: Vec<(SocketAddr, CandidateSource)> = Vec::new();
+        let mut add = |addresses: &mut dyn Iterator<Item = SocketAddr>, source| {
+            all.extend(addresses.map(|a| (a, source)))
+        };
+        add(&mut known.given.iter().copied(), CandidateSource::Given);
+        let fresh = self.proofs.iter().rev().filter(|(_, at)| *at + FORGET > now);
+        add(&mut fresh.map(|&(address, _)| address), CandidateSource::Proven);
+        add(&mut known.reflexive.iter().copied(), CandidateSource::Reflexive);
+        if self.role == Role::Wanted {
+            add(&mut known.link.iter().copied(), CandidateSource::Link);
+            add(&mut known.own.iter().copied(), CandidateSource::Own);
+        }
+        all
+    }
+
+    /// An event: HELLO to all pairs from now on, as at the beginning.
+    pub(super) fn restart_pairs(&mut self, now: Instant) {
+        for pair in &mut self.pairs {
+            pair.restart(now);
+        }
+    }
+
+    /// This device moved: what was learned about unanswering addresses was learned elsewhere.
+    pub(super) fn handle_moved(&mut self, judge: &Judge<'_>, now: Instant) {
+        self.rests.clear();
+        for pair in &mut self.pairs {
+            pair.full_size = false;
+        }
+        self.rebuild(judge, now);
+        if let Some(standing) = &mut self.direct {
+            if standing.hop.source.is_some_and(|ip| !judge.locals.has(ip)) {
+                self.known.last_good = Some(standing.hop.to);
+                self.direct = None;
+            } else {
+                standing.suspect(now);
+            }
+        }
+        if self.is_active() {
+            self.restart_pairs(now);
+        }
+    }
+
+    // --- HELLO -----------------------------------------------------------------------------------------------------
+
+    /// One HELLO beside the schedule, to one hop.
+    pub(super) fn send_hello(&mut self, hop: Hop, padded: bool, ctx: &mut Context, now: Instant) {
+        if let Some(pair) = self.pairs.iter_mut().find(|p| p.hop == hop) {
+            pair.note_sent(now);
+        }
+        let _ = self.bytes.take_many(hello_len(padded), PEER_BYTES, now);
+        self.transmit_hello(vec![hop], padded, ctx, now);
+    }
+
+    fn transmit_hello(&mut self, hops: Vec<Hop>, padded: bool, ctx: &mut Context, now: Instant) {
+        let token = ctx.random();
+        let length = if padded { PADDED_HELLO_LEN } else { HELLO_LEN };
+        let datagram = Bytes::from(Hello::encode(self.id, token, &self.introduction, &ctx.key, length));
+        for &hop in &hops {
+            ctx.transmit(hop, datagram.clone());
+            ctx.counters.hello_sent += 1;
+        }
+        while self.tokens.len() >= MAX_TOKENS || self.tokens.front().is_some_and(|t| t.at + TOKEN_LIFE <= now)
+        {
+            self.tokens.pop_front();
+        }
+        self.tokens.push_back(SentHello { token, at: now, padded, hops });
+    }
+
+    /// Sends the HELLOs that are due: one signature for all pairs, best pairs first where a budget is short.
+    fn send_due(&mut self, ctx: &mut Context, now: Instant) {
+        let mut hops = Vec::new();
+        for at in 0..self.pairs.len() {
+            if !self.pairs[at].is_due(now + GATHER) {
+                continue;
+            }
+            match self.budget_for(at, ctx, now) {
+                Ok(()) => {
+                    hops.push(self.pairs[at].hop);
+                    let asking = self.role == Role::Asking;
+                    self.pairs[at].advance(asking, ctx, now);
+                }
+                Err(later) => self.pairs[at].next = Some(later.max(now + GATHER * 2)),
+            }
+        }
+        if !hops.is_empty() {
+            self.transmit_hello(hops, false, ctx, now);
+        }
+    }
+
+    fn budget_for(&mut self, at: usize, ctx: &mut Context, now: Instant) -> Result<(), Instant> {
+        let (ip, new_flow) = (self.pairs[at].hop.to.ip(), self.pairs[at].is_new_flow());
+        if let Some(until) = self.rests.iter().find(|r| r.ip == ip).and_then(|r| r.until)
+            && until > now
+        {
+            return Err(until);
+        }
+        if new_flow && !ctx.budgets.new_flows.take(NEW_FLOWS, now) {
+            return Err(ctx.budgets.new_flows.next(NEW_FLOWS, now));
+        }
+        ctx.budgets.hello_to(ip, now)?;
+        if !self.bytes.take_many(hello_len(false), PEER_BYTES, now) {
+            return Err(now + PEER_BYTES.every * hello_len(false));
+        }
+        self.note_unanswered(ip, now);
+        Ok(())
+    }
+
+    fn note_unanswered(&mut self, ip: IpAddr, now: Instant) {
+        let rest = match self.rests.iter().position(|r| r.ip == ip) {
+            Some(at) => &mut self.rests[at],
+            None => {
+                if self.rests.len() >= 2 * MAX_CANDIDATES {
+                    self.rests.remove(0);
+                }
+                self.rests.push(Rest { ip, unanswered: 0, until: None });
+                let last = self.rests.len() - 1;
+                &mut self.rests[last]
+            }
+        };
+        rest.unanswered += 1;
+        rest.until = None;
+        if rest.unanswered >= REST_AFTER {
+            (rest.unanswered, rest.until) = (0, Some(now + REST));
+        }
+    }
+
+    /// Whether a HELLO-REPLY with this token, from there, answers a HELLO of ours: the exact pair, in time.
+    pub(super) fn match_reply(
+        &self,
+        token: &Token,
+        local: Option<IpAddr>,
+        from: SocketAddr,
+        now: Instant,
+    ) -> Option<Answer> {
+        let sent = self.tokens.iter().find(|t| t.token == *token && t.at + TOKEN_LIFE > now)?;
+        let same_local = |source: Option<IpAddr>| source.is_none() || local.is_none() || source == local;
+        let hop = *sent.hops.iter().find(|hop| hop.to == from && same_local(hop.source))?;
+        Some(Answer { hop, rtt: now - sent.at, padded: sent.padded })
+    }
+
+    /// A verified reply. The path may come to stand, or to move.
+    pub(super) fn handle_answer(
+        &mut self,
+        answer: Answer,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Option<&'static str> {
+        let Answer { hop, rtt, padded } = answer;
+        self.rests.retain(|r| r.ip != hop.to.ip());
+        let at = match self.pairs.iter().position(|p| p.hop == hop) {
+            Some(at) => at,
+            // A HELLO that was drawn, on a pair that no candidate names.
+            None => {
+                if self.pairs.len() == MAX_PAIRS {
+                    self.pairs.pop();
+                }
+                let mut pair = Pair::new(hop, CandidateSource::Proven, now);
+                pair.next = None;
+                self.pairs.push(pair);
+                self.pairs.len() - 1
+            }
+        };
+        let pair = &mut self.pairs[at];
+        let in_round = pair.last_answer.is_some();
+        pair.handle_reply(rtt, ctx, now);
+        pair.full_size |= padded;
+        if self.role == Role::Asking {
+            pair.next = None;
+        }
+        let full_size = pair.full_size;
+        let reason = match &mut self.direct {
+            None => Some("first to respond"),
+            Some(standing) if standing.hop == hop => {
+                let was_suspect = standing.is_suspect();
+                standing.note_reply(now);
+                if full_size {
+                    standing.note_full_size();
+                } else {
+                    standing.retry_size(now);
+                }
+                return was_suspect.then_some("it answers again");
+            }
+            Some(standing) if standing.is_suspect() => Some("first to respond"),
+            Some(standing) => {
+                let current = standing.hop;
+                let than = self.pairs.iter().find(|p| p.hop == current).and_then(|p| p.rtt.smoothed());
+                (in_round && self.pairs[at].is_clearly_faster(than, FASTER_ROUNDS))
+                    .then_some("clearly faster")
+            }
+        };
+        if reason.is_some() {
+            self.stand(hop, full_size, now);
+        }
+        reason
+    }
+
+    fn stand(&mut self, hop: Hop, full_size: bool, now: Instant) {
+        self.known.last_good = Some(hop.to);
+        self.direct = Some(Standing::new(hop, full_size, now));
+    }
+
+    /// The standing path is in doubt for an outside reason. A pair that has answered since the path's last sign of life
+    /// takes over at once; otherwise all are asked again.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        let Some(standing) = &mut self.direct else { return };
+        let (hop, heard) = (standing.hop, standing.heard);
+        let fresher = self
+            .pairs
+            .iter()
+            .filter(|p| p.hop != hop && p.last_answer.is_some_and(|at| at >= heard))
+            .max_by_key(|p| p.last_answer);
+        if let Some(pair) = fresher {
+            let (hop, full_size) = (pair.hop, pair.full_size);
+            self.stand(hop, full_size, now);
+            return;
+        }
+        standing.suspect(now);
+        self.restart_pairs(now);
+    }
+
+    /// The system cannot send on this hop.
+    pub(super) fn handle_send_error(&mut self, hop: Hop, error: &str, too_large: bool, now: Instant) -> bool {
+        let Some(pair) = self.pairs.iter_mut().find(|p| p.hop == hop) else { return false };
+        pair.error = Some(error.to_owned());
+        if too_large {
+            pair.full_size = false;
+            return false;
+        }
+        if self.direct.as_ref().is_none_or(|s| s.hop != hop || s.is_suspect()) {
+            return false;
+        }
+        self.doubt(now);
+        true
+    }
+
+    // --- Time ------------------------------------------------------------------------------------------------------
+
+    pub(super) fn tick(&mut self, relay: Path, ctx: &mut Context, now: Instant) -> Due {
+        match self.activity {
+            Activity::Active if now >= self.used + IDLE => {
+                self.activity = Activity::Idle(now + FORGET);
+                if let Some(standing) = self.direct.take() {
+                    self.known.last_good = Some(standing.hop.to);
+                }
+                for pair in &mut self.pairs {
+                    pair.next = None;
+                }
+                self.tokens.clear();
+                self.report(relay, "no traffic for two minutes", ctx, now);
+                return Due::Release;
+            }
+            Activity::Idle(until) => return if now >= until { Due::Forget } else { Due::Nothing },
+            Activity::Active => {}
+        }
+        self.tick_path(relay, ctx, now);
+        self.send_due(ctx, now);
+        Due::Nothing
+    }
+
+    fn tick_path(&mut self, relay: Path, ctx: &mut Context, now: Instant) {
+        let Some(standing) = &mut self.direct else { return };
+        let hop = standing.hop;
+        let rtt = rtt_of(&self.pairs, hop);
+        match standing.tick(&rtt, now) {
+            Act::Nothing => {}
+            Act::Probe => self.send_hello(hop, false, ctx, now),
+            Act::ProbeSize => self.send_hello(hop, true, ctx, now),
+            Act::Suspect => {
+                self.doubt(now);
+                self.restart_pairs(now);
+                self.report(relay, "it went silent", ctx, now);
+            }
+            Act::Drop(reason) => {
+                self.direct = None;
+                self.report(relay, reason, ctx, now);
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.activity {
+            Activity::Idle(until) => Some(until),
+            Activity::Active => {
+                let pairs = self.pairs.iter().filter_map(|p| p.next).min();
+                let path = self.direct.as_ref().and_then(|s| s.deadline(&rtt_of(&self.pairs, s.hop)));
+                earlier(Some(self.used + IDLE), earlier(pairs, path))
+            }
+        }
+    }
+
+    // --- Looking -----------------------------------------------------------------------------------------------------
+
+    pub(super) fn has_pair(&self, hop: Hop) -> bool {
+        self.pairs.iter().any(|p| p.hop == hop)
+    }
+
+    pub(super) fn pair_count(&self) -> usize {
+        self.pairs.len()
+    }
+
+    pub(super) fn status(&self, relay: Path, max_datagram: usize) -> PeerStatus {
+        let rtt = self.direct.as_ref().and_then(|s| rtt_of(&self.pairs, s.hop).smoothed());
+        PeerStatus {
+            id: self.id,
+            path: self.path(relay),
+            since: self.since,
+            why: self.why(relay),
+            rtt,
+            max_datagram,
+            online: self.online,
+            pairs: self.pairs.iter().map(Pair::status).collect(),
+        }
+    }
+
+    fn why(&self, relay: Path) -> String {
+        match &self.direct {
+            Some(s) if !s.is_suspect() => "this address pair answers".to_owned(),
+            Some(s) => format!("the direct path to {} went silent; messages go both ways", s.hop.to),
+            None if !self.is_active() => {
+                "no traffic for two minutes; the path is kept as a candidate".to_owned()
+            }
+            None if self.pairs.is_empty() => match (relay, self.online) {
+                (Path::None, _) => "no base and no announcement on a local link".to_owned(),
+                (_, Some(false)) => {
+                    "the device is offline, or it has released its interest in this one".to_owned()
+                }
+                (_, Some(true)) => {
+                    "it is online, but none of its addresses may be tried from here".to_owned()
+                }
+                (_, None) => {
+                    "it has not asked back: it is offline, or it refuses, or it is elsewhere".to_owned()
+                }
+            },
+            None => format!("{} address pairs are being tried, none has answered", self.pairs.len()),
+        }
+    }
+}
+
+fn rtt_of(pairs: &[Pair], hop: Hop) -> Rtt {
+    pairs.iter().find(|p| p.hop == hop).map(|p| p.rtt).unwrap_or_default()
+}
+
+const fn hello_len(padded: bool) -> u32 {
+    (if padded { PADDED_HELLO_LEN } else { HELLO_LEN }) as u32
+}

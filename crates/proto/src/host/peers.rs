@@ -1,0 +1,574 @@
+//! All peers: who gets state, what HELLOs may cost, whose source address is whose, and the index of deadlines.
+//!
+//! Everything that comes from the network passes its cheap checks here before it costs a signature, and nothing that has
+//! not been verified creates state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use super::{
+    ConnId, Event, Hop, Output, Path, SendError,
+    bases::Bases,
+    candidate::Judge,
+    config::{
+        ANNOUNCEMENT_REACTION, INTRODUCED, MAX_ASKING_PEERS, MAX_CLAIMS, MAX_GIVEN, MAX_PEERS, MAX_PROVEN,
+        UNKNOWN_SOURCE_MIN, UNKNOWN_SOURCE_REACTION,
+    },
+    context::Context,
+    link::Link,
+    peer::{Activity, Due, Peer, Role},
+    sources::{Claim, Sources},
+};
+use crate::{
+    id::DeviceId,
+    wire::{
+        peer::{HelloReply, UnverifiedHello, UnverifiedHelloReply, unknown_source},
+        tcp::{self, DeviceAddresses},
+    },
+};
+
+/// What peers need to know of the session with the base.
+#[derive(Debug)]
+pub(super) struct Relay {
+    /// The way small messages take through the base.
+    pub(super) path: Path,
+    conn: Option<ConnId>,
+    base: Option<IpAddr>,
+    reflexive: Vec<IpAddr>,
+}
+
+impl Relay {
+    pub(super) fn of(bases: &Bases, now: Instant) -> Self {
+        let Some(session) = bases.session() else {
+            return Self { path: Path::None, conn: None, base: None, reflexive: Vec::new() };
+        };
+        let path = if session.bindings.is_usable(now) { Path::RelayUdp } else { Path::RelayTcp };
+        let mut reflexive: Vec<IpAddr> = session.bindings.reflexive().map(|a| a.ip()).collect();
+        reflexive.push(session.seen.ip());
+        Self { path, conn: Some(session.conn), base: Some(session.remote.ip()), reflexive }
+    }
+}
+
+/// All peers.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    map: BTreeMap<DeviceId, Peer>,
+    due: BTreeSet<(Instant, DeviceId)>,
+    sources: Sources,
+    pub(super) link: Link,
+}
+
+impl Peers {
+    // --- Sending ---------------------------------------------------------------------------------------------------
+
+    /// The direct hop for a message, if there is one, and whether it is suspect. Counts as use of the peer.
+    pub(super) fn direct_route(
+        &mut self,
+        id: DeviceId,
+        length: usize,
+        relay: &Relay,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Result<Option<(Hop, bool)>, SendError> {
+        self.want(id, relay, ctx, now)?;
+        let Some(peer) = self.map.get_mut(&id) else { return Ok(None) };
+        let route = peer.direct_route(length, relay.path == Path::None, now);
+        peer.report(relay.path, "the relay is the way at present", ctx, now);
+        self.reschedule(id);
+        Ok(route)
+    }
+
+    /// This peer is used: it becomes (or stays) active and wanted.
+    pub(super) fn want(
+        &mut self,
+        id: DeviceId,
+        relay: &Relay,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        if let Some(peer) = self.map.get_mut(&id)
+            && peer.role == Role::Wanted
+            && peer.is_active()
+        {
+            peer.used = now;
+            return Ok(());
+        }
+        if !self.map.contains_key(&id) && !self.make_room(now) {
+            return Err(SendError::TooManyPeers { limit: MAX_PEERS });
+        }
+        self.activate(id, Role::Wanted, relay, ctx, now);
+        Ok(())
+    }
+
+    /// Makes a peer active in this role (or a better one it has already), and starts what that means.
+    fn activate(&mut self, id: DeviceId, role: Role, relay: &Relay, ctx: &mut Context, now: Instant) {
+        let peer = self.map.entry(id).or_insert_with(|| Peer::new(id, role, now));
+        let was_idle = !peer.is_active();
+        if role == Role::Wanted {
+            peer.role = role;
+        }
+        peer.activity = Activity::Active;
+        peer.used = now;
+        let given = ctx.config.given.iter().filter(|(device, _)| *device == id).map(|&(_, address)| address);
+        peer.known.given = given.take(MAX_GIVEN).collect();
+        peer.known.link = self.link.candidates(id, now);
+        if ctx.config.direct {
+            if let (Some(conn), false) = (relay.conn, peer.requested) {
+                let mut frames = Vec::new();
+                tcp::write_request_info(&mut frames, id);
+                ctx.push(Output::Write { conn, frames });
+                peer.requested = true;
+            }
+            rebuild(peer, relay, ctx, now);
+            if was_idle {
+                peer.restart_pairs(now);
+            }
+        }
+        self.reschedule(id);
+    }
+
+    /// Room for one more peer: the one idle longest goes, else the asking one used least recently.
+    fn make_room(&mut self, now: Instant) -> bool {
+        if self.map.len() < MAX_PEERS {
+            return true;
+        }
+        let evictable = self.map.values().filter(|p| !p.is_active() || p.role == Role::Asking);
+        let Some(id) = evictable.min_by_key(|p| (p.is_active(), p.used)).map(|p| p.id) else { return false };
+        self.forget(id, now);
+        true
+    }
+
+    fn forget(&mut self, id: DeviceId, _now: Instant) {
+        let Some(peer) = self.map.remove(&id) else { return };
+        if let Some(at) = peer.scheduled {
+            self.due.remove(&(at, id));
+        }
+        for from in peer.claims.iter().chain(peer.proofs.iter().map(|(from, _)| from)) {
+            self.sources.release(*from, id);
+        }
+    }
+
+    // --- From the base -----------------------------------------------------------------------------------------------
+
+    /// A session stands: every active peer is asked for again, in one write.
+    pub(super) fn handle_registered(&mut self, relay: &Relay, ctx: &mut Context, now: Instant) {
+        let mut frames = Vec::new();
+        for peer in self.map.values_mut() {
+            peer.requested = peer.is_active() && ctx.config.direct;
+            if peer.requested {
+                tcp::write_request_info(&mut frames, peer.id);
+            }
+        }
+        if let (Some(conn), false) = (relay.conn, frames.is_empty()) {
+            ctx.push(Output::Write { conn, frames });
+        }
+        self.report_all(relay, "registered at a base", ctx, now);
+    }
+
+    pub(super) fn report_all(
+        &mut self,
+        relay: &Relay,
+        reason: &'static str,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        for peer in self.map.values_mut().filter(|p| p.is_active() && p.role == Role::Wanted) {
+            peer.report(relay.path, reason, ctx, now);
+        }
+    }
+
+    /// A device asks for us. If it is allowed, we ask back: then both learn the other's addresses.
+    pub(super) fn handle_wanted(&mut self, id: DeviceId, relay: &Relay, ctx: &mut Context, now: Instant) {
+        if id == ctx.id || !ctx.config.direct {
+            return;
+        }
+        if !ctx.allows(id) {
+            ctx.counters.not_allowed += 1;
+            return;
+        }
+        if self.map.get(&id).is_some_and(Peer::is_active) {
+            return;
+        }
+        let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
+        if self.map.contains_key(&id) || self.make_room_for_asking(ctx, now) {
+            self.activate(id, role, relay, ctx, now);
+        }
+    }
+
+    fn make_room_for_asking(&mut self, ctx: &mut Context, now: Instant) -> bool {
+        let asking = self.map.values().filter(|p| p.role == Role::Asking);
+        if asking.clone().count() < MAX_ASKING_PEERS {
+            return self.make_room(now);
+        }
+        let Some(id) = asking.min_by_key(|p| (p.is_active(), p.used)).map(|p| p.id) else { return false };
+        ctx.counters.peers_evicted += 1;
+        self.forget(id, now);
+        true
+    }
+
+    /// Where a peer is, as the base says.
+    pub(super) fn handle_addresses(
+        &mut self,
+        told: DeviceAddresses,
+        relay: &Relay,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        let id = told.device;
+        let Some(peer) = self.map.get_mut(&id).filter(|p| p.requested) else {
+            ctx.counters.base_stray += 1;
+            return;
+        };
+        peer.online = Some(told.online);
+        if !told.online {
+            // Gone or no longer interested: the key and a standing path are kept.
+            return;
+        }
+        peer.introduction = told.introduction;
+        let (reflexive, own) = (canonical(told.reflexive), canonical(told.own));
+        let known_before = |a: &SocketAddr| peer.known.reflexive.contains(a) || peer.known.own.contains(a);
+        let still_known = |a: &SocketAddr| reflexive.contains(a) || own.contains(a);
+        let left_behind =
+            peer.direct.as_ref().is_some_and(|s| known_before(&s.hop.to) && !still_known(&s.hop.to));
+        peer.known.reflexive = reflexive;
+        peer.known.own = own;
+        rebuild(peer, relay, ctx, now);
+        if left_behind && peer.is_active() {
+            peer.doubt(now);
+            peer.report(relay.path, "the peer has moved", ctx, now);
+        }
+        self.reschedule(id);
+    }
+
+    // --- From other hosts --------------------------------------------------------------------------------------------
+
+    /// The peer that data from this address is from. It counts as a sign of life of its path.
+    pub(super) fn handle_data(
+        &mut self,
+        from: SocketAddr,
+        length: usize,
+        local: Option<IpAddr>,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> Option<DeviceId> {
+        let Some(id) = self.sources.owner(from, now) else {
+            ctx.counters.unknown_source += 1;
+            let open = matches!(ctx.config.allow, super::Allow::Everyone) && ctx.config.direct;
+            if open && length >= UNKNOWN_SOURCE_MIN && ctx.budgets.unknown_source(from, now) {
+                ctx.transmit(Hop { source: local, to: from }, unknown_source().to_vec());
+            }
+            return None;
+        };
+        let peer = self.map.get_mut(&id)?;
+        peer.used = now;
+        if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.to == from) {
+            standing.note_heard(now);
+        }
+        Some(id)
+    }
+
+    /// Relayed data came from a device: traffic, if there is state for it.
+    pub(super) fn note_relayed(&mut self, id: DeviceId, now: Instant) {
+        if let Some(peer) = self.map.get_mut(&id).filter(|p| p.is_active()) {
+            peer.used = now;
+        }
+    }
+
+    pub(super) fn handle_hello(
+        &mut self,
+        hello: UnverifiedHello<'_>,
+        hop: Hop,
+        bases: &Bases,
+        relay: &Relay,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        ctx.counters.hello_received += 1;
+        let id = hello.claim().initiator;
+        if hello.claim().responder != ctx.id || id == ctx.id || !ctx.config.direct {
+            ctx.counters.malformed += 1;
+            return;
+        }
+        if !ctx.allows(id) {
+            ctx.counters.not_allowed += 1;
+            return;
+        }
+        let introduced = bases.introduction_keys(id, now).iter().any(|key| hello.is_introduced_by(key));
+        if !self.hello_in_budget(id, introduced, hop.to, ctx, now) {
+            ctx.counters.hello_over_budget += 1;
+            return;
+        }
+        let Some(hello) = hello.verify() else {
+            ctx.counters.hello_bad_signature += 1;
+            return;
+        };
+        if !self.map.contains_key(&id) {
+            if !self.make_room_for_asking(ctx, now) {
+                return;
+            }
+            let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
+            self.activate(id, role, relay, ctx, now);
+        }
+        self.accept_hello(id, hello.token, hop, ctx, now);
+        self.reschedule(id);
+    }
+
+    /// Introduced ones have a budget a device; strangers share one, and each source has its part of it.
+    fn hello_in_budget(
+        &mut self,
+        id: DeviceId,
+        introduced: bool,
+        from: SocketAddr,
+        ctx: &mut Context,
+        now: Instant,
+    ) -> bool {
+        match self.map.get_mut(&id) {
+            Some(peer) if introduced => peer.introduced.take(INTRODUCED, now),
+            _ => ctx.budgets.stranger(from.ip(), ctx.locals.on_link(from), now),
+        }
+    }
+
+    /// A verified HELLO: answered, unless the address is another's; an address not yet proven draws one of ours.
+    fn accept_hello(
+        &mut self,
+        id: DeviceId,
+        token: crate::wire::Token,
+        hop: Hop,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        let from = hop.to;
+        let claim = self.sources.claim(from, id, now);
+        if claim != Claim::Held {
+            let reply = HelloReply::encode(id, token, &ctx.key);
+            ctx.transmit(hop, reply);
+        }
+        let draw = claim != Claim::Proven && self.sources.may_draw(from, now);
+        let Some(peer) = self.map.get_mut(&id) else { return };
+        if claim == Claim::New {
+            peer.claims.retain(|&a| a != from);
+            if peer.claims.len() == MAX_CLAIMS
+                && let Some(oldest) = peer.claims.pop_front()
+            {
+                self.sources.release_claim(oldest, id);
+            }
+            peer.claims.push_back(from);
+        }
+        if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.to == from && claim == Claim::Proven) {
+            standing.note_heard(now);
+        }
+        if draw {
+            peer.send_hello(draw_hop(peer, hop), false, ctx, now);
+        }
+    }
+
+    pub(super) fn handle_reply(
+        &mut self,
+        reply: UnverifiedHelloReply<'_>,
+        hop: Hop,
+        relay: &Relay,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        let claim = *reply.claim();
+        let peer = self.map.get_mut(&claim.responder).filter(|_| claim.initiator == ctx.id);
+        let answer = peer.as_ref().and_then(|p| p.match_reply(&claim.token, hop.source, hop.to, now));
+        let (Some(peer), Some(answer)) = (peer, answer) else {
+            ctx.counters.reply_stray += 1;
+            return;
+        };
+        if reply.verify().is_none() {
+            ctx.counters.hello_bad_signature += 1;
+            return;
+        }
+        ctx.counters.reply_received += 1;
+        let id = peer.id;
+        peer.claims.retain(|&a| a != hop.to);
+        peer.proofs.retain(|&(a, _)| a != hop.to);
+        if peer.proofs.len() == MAX_PROVEN
+            && let Some((oldest, _)) = peer.proofs.pop_front()
+        {
+            self.sources.release(oldest, id);
+        }
+        peer.proofs.push_back((hop.to, now));
+        if let Some(reason) = peer.handle_answer(answer, ctx, now) {
+            peer.report(relay.path, reason, ctx, now);
+        }
+        if let Some(loser) = self.sources.prove(hop.to, id, now)
+            && let Some(loser) = self.map.get_mut(&loser)
+        {
+            loser.claims.retain(|&a| a != hop.to);
+            loser.proofs.retain(|&(a, _)| a != hop.to);
+        }
+        self.reschedule(id);
+    }
+
+    /// A host says that it does not know us: one HELLO on that path, if a path of ours leads there.
+    pub(super) fn handle_unknown_source(&mut self, from: SocketAddr, ctx: &mut Context, now: Instant) {
+        let Some(id) = self.sources.owner(from, now) else { return };
+        let Some(peer) = self.map.get_mut(&id) else { return };
+        let Some(hop) = peer.direct.as_ref().map(|s| s.hop).filter(|hop| hop.to == from) else { return };
+        if peer.unknown_source.take(UNKNOWN_SOURCE_REACTION, now) {
+            peer.send_hello(hop, false, ctx, now);
+            self.reschedule(id);
+        }
+    }
+
+    /// A device has announced itself anew on a local link.
+    pub(super) fn handle_announced(&mut self, id: DeviceId, relay: &Relay, ctx: &mut Context, now: Instant) {
+        if !ctx.config.direct || !ctx.allows(id) {
+            return;
+        }
+        let candidates = self.link.candidates(id, now);
+        let Some(peer) = self.map.get_mut(&id).filter(|p| p.is_active() && p.role == Role::Wanted) else {
+            return;
+        };
+        if peer.link_reaction.is_some_and(|at| now < at + ANNOUNCEMENT_REACTION) {
+            return;
+        }
+        peer.link_reaction = Some(now);
+        peer.known.link = candidates;
+        rebuild(peer, relay, ctx, now);
+        self.reschedule(id);
+    }
+
+    // --- Changes -----------------------------------------------------------------------------------------------------
+
+    /// The network changed. `moved`: in a way that puts every path in doubt.
+    pub(super) fn handle_network(&mut self, moved: bool, relay: &Relay, ctx: &mut Context, now: Instant) {
+        let ids: Vec<DeviceId> = self.map.keys().copied().collect();
+        for id in ids {
+            let candidates = self.link.candidates(id, now);
+            let Some(peer) = self.map.get_mut(&id) else { continue };
+            peer.known.link = candidates;
+            let peer_reflexive = peer.known.reflexive.clone();
+            let judge = judge(relay, &peer_reflexive, ctx);
+            let lost =
+                peer.direct.as_ref().is_some_and(|s| s.hop.source.is_some_and(|ip| !ctx.locals.has(ip)));
+            if moved || lost {
+                peer.handle_moved(&judge, now);
+                peer.report(relay.path, "this device has moved", ctx, now);
+            } else if ctx.config.direct {
+                peer.rebuild(&judge, now);
+            }
+            self.reschedule(id);
+        }
+    }
+
+    pub(super) fn handle_send_error(
+        &mut self,
+        hop: Hop,
+        error: &std::io::Error,
+        relay: &Relay,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        let too_large =
+            error.kind() == std::io::ErrorKind::FileTooLarge || error.raw_os_error() == Some(EMSGSIZE);
+        let Some(id) = self.sources.owner(hop.to, now).or_else(|| self.with_pair(hop)) else { return };
+        let Some(peer) = self.map.get_mut(&id) else { return };
+        if peer.handle_send_error(hop, &error.to_string(), too_large, now) {
+            peer.report(relay.path, "the system cannot send there", ctx, now);
+        }
+        self.reschedule(id);
+    }
+
+    fn with_pair(&self, hop: Hop) -> Option<DeviceId> {
+        self.map.values().find(|p| p.has_pair(hop)).map(|p| p.id)
+    }
+
+    // --- Time --------------------------------------------------------------------------------------------------------
+
+    pub(super) fn tick(&mut self, relay: &Relay, ctx: &mut Context, now: Instant) {
+        self.link.tick(ctx, now);
+        while let Some(&(at, id)) = self.due.first().filter(|(at, _)| *at <= now) {
+            self.due.remove(&(at, id));
+            let Some(peer) = self.map.get_mut(&id) else { continue };
+            peer.scheduled = None;
+            match peer.tick(relay.path, ctx, now) {
+                Due::Nothing => {}
+                Due::Release => {
+                    if let (Some(conn), true) = (relay.conn, peer.requested) {
+                        let mut frames = Vec::new();
+                        tcp::write_release_info(&mut frames, id);
+                        ctx.push(Output::Write { conn, frames });
+                    }
+                    peer.requested = false;
+                }
+                Due::Forget => {
+                    self.forget(id, now);
+                    continue;
+                }
+            }
+            self.reschedule(id);
+        }
+    }
+
+    /// Keeps the index of deadlines right: an entry may be early, never late.
+    fn reschedule(&mut self, id: DeviceId) {
+        let Some(peer) = self.map.get_mut(&id) else { return };
+        let Some(at) = peer.deadline() else { return };
+        match peer.scheduled {
+            Some(scheduled) if scheduled <= at => {}
+            scheduled => {
+                if let Some(scheduled) = scheduled {
+                    self.due.remove(&(scheduled, id));
+                }
+                self.due.insert((at, id));
+                peer.scheduled = Some(at);
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        super::context::earlier(self.due.first().map(|&(at, _)| at), self.link.deadline())
+    }
+
+    pub(super) fn get(&self, id: DeviceId) -> Option<&Peer> {
+        self.map.get(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.map.values()
+    }
+
+    /// State held for peers: peers, pairs, source addresses. For checks of the bounds.
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.map.len(), self.map.values().map(Peer::pair_count).sum(), self.sources.len())
+    }
+
+    pub(super) fn unreachable(&self, id: DeviceId, reason: tcp::UnreachableReason, ctx: &mut Context) {
+        if self.map.contains_key(&id) {
+            ctx.event(Event::Unreachable { peer: id, reason });
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// EMSGSIZE where the standard library has no name for it.
+const EMSGSIZE: i32 = if cfg!(target_os = "linux") { 90 } else { 40 };
+
+fn rebuild(peer: &mut Peer, relay: &Relay, ctx: &Context, now: Instant) {
+    let peer_reflexive = peer.known.reflexive.clone();
+    peer.rebuild(&judge(relay, &peer_reflexive, ctx), now);
+}
+
+fn judge<'a>(relay: &'a Relay, peer_reflexive: &'a [SocketAddr], ctx: &'a Context) -> Judge<'a> {
+    Judge { locals: &ctx.locals, base: relay.base, reflexive: &relay.reflexive, peer_reflexive }
+}
+
+/// The hop for a HELLO that is drawn: the pair that is known already, or the one the HELLO came by.
+fn draw_hop(peer: &Peer, came_by: Hop) -> Hop {
+    let system_chooses = Hop { source: None, to: came_by.to };
+    if peer.has_pair(system_chooses) { system_chooses } else { came_by }
+}
+
+fn canonical(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    addresses.into_iter().map(crate::wire::addr::canonical).collect()
+}

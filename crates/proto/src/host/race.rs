@@ -1,0 +1,342 @@
+//! The race for a base: connect to every address of every base, take the first that answers, register there alone.
+//!
+//! Life cycle: a [`Race`] starts when there is no session (or the present one is in doubt), resolves names, opens
+//! connections (staggered within a base, RFC 8305), sends GET-COOKIE on each, REGISTERs at the first BASE-HELLO, and
+//! ends with [`Outcome::Won`] or [`Outcome::Lost`]. Connections that answered later wait, unregistered, until it is
+//! decided. When to race, and for how long to back off, is decided in [`super::bases`].
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use super::{
+    BaseName, ConnId, Output,
+    config::{CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, REGISTER_TIMEOUT},
+    context::{Context, earlier},
+    session::Opening,
+};
+use crate::{
+    id::DeviceId,
+    wire::{
+        BootId,
+        tcp::{self, BaseHello, GetCookie, Register},
+    },
+};
+
+/// One race.
+#[derive(Debug)]
+pub(super) struct Race {
+    entrants: Vec<Entrant>,
+    conns: BTreeMap<ConnId, Conn>,
+    registering: Option<ConnId>,
+}
+
+/// A base that takes part.
+#[derive(Debug)]
+struct Entrant {
+    base: usize,
+    name: BaseName,
+    /// The ID it must have: written, or remembered.
+    expected: Option<DeviceId>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The present base's head start is not over.
+    Waiting { until: Instant },
+    /// The name is being looked up.
+    Resolving,
+    /// Connections are being opened; `queue` holds the addresses still to be tried.
+    Connecting { resolved: Vec<SocketAddr>, queue: Vec<SocketAddr>, next: Instant },
+    /// It cannot be used in this race.
+    Out,
+}
+
+#[derive(Debug)]
+struct Conn {
+    entrant: usize,
+    remote: SocketAddr,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Connecting {
+        give_up: Instant,
+    },
+    AwaitingHello {
+        give_up: Instant,
+    },
+    /// Answered after the winner; kept until the race is decided.
+    Ready(BaseHello),
+    Registering(BaseHello, Instant),
+}
+
+/// How the race stands after an input.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Undecided.
+    Running,
+    /// This connection may register.
+    Register(ConnId),
+    /// No base could be used.
+    Lost,
+}
+
+/// A host's side of a registration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    pub(super) boot: BootId,
+    pub(super) number: u32,
+}
+
+impl Race {
+    /// Starts a race among these bases: each with its start and the ID it must have.
+    pub(super) fn new(entrants: Vec<(usize, BaseName, Option<DeviceId>, Instant)>) -> Self {
+        let entrants = entrants
+            .into_iter()
+            .map(|(base, name, expected, until)| Entrant {
+                base,
+                name,
+                expected,
+                phase: Phase::Waiting { until },
+            })
+            .collect();
+        Self { entrants, conns: BTreeMap::new(), registering: None }
+    }
+
+    pub(super) fn owns(&self, conn: ConnId) -> bool {
+        self.conns.contains_key(&conn)
+    }
+
+    pub(super) fn base_of(&self, conn: ConnId) -> Option<usize> {
+        self.conns.get(&conn).map(|c| self.entrants[c.entrant].base)
+    }
+
+    pub(super) fn handle_resolved(&mut self, base: usize, mut addresses: Vec<SocketAddr>, now: Instant) {
+        let Some(entrant) = self.entrants.iter_mut().find(|e| e.base == base) else { return };
+        if !matches!(entrant.phase, Phase::Resolving) {
+            return;
+        }
+        addresses.dedup();
+        let mut queue = interleave(&addresses);
+        queue.truncate(MAX_BASE_CONNECTS);
+        queue.reverse();
+        entrant.phase = if queue.is_empty() {
+            Phase::Out
+        } else {
+            Phase::Connecting { resolved: addresses, queue, next: now }
+        };
+    }
+
+    pub(super) fn handle_connected(&mut self, conn: ConnId, ctx: &mut Context, now: Instant) {
+        let Some(c) = self.conns.get_mut(&conn) else { return };
+        if !matches!(c.stage, Stage::Connecting { .. }) {
+            return;
+        }
+        c.stage = Stage::AwaitingHello { give_up: now + CONNECT_TIMEOUT };
+        let mut frames = Vec::new();
+        GetCookie { highest_version: tcp::VERSION, capabilities: 0 }.write(&mut frames);
+        ctx.push(Output::Write { conn, frames });
+    }
+
+    /// A connection is of no use: the base refused, broke off, or said something that makes no sense.
+    pub(super) fn drop_conn(&mut self, conn: ConnId, now: Instant) {
+        let Some(c) = self.conns.remove(&conn) else { return };
+        if self.registering == Some(conn) {
+            self.registering = None;
+        }
+        // The next address of this base need not wait for the stagger (RFC 8305, section 5).
+        if let Phase::Connecting { next, .. } = &mut self.entrants[c.entrant].phase {
+            *next = now;
+        }
+    }
+
+    /// A base answered GET-COOKIE. An answer that cannot be taken is returned in words.
+    pub(super) fn handle_hello(&mut self, conn: ConnId, hello: BaseHello) -> Result<(), String> {
+        let Some(c) = self.conns.get_mut(&conn) else { return Ok(()) };
+        if !matches!(c.stage, Stage::AwaitingHello { .. }) {
+            return Err("it sent BASE-HELLO out of order".to_owned());
+        }
+        if hello.version != tcp::VERSION {
+            return Err(format!(
+                "it speaks version {}, this program version {}",
+                hello.version,
+                tcp::VERSION
+            ));
+        }
+        if let Some(expected) = self.entrants[c.entrant].expected
+            && expected != hello.base
+        {
+            return Err(format!(
+                "it says that its ID is {}, but {expected} was expected; if its key was changed on purpose, use the new ID",
+                hello.base
+            ));
+        }
+        c.stage = Stage::Ready(hello);
+        Ok(())
+    }
+
+    /// Whether this connection has sent REGISTER and waits for the answer.
+    pub(super) fn is_registering(&self, conn: ConnId) -> bool {
+        self.registering == Some(conn)
+    }
+
+    /// REGISTERED came: the race is won. All other connections are closed.
+    pub(super) fn win(mut self, conn: ConnId, ctx: &mut Context) -> Option<Opening> {
+        let winner = self.conns.remove(&conn)?;
+        for &other in self.conns.keys() {
+            ctx.push(Output::Close { conn: other });
+        }
+        let Stage::Registering(hello, _) = winner.stage else { return None };
+        let entrant = &self.entrants[winner.entrant];
+        let resolved = match &entrant.phase {
+            Phase::Connecting { resolved, .. } => resolved.clone(),
+            _ => Vec::new(),
+        };
+        Some(Opening {
+            conn,
+            base: entrant.base,
+            name: entrant.name.to_string(),
+            remote: winner.remote,
+            hello,
+            resolved,
+            id_written: entrant.name.id.is_some(),
+        })
+    }
+
+    /// Ends the race without a result.
+    pub(super) fn cancel(self, ctx: &mut Context) {
+        for &conn in self.conns.keys() {
+            ctx.push(Output::Close { conn });
+        }
+    }
+
+    /// Does what is due, and says how the race stands.
+    pub(super) fn tick(&mut self, next_conn: &mut u64, ctx: &mut Context, now: Instant) -> Outcome {
+        self.expire(ctx, now);
+        for index in 0..self.entrants.len() {
+            self.advance(index, next_conn, ctx, now);
+        }
+        if self.registering.is_none()
+            && let Some((&conn, _)) = self.conns.iter().find(|(_, c)| matches!(c.stage, Stage::Ready(_)))
+        {
+            return Outcome::Register(conn);
+        }
+        let alive = !self.conns.is_empty()
+            || self.entrants.iter().any(|e| match &e.phase {
+                Phase::Waiting { .. } | Phase::Resolving => true,
+                Phase::Connecting { queue, .. } => !queue.is_empty(),
+                Phase::Out => false,
+            });
+        if alive { Outcome::Running } else { Outcome::Lost }
+    }
+
+    /// Sends REGISTER on a connection that [`Outcome::Register`] named.
+    pub(super) fn register(&mut self, conn: ConnId, attempt: Attempt, ctx: &mut Context, now: Instant) {
+        let Some(c) = self.conns.get_mut(&conn) else { return };
+        let Stage::Ready(hello) = c.stage else { return };
+        c.stage = Stage::Registering(hello, now + REGISTER_TIMEOUT);
+        self.registering = Some(conn);
+        let mut frames = Vec::new();
+        Register {
+            device: ctx.id,
+            public_key: ctx.key.public(),
+            boot: attempt.boot,
+            attempt: attempt.number,
+            capabilities: 0,
+            agent: ctx.config.agent.clone(),
+        }
+        .write(&mut frames, &ctx.key, hello.base, &hello.cookie);
+        ctx.push(Output::Write { conn, frames });
+    }
+
+    fn advance(&mut self, index: usize, next_conn: &mut u64, ctx: &mut Context, now: Instant) {
+        let entrant = &mut self.entrants[index];
+        match &mut entrant.phase {
+            Phase::Waiting { until } if *until <= now => {
+                entrant.phase = Phase::Resolving;
+                let BaseName { host, port, .. } = entrant.name.clone();
+                ctx.push(Output::Resolve { base: entrant.base, host, port });
+            }
+            Phase::Connecting { queue, next, .. } if *next <= now => {
+                let Some(to) = queue.pop() else { return };
+                *next = now + CONNECT_STAGGER;
+                *next_conn += 1;
+                let conn = ConnId(*next_conn);
+                let stage = Stage::Connecting { give_up: now + CONNECT_TIMEOUT };
+                self.conns.insert(conn, Conn { entrant: index, remote: to, stage });
+                ctx.push(Output::Connect { conn, to });
+            }
+            _ => {}
+        }
+    }
+
+    fn expire(&mut self, ctx: &mut Context, now: Instant) {
+        let late: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.stage.give_up().is_some_and(|at| at <= now))
+            .map(|(&id, _)| id)
+            .collect();
+        for conn in late {
+            ctx.push(Output::Close { conn });
+            self.drop_conn(conn, now);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let conns = self.conns.values().filter_map(|c| c.stage.give_up()).min();
+        let entrants = self
+            .entrants
+            .iter()
+            .filter_map(|e| match &e.phase {
+                Phase::Waiting { until } => Some(*until),
+                Phase::Connecting { queue, next, .. } if !queue.is_empty() => Some(*next),
+                _ => None,
+            })
+            .min();
+        earlier(conns, entrants)
+    }
+}
+
+impl Stage {
+    fn give_up(&self) -> Option<Instant> {
+        match *self {
+            Self::Connecting { give_up }
+            | Self::AwaitingHello { give_up }
+            | Self::Registering(_, give_up) => Some(give_up),
+            Self::Ready(_) => None,
+        }
+    }
+}
+
+/// IPv6 first, then the families by turns (RFC 8305, section 4).
+fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let of = |v6: bool| addresses.iter().copied().filter(move |a| matches!(a.ip(), IpAddr::V6(_)) == v6);
+    let (mut six, mut four) = (of(true), of(false));
+    let mut out = Vec::with_capacity(addresses.len());
+    loop {
+        let pair = [six.next(), four.next()];
+        out.extend(pair.into_iter().flatten());
+        if pair == [None, None] {
+            return out;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns_with_ipv6_first() {
+        let a = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let mixed = [a("192.0.2.1:1"), a("192.0.2.2:1"), a("192.0.2.3:1"), a("[2001:db8::1]:1")];
+        let want = [a("[2001:db8::1]:1"), a("192.0.2.1:1"), a("192.0.2.2:1"), a("192.0.2.3:1")];
+        assert_eq!(interleave(&mixed), want);
+    }
+}
