@@ -5,7 +5,7 @@ mod base_world;
 
 use base_world::{FIRST, Host, SECOND, World, addr, ms, send_data};
 use bowline_proto::{
-    base::{BaseConfig, ConnId, Ticket},
+    base::{BaseConfig, ConnId, Ticket, Via},
     bucket::Rate,
     wire::{
         Malformed,
@@ -13,7 +13,7 @@ use bowline_proto::{
         udp::{NAT_OK_LEN, NatConfirm, PADDED_LEN},
     },
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::FileFailurePersistence};
 
 const HOSTS: u8 = 6;
 const CONNS: usize = 8;
@@ -37,6 +37,12 @@ enum Step {
     /// A whole, well-behaved registration.
     Join {
         host: u8,
+        boot: u8,
+    },
+    /// Two hosts ask for each other.
+    Befriend {
+        a: u8,
+        b: u8,
     },
     Info {
         conn: usize,
@@ -73,7 +79,7 @@ enum Step {
         host: u8,
         second: bool,
         port: u16,
-        seq: u64,
+        seq: Option<u64>,
         padded: bool,
     },
     NatConfirm {
@@ -105,7 +111,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let host = || 0..HOSTS;
     let conn = || 0..CONNS;
-    let port = || 1..6u16;
+    let port = || prop_oneof![3 => Just(1), 1 => 1..6u16];
     let seq = || prop_oneof![8 => 0..60u64, 1 => Just(u64::MAX)];
     let length = || prop_oneof![Just(0), Just(500), Just(1_200), Just(1_201), Just(16_001), 0..2_000usize];
     let bytes = || prop::collection::vec(any::<u8>(), 0..120);
@@ -122,26 +128,27 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (conn(), 0..3u8).prop_map(|(conn, version)| Step::GetCookie { conn, version }),
         3 => (host(), 0..3u8, 0..4u32, conn())
             .prop_map(|(host, boot, attempt, conn)| Step::Register { host, boot, attempt, conn }),
-        6 => host().prop_map(|host| Step::Join { host }),
+        12 => (host(), prop_oneof![5 => Just(0), 1 => 1..3u8]).prop_map(|(host, boot)| Step::Join { host, boot }),
+        6 => (host(), host()).prop_map(|(a, b)| Step::Befriend { a, b }),
         3 => (conn(), seq(), 0..4u8).prop_map(|(conn, number, own)| Step::Info { conn, number, own }),
-        6 => (conn(), host()).prop_map(|(conn, about)| Step::Request { conn, about }),
+        6 => (conn(), 0..2 * HOSTS).prop_map(|(conn, about)| Step::Request { conn, about }),
         2 => (conn(), host()).prop_map(|(conn, about)| Step::Release { conn, about }),
         1 => conn().prop_map(|conn| Step::Leave { conn }),
         3 => (conn(), host(), length()).prop_map(|(conn, to, length)| Step::Data { conn, to, length }),
         1 => (conn(), prop_oneof![bytes(), typed(TCP)]).prop_map(|(conn, bytes)| Step::Frame { conn, bytes }),
         1 => conn().prop_map(|conn| Step::FramingLost { conn }),
         2 => conn().prop_map(|conn| Step::Closed { conn }),
-        6 => (host(), any::<bool>(), port(), seq(), any::<bool>())
+        10 => (host(), any::<bool>(), port(), prop_oneof![4 => Just(None), 1 => seq().prop_map(Some)], any::<bool>())
             .prop_map(|(host, second, port, seq, padded)| Step::NatInit { host, second, port, seq, padded }),
-        4 => (host(), port()).prop_map(|(host, port)| Step::NatConfirm { host, port }),
+        8 => (host(), port()).prop_map(|(host, port)| Step::NatConfirm { host, port }),
         3 => (port(), host(), host(), length())
             .prop_map(|(port, host, to, length)| Step::DataUdp { port, host, to, length }),
         2 => (port(), prop_oneof![bytes(), typed(UDP)]).prop_map(|(port, bytes)| Step::Datagram { port, bytes }),
         1 => (host(), host()).prop_map(|(from, to)| Step::Overflow { from, to }),
-        5 => prop_oneof![0..300u64, 0..40_000u64, Just(700_000)].prop_map(|ms| Step::Wait { ms }),
-        1 => prop_oneof![9 => Just(u16::MAX), 1 => 0..60u16].prop_map(|seconds| Step::Drain { seconds }),
+        5 => prop_oneof![20 => 0..300u64, 10 => 0..12_000u64, 3 => 0..70_000u64, 1 => Just(700_000)].prop_map(|ms| Step::Wait { ms }),
+        1 => prop_oneof![30 => Just(u16::MAX), 1 => 0..60u16].prop_map(|seconds| Step::Drain { seconds }),
     ];
-    prop::collection::vec(step, 1..120)
+    prop::collection::vec(step, 1..160)
 }
 
 struct Chaos {
@@ -149,7 +156,7 @@ struct Chaos {
     hosts: Vec<Host>,
     conns: Vec<ConnId>,
     /// The last NAT-OK of each host.
-    challenges: Vec<Option<NatConfirm>>,
+    challenges: Vec<Option<(Via, NatConfirm)>>,
     drained: bool,
 }
 
@@ -165,7 +172,7 @@ impl Chaos {
             max_replaced_boots: 3,
             max_sources: 5,
             register_rate: Rate { burst: 6, every: ms(500) },
-            relay_rate: Some(100_000),
+            relay_rate: Some(4_000),
             ..BaseConfig::default()
         };
         Self {
@@ -177,9 +184,11 @@ impl Chaos {
         }
     }
 
+    /// The first connections are those of the hosts, the others come and go.
     fn remember(&mut self, conn: ConnId) {
-        self.conns.rotate_right(1);
-        self.conns[0] = conn;
+        let others = &mut self.conns[usize::from(HOSTS)..];
+        others.rotate_right(1);
+        others[0] = conn;
     }
 
     fn from(&self, host: u8, port: u16) -> std::net::SocketAddr {
@@ -202,13 +211,20 @@ impl Chaos {
                 let host = Host { boot: [boot; 8], attempt, ..self.hosts[usize::from(host)].clone() };
                 self.send(conn, |out| host.register().write(out, &host.key, id, &host.cookie));
             }
-            Step::Join { host } => self.join(usize::from(host)),
+            Step::Join { host, boot } => self.join(usize::from(host), boot),
+            Step::Befriend { a, b } => {
+                for (from, about) in [(a, b), (b, a)] {
+                    let about = self.hosts[usize::from(about)].id;
+                    self.send(usize::from(from), |out| tcp::write_request_info(out, about));
+                }
+            }
             Step::Info { conn, number, own } => {
                 let own = (0..own).map(|n| addr(&format!("10.0.0.{n}:1"))).collect();
                 self.send(conn, |out| Info { number, master_key: [own_key(number); 16], own }.write(out));
             }
             Step::Request { conn, about } => {
-                let about = self.hosts[usize::from(about)].id;
+                // Some of them never come.
+                let about = Host::new(about + 1).id;
                 self.send(conn, |out| tcp::write_request_info(out, about));
             }
             Step::Release { conn, about } => {
@@ -230,17 +246,19 @@ impl Chaos {
             Step::NatInit { host, second, port, seq, padded } => {
                 let (from, at) = (self.from(host, port), usize::from(host));
                 let via = if second { SECOND } else { FIRST };
-                let mut sender = Host { number: seq.saturating_sub(1), ..self.hosts[at].clone() };
+                self.hosts[at].next_number();
+                let number = seq.map_or(self.hosts[at].number, |seq| seq.saturating_sub(1));
+                let mut sender = Host { number, ..self.hosts[at].clone() };
                 let length = if padded { PADDED_LEN } else { NAT_OK_LEN };
                 let bytes = self.world.nat_init_bytes(&mut sender, via, length);
                 if let Some(ok) = self.world.exchange(via, from, &bytes) {
-                    self.challenges[at] =
-                        Some(NatConfirm { cookie: ok.cookie, seq: ok.seq, challenge: ok.challenge });
+                    let confirm = NatConfirm { cookie: ok.cookie, seq: ok.seq, challenge: ok.challenge };
+                    self.challenges[at] = Some((via, confirm));
                 }
             }
             Step::NatConfirm { host, port } => {
-                if let Some(confirm) = self.challenges[usize::from(host)] {
-                    self.world.exchange(FIRST, self.from(host, port), &confirm.encode());
+                if let Some((via, confirm)) = self.challenges[usize::from(host)] {
+                    self.world.exchange(via, self.from(host, port), &confirm.encode());
                 }
             }
             Step::DataUdp { port, host, to, length } => {
@@ -265,10 +283,12 @@ impl Chaos {
         self.world.flush();
     }
 
-    fn join(&mut self, at: usize) {
+    fn join(&mut self, at: usize, boot: u8) {
         let mut host = self.hosts[at].clone();
         let conn = self.world.connect(host.tcp);
-        self.remember(conn);
+        self.conns[at] = conn;
+        host.boot = [boot; 8];
+        host.number = 0;
         self.world.write(conn, |out| GetCookie { highest_version: 1, capabilities: 0 }.write(out));
         let frames = self.world.read(conn);
         let [tcp::BaseFrame::BaseHello(hello)] = &frames[..] else { return };
@@ -306,7 +326,11 @@ fn own_key(number: u64) -> u8 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn anything_in_any_order_is_survived_within_bounds(steps in steps()) {
