@@ -1,9 +1,23 @@
 //! Datagrams to any of your devices by its ID, over the best path there is.
 
 mod builder;
+mod clock;
+mod config;
+mod driver;
 mod endpoint;
 mod error;
 mod events;
+#[cfg(target_os = "linux")]
+mod multicast;
+#[cfg(not(target_os = "linux"))]
+#[path = "multicast_none.rs"]
+mod multicast;
+mod network;
+mod queue;
+mod resolve;
+mod send;
+mod tcp;
+mod udp;
 
 pub use bowline_proto::{
     DeviceId, PublicKey, SecretKey,
