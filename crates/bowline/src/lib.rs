@@ -17,6 +17,8 @@ mod queue;
 mod resolve;
 mod send;
 mod tcp;
+#[cfg(all(test, target_os = "linux"))]
+mod testns;
 mod udp;
 
 pub use bowline_proto::{

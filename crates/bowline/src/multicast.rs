@@ -117,3 +117,76 @@ fn receive_one(io: &UdpSocket, control: &mut [u8]) -> io::Result<Option<Announce
     let from = std::net::SocketAddrV6::new(from.ip(), from.port(), 0, from.scope_id());
     Ok(Some(Announcement { from: from.into(), hop_limit, payload: payload[..length].to_vec() }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        network,
+        testns::{inside, sh},
+        udp::Udp,
+    };
+
+    async fn hear(multicast: &mut Multicast) -> Option<Announcement> {
+        let heard = async {
+            loop {
+                multicast.readable().await;
+                if let Some(first) = multicast.receive().into_iter().next() {
+                    return first;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_millis(500), heard).await.ok()
+    }
+
+    /// The pair of interfaces, once both have their link-local addresses.
+    async fn interfaces(watch: &mut network::Watch) -> Vec<Interface> {
+        let ready = watch.interfaces.wait_for(|interfaces| {
+            interfaces.iter().filter(|i| i.multicast && !i.addresses.is_empty()).count() == 2
+        });
+        tokio::time::timeout(Duration::from_secs(5), ready).await.unwrap().unwrap().to_vec()
+    }
+
+    #[tokio::test]
+    async fn announcements_reach_every_program_on_the_link_with_their_hop_limit_and_scope() {
+        let pair = "ip link add v0 type veth peer name v1 && ip link set v0 up && ip link set v1 up";
+        let setup = format!("sysctl -qw net.ipv6.conf.default.accept_dad=0 && {pair}");
+        let name = "announcements_reach_every_program_on_the_link_with_their_hop_limit_and_scope";
+        if !inside(&format!("multicast::tests::{name}"), &setup) {
+            return;
+        }
+        let mut watch = network::watch().unwrap();
+        let udp = Udp::bind(0, network::Interfaces::default()).await.unwrap();
+        let mut programs = [Multicast::open().unwrap(), Multicast::open().unwrap()];
+        for round in 0..2 {
+            let known = interfaces(&mut watch).await;
+            let (v0, v1) = (&known[known.len() - 2], &known[known.len() - 1]);
+            // Each end hears what the other sends; what one sends itself is not counted here.
+            for program in &mut programs {
+                program.set_interfaces(std::slice::from_ref(v1));
+            }
+            udp.announce(v0.index, b"fourteen bytes").unwrap();
+            for program in &mut programs {
+                let heard = hear(program).await.expect("nothing was heard");
+                let SocketAddr::V6(from) = heard.from else { panic!("{heard:?}") };
+                assert_eq!(heard.hop_limit, 255);
+                assert_eq!(heard.payload, b"fourteen bytes");
+                assert_eq!(from.scope_id(), v1.index);
+                assert_eq!(from.port(), udp.v6.as_ref().unwrap().port);
+                assert!(v0.addresses.contains(&((*from.ip()).into(), 64)));
+            }
+            if round == 0 {
+                // Interfaces that are replaced have new numbers and must be joined anew.
+                sh(&format!("ip link del v0 && {pair}"));
+                watch.interfaces.wait_for(|all| all.iter().all(|i| i.index != v0.index)).await.unwrap();
+            }
+        }
+        for program in &mut programs {
+            program.set_interfaces(&[]);
+        }
+        udp.announce(interfaces(&mut watch).await[1].index, b"fourteen bytes").unwrap();
+        assert_eq!(hear(&mut programs[0]).await, None, "an interface that was left is not heard");
+    }
+}

@@ -47,16 +47,14 @@ pub(crate) fn watch() -> io::Result<Watch> {
     let task = tokio::spawn(async move {
         loop {
             let interfaces = watcher.changed().await;
-            let publish = sender.send_if_modified(|known| {
+            sender.send_if_modified(|known| {
                 let changed = **known != interfaces;
                 if changed {
+                    tracing::debug!("the network changed");
                     *known = Arc::new(interfaces);
                 }
                 changed
             });
-            if publish {
-                tracing::debug!("the network changed");
-            }
         }
     });
     Ok(Watch { interfaces: receiver, task })
@@ -121,5 +119,39 @@ mod tests {
         let all = [interface("eth0"), interface("docker0"), interface("veth12")];
         let left = included(&all, &["docker*".to_owned(), "veth*".to_owned()]);
         assert_eq!(left, [interface("eth0")]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn changes_of_addresses_links_and_default_routes_are_told_as_they_happen() {
+        use crate::testns::sh;
+        if !crate::testns::inside(
+            "network::tests::changes_of_addresses_links_and_default_routes_are_told_as_they_happen",
+            "ip link add v0 type veth peer name v1 && ip link set v1 up",
+        ) {
+            return;
+        }
+        let mut watch = watch().unwrap();
+        let find = |interfaces: &[Interface]| interfaces.iter().find(|i| i.name == "v0").cloned();
+        assert_eq!(find(&watch.interfaces.borrow()), None, "it is down");
+        type Check = fn(Option<Interface>) -> bool;
+        let steps: [(&str, Check); 6] = [
+            ("ip link set v0 up", |v0| v0.is_some_and(|v0| v0.multicast)),
+            ("ip addr add 192.0.2.7/24 dev v0", |v0| {
+                v0.is_some_and(|v0| v0.addresses.contains(&([192, 0, 2, 7].into(), 24)))
+            }),
+            ("ip route add default via 192.0.2.1 dev v0", |v0| v0.is_some_and(|v0| v0.default_v4)),
+            ("ip route add 198.51.100.0/24 via 192.0.2.1 && ip addr del 192.0.2.7/24 dev v0", |v0| {
+                v0.is_some_and(|v0| !v0.default_v4 && !v0.addresses.iter().any(|(ip, _)| ip.is_ipv4()))
+            }),
+            ("ip link set v1 down", |v0| v0.is_none()),
+            ("ip link set v1 up", |v0| v0.is_some()),
+        ];
+        for (command, check) in steps {
+            sh(command);
+            let told = watch.interfaces.wait_for(|interfaces| check(find(interfaces)));
+            let told = tokio::time::timeout(std::time::Duration::from_secs(5), told).await.is_ok();
+            assert!(told, "after {command}: {:?}", find(&watch.interfaces.borrow()));
+        }
     }
 }

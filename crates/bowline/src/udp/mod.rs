@@ -5,6 +5,8 @@
 //! full socket answers `WouldBlock`, and the caller knows what to do.
 
 mod receive;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 #[cfg(target_os = "linux")]
 #[path = "transmit_linux.rs"]
 mod transmit;
