@@ -61,6 +61,14 @@ impl Endpoint {
         self.id
     }
 
+    /// The own UDP ports, for IPv4 and for IPv6; `None` where the system lacks the family. They are the same unless
+    /// another program had one of them.
+    #[must_use]
+    pub fn ports(&self) -> (Option<u16>, Option<u16>) {
+        let udp = &self.shared().udp;
+        (udp.v4.as_ref().map(|socket| socket.port), udp.v6.as_ref().map(|socket| socket.port))
+    }
+
     /// Sends a message over the best way there is at this moment. It leaves at once, be it through the base; a direct
     /// path is sought meanwhile for those that follow.
     ///

@@ -1,5 +1,7 @@
 //! For tests that need a network of their own: the test runs again, in a fresh network namespace.
 
+#![allow(dead_code, reason = "unit tests and integration tests share it, and need different parts")]
+
 use std::process::Command;
 
 const INSIDE: &str = "BOWLINE_TEST_NAMESPACE";

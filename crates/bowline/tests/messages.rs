@@ -4,7 +4,7 @@ mod common;
 
 use bowline::{Datagram, Path};
 use bytes::Bytes;
-use common::{become_direct, base, online, path, soon, with};
+use common::{base, become_direct, online, path, soon, with};
 
 #[tokio::test]
 async fn two_endpoints_exchange_messages_through_a_base_and_become_direct() {
@@ -111,25 +111,4 @@ async fn several_tasks_receive_each_message_once() {
     all.dedup();
     assert_eq!(all.len(), unique, "a message was received twice");
     assert!(all.contains(&u32::MAX));
-}
-
-#[tokio::test]
-async fn a_given_address_needs_no_base() {
-    let b = bowline::Endpoint::builder(common::key(12)).link_local(false).bind().await.unwrap();
-    let port = b.status().own.first().expect("an own address").port();
-    let a = bowline::Endpoint::builder(common::key(13))
-        .link_local(false)
-        .given(b.id(), ([127, 0, 0, 1], port).into())
-        .bind()
-        .await
-        .unwrap();
-    a.want(b.id()).unwrap();
-    soon("direct", async {
-        while !matches!(path(&a, b.id()), Path::Direct(_)) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    a.send(b.id(), b"no base").await.unwrap();
-    assert_eq!(soon("received", b.recv()).await.unwrap(), (a.id(), Bytes::from_static(b"no base")));
 }

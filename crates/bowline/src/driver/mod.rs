@@ -148,7 +148,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, setup: Setup) -> Self {
         let (reports, inputs) = mpsc::channel(INPUTS);
-        Self {
+        let mut driver = Self {
             shared,
             setup,
             receiver: Receiver::new(),
@@ -161,13 +161,15 @@ impl Driver {
             inputs,
             batch: Vec::new(),
             outputs: Vec::new(),
-        }
+        };
+        // Before anyone can ask the machine for anything, it knows the network.
+        driver.network();
+        driver
     }
 
     /// Runs until the endpoint is closed.
     pub(crate) async fn run(mut self) {
         let ending = Ending(Arc::clone(&self.shared));
-        self.network();
         self.answer();
         loop {
             match self.wait().await {

@@ -64,6 +64,7 @@ mod tests {
             default_v4: default,
             default_v6: default,
             addresses: addresses.iter().map(|&(ip, prefix)| (ip.parse().unwrap(), prefix)).collect(),
+            routes: Vec::new(),
         }
     }
 

@@ -3,8 +3,8 @@
 //! Two sockets: one is subscribed to changes of links, addresses and routes and is only a bell; on the other all
 //! three tables are read anew. The first event is acted on at once; those that follow within
 //! [`NETWORK_SETTLE`] (an interface that comes up causes a dozen) are answered with one more look. An overflow of the
-//! bell's buffer is a ring like any other. Routes are looked at for defaults only, in any table: policy routing puts
-//! them elsewhere.
+//! bell's buffer is a ring like any other. Of routes, only defaults and those to private networks are looked at, in any
+//! table: policy routing puts them elsewhere than in the main one.
 
 use std::{io, time::Duration};
 

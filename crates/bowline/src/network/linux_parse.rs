@@ -31,6 +31,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
+const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_MULTIPATH: u16 = 9;
 
@@ -46,6 +47,10 @@ pub(super) const DUMPS: [(u16, u8, usize); 4] = [
     (RTM_GETROUTE, AF_INET6, 12),
 ];
 
+/// Bytes of an `rtmsg`.
+const ROUTE_HEADER_LEN: usize = 12;
+/// Routes kept of one interface. They only say which private ranges are near.
+const ROUTES: usize = 64;
 /// Bytes of an `rtnexthop` before its attributes.
 const NEXT_HOP_LEN: usize = 8;
 
@@ -64,12 +69,13 @@ struct Address {
     deprecated: bool,
 }
 
-/// Whether a notification may change what [`Tables`] would show. Routes that are no defaults come and go by the
-/// thousand on some machines.
+/// Whether a notification may change what [`Tables`] would show. Routes to public networks come and go by the thousand
+/// on some machines, and are not shown.
 pub(super) fn matters(message: &NetlinkBuffer<&[u8]>) -> bool {
     match message.message_type() {
         RTM_NEWROUTE | RTM_DELROUTE => {
-            RouteHeader::parse(message.payload()).is_ok_and(|route| route.destination_prefix_length == 0)
+            RouteHeader::parse(message.payload()).is_ok_and(|route| route.kind == RouteType::Unicast)
+                && destination(message.payload()).is_some_and(|to| to.1 == 0 || is_private(to))
         }
         _ => true,
     }
@@ -129,6 +135,7 @@ impl Tables {
                 default_v4: false,
                 default_v6: false,
                 addresses: Vec::new(),
+                routes: Vec::new(),
             },
         );
         Some(())
@@ -162,30 +169,58 @@ impl Tables {
 
     fn route(&mut self, payload: &[u8]) -> Option<()> {
         let header = RouteHeader::parse(payload).ok()?;
-        let is_default = header.destination_prefix_length == 0 && header.kind == RouteType::Unicast;
-        if !is_default || header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown) {
+        let to = destination(payload)?;
+        if header.kind != RouteType::Unicast
+            || header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown)
+            || to.1 > 0 && !is_private(to)
+        {
             return Some(());
         }
-        for attribute in attributes(payload, 12) {
+        for attribute in attributes(payload, ROUTE_HEADER_LEN) {
             match attribute.kind() {
-                RTA_OIF => {
-                    self.default_through(&header.address_family, u32::from_ne_bytes(value(&attribute)?));
-                }
-                RTA_MULTIPATH => next_hops(attribute.value())
-                    .for_each(|index| self.default_through(&header.address_family, index)),
+                RTA_OIF => self.leads_through(to, u32::from_ne_bytes(value(&attribute)?)),
+                RTA_MULTIPATH => next_hops(attribute.value()).for_each(|index| self.leads_through(to, index)),
                 _ => {}
             }
         }
         Some(())
     }
 
-    fn default_through(&mut self, family: &AddressFamily, index: u32) {
+    fn leads_through(&mut self, to: (IpAddr, u8), index: u32) {
         let Some(interface) = self.interfaces.get_mut(&index) else { return };
-        match family {
-            AddressFamily::Inet => interface.default_v4 = true,
-            AddressFamily::Inet6 => interface.default_v6 = true,
+        match to {
+            (IpAddr::V4(_), 0) => interface.default_v4 = true,
+            (IpAddr::V6(_), 0) => interface.default_v6 = true,
+            _ if interface.routes.len() < ROUTES && !interface.routes.contains(&to) => {
+                interface.routes.push(to)
+            }
             _ => {}
         }
+    }
+}
+
+/// Where a route leads, from its message; a default route to the unspecified address.
+fn destination(payload: &[u8]) -> Option<(IpAddr, u8)> {
+    let header = RouteHeader::parse(payload).ok()?;
+    let any = match header.address_family {
+        AddressFamily::Inet => IpAddr::from([0; 4]),
+        AddressFamily::Inet6 => IpAddr::from([0; 16]),
+        _ => return None,
+    };
+    if header.destination_prefix_length == 0 {
+        return Some((any, 0));
+    }
+    let to = attributes(payload, ROUTE_HEADER_LEN).find(|attribute| attribute.kind() == RTA_DST)?;
+    Some((ip(header.address_family, to.value())?, header.destination_prefix_length))
+}
+
+/// Whether a route leads into a range that means another network everywhere: RFC 1918, RFC 6598, RFC 4193.
+fn is_private((to, prefix): (IpAddr, u8)) -> bool {
+    match to {
+        IpAddr::V4(v4) => {
+            v4.is_private() || v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64 && prefix >= 10
+        }
+        IpAddr::V6(v6) => v6.is_unique_local(),
     }
 }
 
@@ -295,7 +330,8 @@ mod tests {
             address(2, "fe80::7", 64, 0x80),
             address(3, "198.51.100.1", 24, 0x80),
             route(AF_INET, 0, 1, &[(RTA_OIF, &2u32.to_ne_bytes())]),
-            route(AF_INET, 24, 1, &[(RTA_OIF, &1u32.to_ne_bytes())]),
+            route(AF_INET, 24, 1, &[(RTA_DST, &[10, 9, 9, 0]), (RTA_OIF, &2u32.to_ne_bytes())]),
+            route(AF_INET, 24, 1, &[(RTA_DST, &[203, 0, 113, 0]), (RTA_OIF, &2u32.to_ne_bytes())]),
             route(AF_INET6, 0, 7, &[(RTA_OIF, &2u32.to_ne_bytes())]),
         ]);
         let names: Vec<_> = interfaces.iter().map(|i| (i.name.as_str(), i.loopback, i.multicast)).collect();
@@ -306,7 +342,12 @@ mod tests {
         );
         assert!(interfaces[1].default_v4, "a unicast default route");
         assert!(!interfaces[1].default_v6, "an unreachable default is none");
-        assert!(!interfaces[0].default_v4, "a route to a network is none");
+        assert!(!interfaces[0].default_v4);
+        assert_eq!(
+            interfaces[1].routes,
+            [("10.9.9.0".parse().unwrap(), 24)],
+            "only private networks are of interest"
+        );
     }
 
     #[test]
@@ -341,10 +382,13 @@ mod tests {
     }
 
     #[test]
-    fn only_default_routes_among_routes_matter() {
+    fn only_default_routes_and_those_to_private_networks_matter() {
         let matters = |bytes: &[u8]| matters(&NetlinkBuffer::new_checked(bytes).unwrap());
         assert!(matters(&route(AF_INET, 0, 1, &[])));
-        assert!(!matters(&route(AF_INET, 24, 1, &[])));
+        assert!(matters(&route(AF_INET, 24, 1, &[(RTA_DST, &[192, 168, 7, 0])])));
+        assert!(matters(&route(AF_INET, 10, 1, &[(RTA_DST, &[100, 64, 0, 0])])));
+        assert!(!matters(&route(AF_INET, 24, 1, &[(RTA_DST, &[203, 0, 113, 0])])));
+        assert!(!matters(&route(AF_INET, 24, 1, &[])), "cut");
         assert!(matters(&link(2, UP, "eth0")));
     }
 

@@ -115,6 +115,7 @@ mod tests {
             default_v4: false,
             default_v6: false,
             addresses: Vec::new(),
+            routes: Vec::new(),
         };
         let all = [interface("eth0"), interface("docker0"), interface("veth12")];
         let left = included(&all, &["docker*".to_owned(), "veth*".to_owned()]);

@@ -40,6 +40,7 @@ fn read() -> io::Result<Vec<Interface>> {
             default_v4: false,
             default_v6: false,
             addresses: Vec::new(),
+            routes: Vec::new(),
         });
         let (address, prefix) = match &found.addr {
             if_addrs::IfAddr::V4(v4) => (IpAddr::V4(v4.ip), v4.prefixlen),

@@ -132,8 +132,8 @@ fn open(address: SocketAddr) -> Result<Option<Socket>, BindError> {
     let finish = || {
         let io = UdpSocket::from_std(io.into())?;
         let state = UdpSocketState::new((&io).into())?;
-        let port = io.local_addr()?.port();
-        Ok(Socket { io, state, segments: transmit::Segments::default(), port })
+        let (port, segments) = (io.local_addr()?.port(), Default::default());
+        Ok(Socket { io, state, segments, port })
     };
     finish().map(Some).map_err(|error| BindError::Socket { address, error })
 }
