@@ -32,16 +32,15 @@ struct State {
 
 impl Inbox {
     pub(crate) fn push(&self, datagram: Datagram) {
+        self.push_all([datagram]);
+    }
+
+    pub(crate) fn push_all(&self, datagrams: impl IntoIterator<Item = Datagram>) {
         let mut state = self.lock();
-        let full = state.messages.len() >= INBOX_MESSAGES || state.bytes + datagram.data.len() > INBOX_BYTES;
-        if full || state.closed {
-            state.dropped += 1;
-            return;
-        }
-        state.bytes += datagram.data.len();
-        state.messages.push_back(datagram);
+        let taken = datagrams.into_iter().map(|datagram| usize::from(state.push(datagram))).sum::<usize>();
         drop(state);
-        self.arrived.notify_one();
+        // One receiver for each message: those that find none left wait again.
+        (0..taken).for_each(|_| self.arrived.notify_one());
     }
 
     /// The next message, if one is there.
@@ -94,6 +93,17 @@ impl Inbox {
 }
 
 impl State {
+    fn push(&mut self, datagram: Datagram) -> bool {
+        let full = self.messages.len() >= INBOX_MESSAGES || self.bytes + datagram.data.len() > INBOX_BYTES;
+        if full || self.closed {
+            self.dropped += 1;
+            return false;
+        }
+        self.bytes += datagram.data.len();
+        self.messages.push_back(datagram);
+        true
+    }
+
     fn pop(&mut self) -> Result<Option<Datagram>, RecvError> {
         match self.messages.pop_front() {
             Some(datagram) => {

@@ -78,7 +78,7 @@ impl Shared {
     }
 }
 
-/// However the driver ends, be it with its runtime, nobody waits for it any longer.
+/// However the driver ends, be it unpolled with its runtime, nobody waits for it any longer.
 struct Ending(Arc<Shared>);
 
 impl Drop for Ending {
@@ -143,12 +143,14 @@ pub(crate) struct Driver {
     inputs: mpsc::Receiver<Input>,
     batch: Vec<Input>,
     outputs: Vec<Output>,
+    _ending: Ending,
 }
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, setup: Setup) -> Self {
         let (reports, inputs) = mpsc::channel(INPUTS);
         let mut driver = Self {
+            _ending: Ending(Arc::clone(&shared)),
             shared,
             setup,
             receiver: Receiver::new(),
@@ -169,7 +171,6 @@ impl Driver {
 
     /// Runs until the endpoint is closed.
     pub(crate) async fn run(mut self) {
-        let ending = Ending(Arc::clone(&self.shared));
         self.answer();
         loop {
             match self.wait().await {
@@ -192,7 +193,6 @@ impl Driver {
             self.answer();
         }
         self.end().await;
-        drop(ending);
     }
 
     async fn wait(&mut self) -> Wake {
@@ -245,7 +245,7 @@ impl Driver {
                 Err(error) => tracing::debug!("cannot receive: {error}"),
             }
         }
-        messages.into_iter().for_each(|message| shared.inbox.push(message));
+        shared.inbox.push_all(messages);
     }
 
     fn announcements(&mut self) {
