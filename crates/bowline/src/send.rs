@@ -62,11 +62,18 @@ pub(crate) fn try_send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(),
 pub(crate) async fn send_batch(shared: &Shared, to: DeviceId, batch: &[Bytes]) -> Result<usize, SendError> {
     let mut taken = 0;
     for part in batch.chunks(BATCH) {
-        let (routes, error) = shared.machine.route_all(to, part);
-        let result = send_part(shared, &routes, to, &part[..routes.len()]).await;
-        taken += result.unwrap_or(routes.len());
-        if let Some(error) = error.or(result.err()) {
-            return if taken == 0 { Err(error) } else { Ok(taken) };
+        let (routes, unroutable) = shared.machine.route_all(to, part);
+        let failed = match send_part(shared, &routes, to, &part[..routes.len()]).await {
+            Ok(sent) => {
+                taken += sent;
+                if sent < routes.len() { return Ok(taken) } else { unroutable }
+            }
+            Err(error) => Some(error),
+        };
+        match failed {
+            None => {}
+            Some(error) if taken == 0 => return Err(error),
+            Some(_) => return Ok(taken),
         }
     }
     Ok(taken)
@@ -167,8 +174,8 @@ fn relay_tcp(shared: &Shared, conn: ConnId, to: DeviceId, data: &[u8]) -> Outcom
     }
 }
 
-/// Sends messages whose ways are known, in runs where one system call can take several. The number of those taken, if
-/// not all of them.
+/// Sends messages whose ways are known, in runs where one system call can take several. The number of those taken, or
+/// the error of the first.
 async fn send_part(
     shared: &Shared,
     routes: &[Route],

@@ -91,3 +91,27 @@ async fn a_device_that_closed_is_back_at_once_under_the_same_key() {
         soon("closed", b.close()).await;
     }
 }
+
+#[tokio::test]
+async fn bases_that_stay_silent_hang_up_or_talk_nonsense_hold_nobody_up() {
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+    let base = base().await;
+    let answers: [Option<&[u8]>; 5] =
+        [None, Some(b""), Some(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Some(&[0, 0]), Some(&[0, 1, 0x03])];
+    let mut names = Vec::new();
+    for answer in answers {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        names.push(listener.local_addr().unwrap().to_string().parse().unwrap());
+        tokio::spawn(async move {
+            let mut silent = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                match answer {
+                    Some(answer) => stream.write_all(answer).await.unwrap_or_default(),
+                    None => silent.push(stream),
+                }
+            }
+        });
+    }
+    let a = with(49, |builder| builder.bases(names).base(base.clone())).await;
+    assert_eq!(a.status().base.map(|base| base.id), base.id);
+}

@@ -5,92 +5,41 @@
 //! are looked up and connections served by tasks of their own, which report over one bounded channel. Messages do not
 //! pass here on their way out; callers send them from their own tasks (`send.rs`).
 //!
-//! This folder is the only place that touches the machine.
+//! This folder is the only place that touches the machine: `machine.rs` has the lock around it, `outputs.rs` does what it
+//! asks for, `shared.rs` is what the driver shares with the callers.
 
 mod machine;
+mod outputs;
+mod shared;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::{pending, poll_fn},
-    io::{self, IoSlice},
+    io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::Poll,
     time::Instant,
 };
 
-use bowline_proto::host::{CloseReason, ConnId, Hop, Host, Network, Output};
+use bowline_proto::host::{ConnId, Hop, Host, Network, Output};
 use bytes::Bytes;
 pub(crate) use machine::Machine;
+pub(crate) use shared::Shared;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::mpsc,
     task::JoinSet,
     time::{sleep_until, timeout},
 };
 
 use crate::{
     clock::Clock,
-    config::{CLOSE_FLUSH, DEFERRED_DATAGRAMS, INPUTS, INPUTS_PER_WAKE, OUTPUT_ROUNDS, RECEIVES_PER_WAKE},
-    events::Publisher,
+    config::{CLOSE_FLUSH, INPUTS, INPUTS_PER_WAKE, RECEIVES_PER_WAKE},
     multicast::Multicast,
     network::{self, Watch},
-    queue::Inbox,
-    resolve::resolve,
-    tcp::{self, Outbox, Report},
+    tcp::Report,
     udp::{Receiver, Socket, Udp},
 };
-
-/// What the driver, its tasks and all handles of an endpoint share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) machine: Machine,
-    pub(crate) udp: Udp,
-    pub(crate) inbox: Inbox,
-    pub(crate) events: Publisher,
-    outboxes: Mutex<HashMap<ConnId, Arc<Outbox>>>,
-    /// Rung once, to end.
-    pub(crate) close: Notify,
-    /// Whether the driver has ended.
-    pub(crate) ended: watch::Sender<bool>,
-}
-
-impl Shared {
-    pub(crate) fn new(machine: Machine, udp: Udp) -> Self {
-        Self {
-            machine,
-            udp,
-            inbox: Inbox::default(),
-            events: Publisher::new(),
-            outboxes: Mutex::default(),
-            close: Notify::new(),
-            ended: watch::Sender::new(false),
-        }
-    }
-
-    /// What is to be written to a connection goes here; `None` once it has ended.
-    pub(crate) fn outbox(&self, conn: ConnId) -> Option<Arc<Outbox>> {
-        self.outboxes().get(&conn).cloned()
-    }
-
-    fn outboxes(&self) -> MutexGuard<'_, HashMap<ConnId, Arc<Outbox>>> {
-        // Nothing panics while it holds this lock.
-        self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// However the driver ends, be it unpolled with its runtime, nobody waits for it any longer.
-struct Ending(Arc<Shared>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.inbox.close();
-        self.0.events.close();
-        self.0.ended.send_replace(true);
-        for (_, outbox) in self.0.outboxes().drain() {
-            outbox.close();
-        }
-    }
-}
 
 /// What a task of the driver's reports.
 #[derive(Debug)]
@@ -143,14 +92,14 @@ pub(crate) struct Driver {
     inputs: mpsc::Receiver<Input>,
     batch: Vec<Input>,
     outputs: Vec<Output>,
-    _ending: Ending,
+    _ending: shared::Ending,
 }
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, setup: Setup) -> Self {
         let (reports, inputs) = mpsc::channel(INPUTS);
         let mut driver = Self {
-            _ending: Ending(Arc::clone(&shared)),
+            _ending: shared::Ending::new(Arc::clone(&shared)),
             shared,
             setup,
             receiver: Receiver::new(),
@@ -293,92 +242,6 @@ impl Driver {
             port_v4: self.shared.udp.v4.as_ref().map(|socket| socket.port),
             port_v6: self.shared.udp.v6.as_ref().map(|socket| socket.port),
         });
-    }
-
-    /// Does what the machine asks for until it asks for nothing more, or its turn is over.
-    fn answer(&mut self) {
-        let mut outputs = std::mem::take(&mut self.outputs);
-        for _ in 0..OUTPUT_ROUNDS {
-            self.deadline = self.shared.machine.outputs(&mut outputs);
-            self.unfinished = !outputs.is_empty();
-            if !self.unfinished {
-                break;
-            }
-            outputs.drain(..).for_each(|output| self.execute(output));
-        }
-        self.outputs = outputs;
-    }
-
-    fn execute(&mut self, output: Output) {
-        match output {
-            Output::Transmit { source, to, payload } => self.transmit(Hop { source, to }, payload),
-            Output::Announce { interface, payload } => {
-                if let Err(error) = self.shared.udp.announce(interface, &payload) {
-                    tracing::debug!(interface, "cannot announce: {error}");
-                }
-            }
-            Output::Resolve { base, host, port } => {
-                let reports = self.reports.clone();
-                self.tasks.spawn(async move {
-                    let result = resolve(&host, port).await;
-                    // It fails when the driver has ended, which needs no answer.
-                    let _ = reports.send(Input::Resolved { base, result }).await;
-                });
-            }
-            Output::Connect { conn, to } => {
-                let outbox = Arc::new(Outbox::default());
-                self.shared.outboxes().insert(conn, Arc::clone(&outbox));
-                self.tasks.spawn(tcp::run(conn, to, outbox, self.reports.clone()));
-            }
-            Output::Write { conn, frames } => self.write(conn, &frames),
-            Output::Close { conn } => {
-                if let Some(outbox) = self.shared.outboxes().remove(&conn) {
-                    outbox.close();
-                }
-            }
-            Output::Event(event) => self.shared.events.publish(event),
-            // `Machine::outputs` ends with it and does not hand it out.
-            Output::Timeout(_) => {}
-        }
-    }
-
-    fn write(&mut self, conn: ConnId, frames: &[u8]) {
-        let Some(outbox) = self.shared.outbox(conn) else { return };
-        if let Err(tcp::Refused::Full) = outbox.control(frames) {
-            outbox.close();
-            self.shared.outboxes().remove(&conn);
-            let why = CloseReason::Lost("the base takes nothing more".to_owned());
-            self.shared.machine.drive(|host, now| host.handle_closed(conn, why, now));
-        }
-    }
-
-    fn transmit(&mut self, hop: Hop, payload: Bytes) {
-        if self.deferred.is_empty() {
-            match self.shared.udp.try_send(hop, &[IoSlice::new(&payload)], None) {
-                Ok(()) => return,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    self.shared.machine.drive(|host, now| host.handle_send_error(hop, &error, now));
-                    return;
-                }
-            }
-        }
-        if self.deferred.len() < DEFERRED_DATAGRAMS {
-            self.deferred.push_back((hop, payload));
-        } else {
-            tracing::debug!("a control datagram was dropped: the socket is full");
-        }
-    }
-
-    fn send_deferred(&mut self) {
-        let mut waiting = std::mem::take(&mut self.deferred);
-        while let Some((hop, payload)) = waiting.pop_front() {
-            self.transmit(hop, payload);
-            if !self.deferred.is_empty() {
-                // Full again: the rest keeps its order behind it.
-                self.deferred.append(&mut waiting);
-            }
-        }
     }
 
     /// Lets what was sent before leave, says goodbye, and waits for the connections to end.

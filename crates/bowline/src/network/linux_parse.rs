@@ -192,7 +192,7 @@ impl Tables {
             (IpAddr::V4(_), 0) => interface.default_v4 = true,
             (IpAddr::V6(_), 0) => interface.default_v6 = true,
             _ if interface.routes.len() < ROUTES && !interface.routes.contains(&to) => {
-                interface.routes.push(to)
+                interface.routes.push(to);
             }
             _ => {}
         }
