@@ -2,7 +2,7 @@
 
 mod common;
 
-use bowline::{BindError, Endpoint, SendError};
+use bowline::{BindError, Endpoint, SendError, TrySendError};
 use common::{base, become_direct, key, nobody, online, soon, with};
 
 #[tokio::test]
@@ -89,4 +89,23 @@ async fn a_batch_of_the_largest_messages_that_the_path_carries_arrives() {
         soon("received", b.recv_batch(&mut got, 130)).await.unwrap();
     }
     assert!(got.iter().all(|datagram| datagram.data == batch[0]));
+}
+
+#[tokio::test]
+async fn a_full_queue_towards_the_base_is_told_by_try_send_and_waited_for_by_send() {
+    let base = base().await;
+    let a = with(31, |builder| builder.base(base.clone()).direct(false).relay_udp(false)).await;
+    let b = with(32, |builder| builder.base(base.clone()).direct(false).relay_udp(false)).await;
+    // Nothing else runs on this thread until the first await: the queue does not drain.
+    let mut taken = 0;
+    let error = loop {
+        match a.try_send(b.id(), &[1; 8000]) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, TrySendError::Full);
+    assert_eq!(taken, 128 * 1024 / (8000 + 17), "as many as fit into 128 KiB");
+    a.send(b.id(), b"the last").await.unwrap();
+    soon("received", async { while b.recv().await.unwrap().1 != b"the last"[..] {} }).await;
 }
