@@ -3,7 +3,7 @@
 mod common;
 
 use bowline::{BindError, Endpoint, SendError, TrySendError};
-use common::{base, become_direct, key, nobody, online, soon, with};
+use common::{base, become_direct, key, nobody, online, receive_batch, soon, with};
 
 #[tokio::test]
 async fn a_message_too_large_is_refused_with_both_figures() {
@@ -84,10 +84,7 @@ async fn a_batch_of_the_largest_messages_that_the_path_carries_arrives() {
     become_direct(&a, &b).await;
     let batch = vec![bytes::Bytes::from(vec![7; 1200]); 130];
     assert_eq!(a.send_batch(b.id(), &batch).await, Ok(130));
-    let mut got = Vec::new();
-    while got.len() < 130 {
-        soon("received", b.recv_batch(&mut got, 130)).await.unwrap();
-    }
+    let got = receive_batch(&b, 130).await;
     assert!(got.iter().all(|datagram| datagram.data == batch[0]));
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bowline::{BaseName, Builder, DeviceId, Endpoint, Path, SecretKey};
+use bowline::{BaseName, Builder, Datagram, DeviceId, Endpoint, Path, SecretKey};
 use bowline_base::{Config, Server};
 
 /// How long anything may take that is bound to happen. Far more than it needs: the machine may be busy.
@@ -53,18 +53,44 @@ pub(crate) fn path(endpoint: &Endpoint, peer: DeviceId) -> Path {
     endpoint.peer(peer).map_or(Path::None, |peer| peer.path)
 }
 
-/// Sends messages until they go directly, in both directions; receives them all.
+/// What [`become_direct`] sends.
+const PROBE: &[u8] = b"is this direct?";
+
+/// Sends messages until they go directly, in both directions. Some may still be on their way through the base:
+/// [`receive`] passes over them.
 pub(crate) async fn become_direct(a: &Endpoint, b: &Endpoint) {
     let direct = |from: &Endpoint, to: &Endpoint| matches!(path(from, to.id()), Path::Direct(_));
     soon("direct", async {
         while !(direct(a, b) && direct(b, a) && a.max_datagram(b.id()) >= 1200) {
-            a.send(b.id(), b"towards b").await.unwrap();
-            b.send(a.id(), b"towards a").await.unwrap();
+            a.send(b.id(), PROBE).await.unwrap();
+            b.send(a.id(), PROBE).await.unwrap();
             let _ = tokio::join!(a.recv(), b.recv());
         }
     })
     .await;
-    while a.try_recv().unwrap().is_some() || b.try_recv().unwrap().is_some() {}
+}
+
+/// The next message that the test itself sent.
+pub(crate) async fn receive(endpoint: &Endpoint) -> Datagram {
+    soon("received", async {
+        loop {
+            let datagram = endpoint.recv_datagram().await.unwrap();
+            if datagram.data != PROBE {
+                return datagram;
+            }
+        }
+    })
+    .await
+}
+
+/// So many of them.
+pub(crate) async fn receive_batch(endpoint: &Endpoint, count: usize) -> Vec<Datagram> {
+    let mut got = Vec::new();
+    while got.len() < count {
+        soon("received", endpoint.recv_batch(&mut got, 64)).await.unwrap();
+        got.retain(|datagram| datagram.data != PROBE);
+    }
+    got
 }
 
 /// An address on loopback on which nobody listens.
