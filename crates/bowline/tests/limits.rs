@@ -51,33 +51,6 @@ async fn a_receiver_that_does_not_fetch_keeps_the_first_messages_and_counts_the_
 }
 
 #[tokio::test]
-async fn a_sender_that_outruns_the_relay_is_slowed_down_not_cut_off() {
-    let base = base().await;
-    let a = with(27, |builder| builder.base(base.clone()).direct(false).relay_udp(false)).await;
-    let b = with(28, |builder| builder.base(base.clone()).direct(false).relay_udp(false)).await;
-    let sender = tokio::spawn({
-        let (a, to) = (a.clone(), b.id());
-        async move {
-            for number in 0..500u32 {
-                let mut message = vec![0; 8000];
-                message[..4].copy_from_slice(&number.to_be_bytes());
-                a.send(to, &message).await.unwrap();
-            }
-        }
-    });
-    // The base's own queue may drop some.
-    let mut count = 0;
-    soon("received", async {
-        while count < 250 {
-            b.recv().await.unwrap();
-            count += 1;
-        }
-    })
-    .await;
-    soon("sent", sender).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_batch_of_the_largest_messages_that_the_path_carries_arrives() {
     let base = base().await;
     let (a, b) = (online(29, &base).await, online(30, &base).await);
