@@ -162,10 +162,11 @@ impl Driver {
                     None => pending().await,
                 }
             } => Wake::Timer,
-            changed = setup.network.interfaces.changed() => match changed {
-                Ok(()) => Wake::Network,
-                Err(_) => pending().await,
-            },
+            () = async {
+                if setup.network.interfaces.changed().await.is_err() {
+                    pending().await // Nobody watches any more.
+                }
+            } => Wake::Network,
             () = async {
                 match &setup.multicast {
                     Some(multicast) => multicast.readable().await,
