@@ -1,0 +1,101 @@
+//! How an endpoint is set up.
+
+use std::net::SocketAddr;
+
+use bowline_proto::{
+    DeviceId, SecretKey,
+    host::{Allow, BaseName, HostConfig},
+};
+
+use crate::{BindError, Endpoint};
+
+/// Sets up an [`Endpoint`]; from [`Endpoint::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    key: SecretKey,
+    config: HostConfig,
+    port: u16,
+    excluded: Vec<String>,
+}
+
+impl Builder {
+    pub(crate) fn new(key: SecretKey) -> Self {
+        Self { key, config: HostConfig::default(), port: 0, excluded: Vec::new() }
+    }
+
+    /// Adds a base. All are tried at once; the first to answer is used.
+    pub fn base(mut self, name: BaseName) -> Self {
+        self.config.bases.push(name);
+        self
+    }
+
+    /// Adds several bases.
+    pub fn bases(mut self, names: impl IntoIterator<Item = BaseName>) -> Self {
+        self.config.bases.extend(names);
+        self
+    }
+
+    /// Who may talk to this device; everyone, unless told otherwise.
+    pub fn allow(mut self, allow: Allow) -> Self {
+        self.config.allow = allow;
+        self
+    }
+
+    /// Whether direct paths are tried at all (default: yes).
+    pub fn direct(mut self, on: bool) -> Self {
+        self.config.direct = on;
+        self
+    }
+
+    /// Whether UDP to the base is used (default: yes).
+    pub fn relay_udp(mut self, on: bool) -> Self {
+        self.config.relay_udp = on;
+        self
+    }
+
+    /// Whether this device announces itself and listens on local links (default: yes).
+    pub fn link_local(mut self, on: bool) -> Self {
+        self.config.link_local = on;
+        self
+    }
+
+    /// The own UDP port, the same for IPv4 and IPv6; 0 (the default) lets the system choose.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// An address of a peer that is known otherwise; may be called several times.
+    pub fn given(mut self, peer: DeviceId, address: SocketAddr) -> Self {
+        self.config.given.push((peer, address));
+        self
+    }
+
+    /// Interfaces that are not to be used, by shell-like patterns (`docker*`, `veth?`).
+    pub fn exclude_interfaces(mut self, patterns: impl IntoIterator<Item = String>) -> Self {
+        self.excluded.extend(patterns);
+        self
+    }
+
+    /// The program and its version, told to bases: `my-program/1.2`.
+    pub fn agent(mut self, agent: String) -> Self {
+        self.config.agent = agent;
+        self
+    }
+
+    /// IDs of bases by `host:port`, remembered from an earlier run: a base that has another one is refused.
+    pub fn remembered_bases(mut self, remembered: Vec<(String, DeviceId)>) -> Self {
+        self.config.remembered = remembered;
+        self
+    }
+
+    /// Opens the sockets and starts to work; does not wait for a base.
+    ///
+    /// # Errors
+    /// When a socket cannot be had; the error says which and why.
+    pub async fn bind(self) -> Result<Endpoint, BindError> {
+        let _ = (&self.key, &self.config, &self.port, &self.excluded);
+        todo!()
+    }
+}
