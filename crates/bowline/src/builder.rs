@@ -1,13 +1,20 @@
 //! How an endpoint is set up.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bowline_proto::{
     DeviceId, SecretKey,
-    host::{Allow, BaseName, HostConfig},
+    host::{Allow, BaseName, Host, HostConfig},
+    wire::announce,
 };
 
-use crate::{BindError, Endpoint};
+use crate::{
+    BindError, Endpoint,
+    driver::{Driver, Machine, Setup, Shared},
+    multicast::Multicast,
+    network,
+    udp::Udp,
+};
 
 /// Sets up an [`Endpoint`]; from [`Endpoint::builder`].
 #[derive(Debug, Clone)]
@@ -90,12 +97,35 @@ impl Builder {
         self
     }
 
-    /// Opens the sockets and starts to work; does not wait for a base.
+    /// Opens the sockets and starts to work; does not wait for a base ([`Endpoint::online`] does).
     ///
     /// # Errors
     /// When a socket cannot be had; the error says which and why.
     pub async fn bind(self) -> Result<Endpoint, BindError> {
-        let _ = (&self.key, &self.config, &self.port, &self.excluded);
-        todo!()
+        let Self { key, config, port, excluded } = self;
+        if let Err(error) = tokio::runtime::Handle::try_current() {
+            return Err(BindError::Runtime(error.to_string()));
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| BindError::Random(error.to_string()))?;
+        let network = network::watch().map_err(BindError::Network)?;
+        let interfaces = Arc::clone(&network.interfaces.borrow());
+        let udp = Udp::bind(port, interfaces).await?;
+        let multicast = if config.link_local { listen_on_links() } else { None };
+        let id = key.device_id();
+        let host = Host::new(config, key, seed, Instant::now());
+        let shared = Arc::new(Shared::new(Machine::new(host), udp));
+        let driver = Driver::new(Arc::clone(&shared), Setup { network, multicast, excluded });
+        tokio::spawn(driver.run());
+        Ok(Endpoint::new(id, shared))
     }
+}
+
+/// The socket for announcements. Without it, devices on the link are not heard, and all else works.
+fn listen_on_links() -> Option<Multicast> {
+    Multicast::open()
+        .inspect_err(|error| {
+            tracing::warn!("cannot listen on UDP port {} for devices on the link: {error}", announce::PORT);
+        })
+        .ok()
 }

@@ -1,4 +1,8 @@
 //! The endpoint: what a program holds.
+//!
+//! A thin handle. Sending is in `send.rs`, what came in waits in `queue.rs`, and everything else is the driver's.
+
+use std::sync::Arc;
 
 use bowline_proto::{
     DeviceId, SecretKey,
@@ -6,7 +10,7 @@ use bowline_proto::{
 };
 use bytes::Bytes;
 
-use crate::{Builder, ClosedError, Events, RecvError, TrySendError};
+use crate::{Builder, ClosedError, Events, RecvError, TrySendError, driver::Shared, send};
 
 /// A message that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +23,27 @@ pub struct Datagram {
     pub path: Path,
 }
 
-/// This device on the network. Clones are the same endpoint; all methods may be used from several tasks at once.
+/// This device on the network: datagrams to and from other devices, by their ID.
+///
+/// Clones are the same endpoint; all methods may be used from several tasks at once. A message may be lost, reordered
+/// or duplicated, as any datagram; it is never altered in size, split or merged.
+///
+/// Dropping the last clone closes the endpoint in the background; [`Endpoint::close`] does so and waits.
 #[derive(Debug, Clone)]
-pub struct Endpoint {}
+pub struct Endpoint {
+    id: DeviceId,
+    handle: Arc<Handle>,
+}
+
+/// Closes the endpoint when its last clone is dropped: the driver holds [`Shared`], but none of these.
+#[derive(Debug)]
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close.notify_one();
+    }
+}
 
 impl Endpoint {
     /// Starts to set one up.
@@ -29,19 +51,34 @@ impl Endpoint {
         Builder::new(key)
     }
 
+    pub(crate) fn new(id: DeviceId, shared: Arc<Shared>) -> Self {
+        Self { id, handle: Arc::new(Handle(shared)) }
+    }
+
     /// This device's ID.
     #[must_use]
     pub fn id(&self) -> DeviceId {
-        todo!()
+        self.id
     }
 
-    /// Sends a message over the best way there is at this moment; waits while sockets and queues are full.
+    /// The own UDP ports, for IPv4 and for IPv6; `None` where the system lacks the family. They are the same unless
+    /// another program had one of them.
+    #[must_use]
+    pub fn ports(&self) -> (Option<u16>, Option<u16>) {
+        let udp = &self.shared().udp;
+        (udp.v4.as_ref().map(|socket| socket.port), udp.v6.as_ref().map(|socket| socket.port))
+    }
+
+    /// Sends a message over the best way there is at this moment. It leaves at once, be it through the base; a direct
+    /// path is sought meanwhile for those that follow.
+    ///
+    /// Waits while the socket, or the queue of the base's connection (128 KiB), is full, for one second at most; after that the
+    /// message is dropped, as a network would. Cancel safe: a message is taken whole or not at all.
     ///
     /// # Errors
-    /// When there is no way, or none for a message so large.
+    /// When there is no way, or none for a message so large; the error names the limit that was exceeded.
     pub async fn send(&self, to: DeviceId, data: &[u8]) -> Result<(), SendError> {
-        let _ = (to, data);
-        todo!()
+        send::send(self.shared(), to, data).await
     }
 
     /// As [`Endpoint::send`], without waiting.
@@ -49,82 +86,89 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::send`], and [`TrySendError::Full`] where that would wait.
     pub fn try_send(&self, to: DeviceId, data: &[u8]) -> Result<(), TrySendError> {
-        let _ = (to, data);
-        todo!()
+        send::try_send(self.shared(), to, data)
     }
 
-    /// Sends several messages to one device; returns how many of them were taken, in order.
+    /// Sends several messages to one device; returns how many of them were taken, the first ones. Messages of equal size
+    /// that go directly share a system call, so that a batch is much cheaper than its messages one by one.
     ///
     /// # Errors
     /// As [`Endpoint::send`], when the first one cannot be sent.
     pub async fn send_batch(&self, to: DeviceId, batch: &[Bytes]) -> Result<usize, SendError> {
-        let _ = (to, batch);
-        todo!()
+        send::send_batch(self.shared(), to, batch).await
     }
 
-    /// Waits for the next message.
+    /// Waits for the next message. Several tasks may wait; each message goes to one of them. Cancel safe.
+    ///
+    /// Up to 4,096 messages and 8 MiB wait to be received; beyond that the newest are dropped, and counted
+    /// ([`Endpoint::dropped`]).
     ///
     /// # Errors
-    /// When the endpoint is closed.
+    /// When the endpoint is closed and all that had come before has been received.
     pub async fn recv(&self) -> Result<(DeviceId, Bytes), RecvError> {
-        todo!()
+        let Datagram { from, data, .. } = self.recv_datagram().await?;
+        Ok((from, data))
     }
 
     /// As [`Endpoint::recv`], with the way it came.
     ///
     /// # Errors
-    /// When the endpoint is closed.
+    /// As [`Endpoint::recv`].
     pub async fn recv_datagram(&self) -> Result<Datagram, RecvError> {
-        todo!()
+        self.shared().inbox.pop().await
     }
 
     /// The next message, if one is there.
     ///
     /// # Errors
-    /// When the endpoint is closed.
+    /// As [`Endpoint::recv`].
     pub fn try_recv(&self) -> Result<Option<Datagram>, RecvError> {
-        todo!()
+        self.shared().inbox.try_pop()
     }
 
-    /// Waits until there is a message, then appends all that are there, `max` at most; returns their number.
+    /// Waits until there is a message, then appends all that are there, `max` at most; returns their number. Cancel
+    /// safe.
     ///
     /// # Errors
-    /// When the endpoint is closed.
+    /// As [`Endpoint::recv`].
     pub async fn recv_batch(&self, into: &mut Vec<Datagram>, max: usize) -> Result<usize, RecvError> {
-        let _ = (into, max);
-        todo!()
+        self.shared().inbox.pop_batch(into, max).await
+    }
+
+    /// Messages that came and were dropped since the start because too many waited to be received.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared().inbox.dropped()
     }
 
     /// What happens from now on; every call gives a stream of its own.
     #[must_use]
     pub fn events(&self) -> Events {
-        todo!()
+        self.shared().events.subscribe()
     }
 
     /// Everything that is known at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        todo!()
+        self.shared().machine.status()
     }
 
-    /// What is known of one peer.
+    /// What is known of one peer; `None` when there is no state for it.
     #[must_use]
     pub fn peer(&self, id: DeviceId) -> Option<PeerStatus> {
-        let _ = id;
-        todo!()
+        self.shared().machine.peer_status(id)
     }
 
     /// The largest message, in bytes, that the present way to a device is known to carry.
     #[must_use]
     pub fn max_datagram(&self, to: DeviceId) -> usize {
-        let _ = to;
-        todo!()
+        self.shared().machine.max_datagram(to)
     }
 
     /// The IDs of bases by `host:port`, to be handed to [`Builder::remembered_bases`] in the next run.
     #[must_use]
     pub fn remembered_bases(&self) -> Vec<(String, DeviceId)> {
-        todo!()
+        self.shared().machine.remembered_bases()
     }
 
     /// Starts a direct path to a peer without sending it anything.
@@ -132,21 +176,38 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::send`].
     pub fn want(&self, peer: DeviceId) -> Result<(), SendError> {
-        let _ = peer;
-        todo!()
+        self.shared().machine.want(peer)
     }
 
-    /// Waits until this device is registered at a base (at once, if it is already).
+    /// Waits until this device is registered at a base; returns at once if it is already.
     ///
     /// # Errors
     /// When the endpoint is closed.
     pub async fn online(&self) -> Result<(), ClosedError> {
-        todo!()
+        let mut events = self.events();
+        loop {
+            if *self.shared().ended.borrow() {
+                return Err(ClosedError);
+            }
+            if self.shared().machine.is_registered() {
+                return Ok(());
+            }
+            if events.next().await.is_none() {
+                return Err(ClosedError);
+            }
+        }
     }
 
-    /// Leaves the base and stops. Messages that came before can still be received. Dropping the last clone does
-    /// the same in the background.
+    /// Leaves the base and stops: what was sent before is flushed, the base forgets this device at once, and all tasks
+    /// and sockets are gone when this returns, after two seconds at most. Messages that came before can still be received.
+    /// Calling it again, or from several tasks, does no harm.
     pub async fn close(&self) {
-        todo!()
+        self.shared().close.notify_one();
+        // It fails when the sender is gone, which it cannot be: this handle holds it.
+        let _ = self.shared().ended.subscribe().wait_for(|&ended| ended).await;
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.0
     }
 }

@@ -23,9 +23,18 @@ pub enum BindError {
         #[source]
         error: io::Error,
     },
+    /// The system has neither IPv4 nor IPv6.
+    #[error("the system has neither IPv4 nor IPv6: no UDP socket can be opened")]
+    NoUdp,
+    /// The system does not tell which network interfaces there are.
+    #[error("cannot read the network interfaces: {0}")]
+    Network(#[source] io::Error),
     /// The system's random source failed.
     #[error("no random numbers from the system: {0}")]
     Random(String),
+    /// There is no Tokio runtime with I/O here, or it is ending.
+    #[error("the Tokio runtime does not work here: {0}")]
+    Runtime(String),
 }
 
 /// Why [`crate::Endpoint::try_send`] did not take a message.

@@ -1,6 +1,14 @@
-//! Events for whoever asks for them.
+//! Events for whoever asks for them: each subscriber has a bounded stream of its own.
+//!
+//! A subscriber that does not read holds nobody up: it loses the oldest events and is told how many. Nothing is
+//! kept for those who subscribe later; the status tells what has become of the past.
+
+use std::sync::{Mutex, PoisonError};
 
 use bowline_proto::host::Event;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::config::EVENTS;
 
 /// An item of [`Events`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,13 +19,86 @@ pub enum EventItem {
     Lost(u64),
 }
 
-/// A stream of events, from [`crate::Endpoint::events`].
+/// A stream of events, from [`crate::Endpoint::events`]. It holds 1,024 events; a reader that is slower loses the
+/// oldest and gets [`EventItem::Lost`] in their place.
 #[derive(Debug)]
-pub struct Events {}
+pub struct Events(broadcast::Receiver<Event>);
 
 impl Events {
     /// The next event; `None` once the endpoint is closed and all events have been taken.
+    ///
+    /// Cancel safe: an event is taken only when this returns.
     pub async fn next(&mut self) -> Option<EventItem> {
-        todo!()
+        match self.0.recv().await {
+            Ok(event) => Some(EventItem::Event(event)),
+            Err(RecvError::Lagged(lost)) => Some(EventItem::Lost(lost)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Where events are published.
+#[derive(Debug)]
+pub(crate) struct Publisher(Mutex<Option<broadcast::Sender<Event>>>);
+
+impl Publisher {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Some(broadcast::Sender::new(EVENTS))))
+    }
+
+    pub(crate) fn publish(&self, event: Event) {
+        if let Some(sender) = &*self.lock() {
+            // It fails when nobody listens, which is fine.
+            let _ = sender.send(event);
+        }
+    }
+
+    /// A stream from now on; an ended one after [`Publisher::close`].
+    pub(crate) fn subscribe(&self) -> Events {
+        Events(match &*self.lock() {
+            Some(sender) => sender.subscribe(),
+            None => broadcast::Sender::new(1).subscribe(),
+        })
+    }
+
+    /// Ends all streams behind what they hold.
+    pub(crate) fn close(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<broadcast::Sender<Event>>> {
+        // Nothing panics while it holds this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
+        let publisher = Publisher::new();
+        let mut events = publisher.subscribe();
+        for number in 0..EVENTS + 3 {
+            publisher.publish(Event::RelayUdp(number == EVENTS + 2));
+        }
+        publisher.close();
+        assert_eq!(events.next().await, Some(EventItem::Lost(3)));
+        let mut last = None;
+        let mut count = 0;
+        while let Some(item) = events.next().await {
+            last = Some(item);
+            count += 1;
+        }
+        assert_eq!(count, EVENTS);
+        assert_eq!(last, Some(EventItem::Event(Event::RelayUdp(true))));
+    }
+
+    #[tokio::test]
+    async fn a_stream_asked_for_after_the_end_is_at_its_end() {
+        let publisher = Publisher::new();
+        publisher.close();
+        assert_eq!(publisher.subscribe().next().await, None);
     }
 }

@@ -1,9 +1,81 @@
 //! Datagrams to any of your devices by its ID, over the best path there is.
+//!
+//! An [`Endpoint`] is this device on the network. It sends to a [`DeviceId`], not to an address: the first message
+//! leaves at once through a base server, a direct path is sought meanwhile and used as soon as it stands, and when an
+//! address changes or a path fails, messages go on by another way. What it carries are datagrams: they may be lost,
+//! reordered or duplicated, are never altered, split or merged, and are *not encrypted*; that is for the layer above.
+//!
+//! ```no_run
+//! use bowline::{Endpoint, EventItem, SecretKey};
+//!
+//! # async fn example(seed: [u8; 32], peer: bowline::DeviceId) -> Result<(), Box<dyn std::error::Error>> {
+//! let endpoint = Endpoint::builder(SecretKey::from_seed(&seed))
+//!     .base("base.example.org".parse()?)
+//!     .bind()
+//!     .await?;
+//! println!("this device is {}", endpoint.id());
+//!
+//! let mut events = endpoint.events();
+//! tokio::spawn(async move {
+//!     while let Some(item) = events.next().await {
+//!         match item {
+//!             EventItem::Event(event) => println!("{event:?}"),
+//!             EventItem::Lost(count) => println!("{count} events were missed"),
+//!         }
+//!     }
+//! });
+//!
+//! endpoint.online().await?;
+//! endpoint.send(peer, b"hello").await?;
+//! let (from, data) = endpoint.recv().await?;
+//! println!("{from} sent {} bytes", data.len());
+//! endpoint.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Bounds
+//!
+//! Everything inside is bounded, so that neither the network nor a slow reader can fill the memory:
+//!
+//! | what | bound | beyond it |
+//! |---|---|---|
+//! | messages that wait for [`Endpoint::recv`] | 4,096, and 8 MiB | the newest are dropped and counted ([`Endpoint::dropped`]) |
+//! | events that wait for one subscriber | 1,024 | the oldest are lost and counted ([`EventItem::Lost`]) |
+//! | messages that wait for the base's TCP connection | 128 KiB | [`Endpoint::send`] waits, 1 s at most, then drops |
+//! | control frames that wait for it | 1 MiB | the connection is given up |
+//! | size of a message | 1,200 bytes on any path, up to 16,000 where the path is known to carry them | [`SendError::TooLarge`] |
+//! | buffers to receive into | 512 KiB an endpoint | a chunk that fills much of its buffer is handed on in it, a small one copied |
+//! | peers with state | see [`SendError::TooManyPeers`] | the longest idle goes; if all are in use, that error |
+//!
+//! # Systems
+//!
+//! Linux in full: changes of the network are noticed as the kernel tells of them, batches are segmented by the kernel. On
+//! macOS and Windows the crate compiles; there, interfaces are looked at every three seconds, devices on the local link
+//! are not heard (they do hear this one), and batches are sent one by one.
+//!
+//! The protocol is in `docs/protocol.md`; its pure state machine is [`bowline_proto::host`], which this crate drives.
 
 mod builder;
+mod clock;
+mod config;
+mod driver;
 mod endpoint;
 mod error;
 mod events;
+#[cfg(target_os = "linux")]
+mod multicast;
+#[cfg(not(target_os = "linux"))]
+#[path = "multicast_none.rs"]
+mod multicast;
+mod network;
+mod queue;
+mod resolve;
+mod send;
+mod tcp;
+#[cfg(all(test, target_os = "linux"))]
+mod testns;
+mod udp;
 
 pub use bowline_proto::{
     DeviceId, PublicKey, SecretKey,

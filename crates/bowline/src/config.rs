@@ -1,0 +1,74 @@
+//! Every bound and number of this crate: name, unit, reason. Those of the protocol live in `bowline_proto`.
+
+use std::time::Duration;
+
+/// Messages that wait for `recv`. More are dropped, the newest first, and counted.
+pub(crate) const INBOX_MESSAGES: usize = 4096;
+/// Bytes of messages that wait for `recv`: half a second at 128 Mbit/s.
+pub(crate) const INBOX_BYTES: usize = 8 * 1024 * 1024;
+/// Events that wait for one subscriber. Of more, the oldest are lost and counted.
+pub(crate) const EVENTS: usize = 1024;
+
+/// Buffers for one `recvmmsg`. A receive is followed by work under the machine's lock, so that it must not grow long.
+pub(crate) const RECEIVE_BUFFERS: usize = 8;
+/// Bytes in each: what GRO merges at most.
+pub(crate) const RECEIVE_BUFFER: usize = 65_536;
+/// A received chunk smaller than this part of its buffer is copied out of it, so that a short message that
+/// nobody fetches does not pin 64 KiB.
+pub(crate) const COPY_BELOW: usize = RECEIVE_BUFFER / 4;
+/// Receives from one socket before the driver looks at anything else.
+pub(crate) const RECEIVES_PER_WAKE: usize = 4;
+/// Socket buffers asked for, each way; the system may give less.
+pub(crate) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Datagrams in one send with segmentation offload: what all kernels that know it take.
+pub(crate) const MAX_SEGMENTS: usize = 64;
+/// Bytes in one send with segmentation offload: the 16-bit length of an IPv4 packet less its headers.
+pub(crate) const MAX_SEGMENTED_BYTES: usize = 65_535 - 20 - 8;
+/// Messages of a batch that are routed at once, under the machine's lock.
+pub(crate) const BATCH: usize = 256;
+/// Control datagrams that wait for the socket to become writable. More are dropped: the machine repeats all of them.
+pub(crate) const DEFERRED_DATAGRAMS: usize = 256;
+/// How long a message waits in `send` while the socket or the base's queue is full; then it is dropped, as a network would.
+pub(crate) const SEND_PATIENCE: Duration = Duration::from_secs(1);
+/// Rounds of answering the machine's outputs before the driver yields.
+pub(crate) const OUTPUT_ROUNDS: usize = 64;
+
+/// Bytes of relayed messages that wait for one TCP connection. More are dropped and reported. It bounds delay, not
+/// throughput: the kernel holds its own buffer behind it.
+pub(crate) const TCP_DATA_QUEUE: usize = 128 * 1024;
+/// Bytes of control frames that wait for one TCP connection. The machine writes a few hundred bytes at a time; a
+/// connection that lets this much pile up is dead and is given up.
+pub(crate) const TCP_CONTROL_QUEUE: usize = 1024 * 1024;
+/// Bytes the kernel may hold of a TCP connection beyond what is in flight, so that control frames do not queue
+/// behind seconds of data.
+pub(crate) const TCP_UNSENT: u32 = 128 * 1024;
+/// Bytes read from a TCP connection at once.
+pub(crate) const TCP_READ: usize = 32 * 1024;
+/// A TCP connection that does not stand after this is reported as refused.
+pub(crate) const TCP_CONNECT: Duration = Duration::from_secs(10);
+/// How long a closed connection may take to send what was written before, and to hear the base close its side.
+pub(crate) const TCP_LINGER: Duration = Duration::from_millis(500);
+/// What connection and resolver tasks have ready for the driver; they wait when it is full.
+pub(crate) const INPUTS: usize = 256;
+/// Of those, how many the driver takes at once.
+pub(crate) const INPUTS_PER_WAKE: usize = 64;
+
+/// How long a name may take to resolve.
+pub(crate) const RESOLVE: Duration = Duration::from_secs(10);
+/// Addresses of one name that are used.
+pub(crate) const RESOLVED_ADDRESSES: usize = 16;
+
+/// After a change of the network was acted on, events within this time are answered with one more look.
+#[cfg(target_os = "linux")]
+pub(crate) const NETWORK_SETTLE: Duration = Duration::from_millis(20);
+/// How often the interfaces are looked at on systems whose notifications this crate does not know.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const NETWORK_POLL: Duration = Duration::from_secs(3);
+/// A clock that is off by this much from the monotonic one was set, or the device slept.
+pub(crate) const CLOCK_JUMP: Duration = Duration::from_secs(2);
+/// How often the clocks are compared at least, on systems that do not tell of a resume.
+pub(crate) const CLOCK_CHECK: Duration = Duration::from_secs(5);
+
+/// How long `close` waits for what was sent before to leave.
+pub(crate) const CLOSE_FLUSH: Duration = Duration::from_secs(1);

@@ -1,0 +1,196 @@
+//! The lock around the host machine, and every call into it.
+//!
+//! Held for one call each time, never while waiting. Callers of `send` ask for a route here from their own task; what
+//! the machine wants done in consequence is the driver's work, so it is woken when there is something, and only then.
+
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use bowline_proto::{
+    DeviceId,
+    host::{ConnId, Hop, Host, Network, Output, PeerStatus, Route, SendError, Status},
+};
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::{Datagram, udp::Chunk};
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    host: Host,
+    /// An output that was taken to see whether there is one.
+    ahead: Option<Output>,
+    /// When the driver is going to look by itself.
+    armed: Option<Instant>,
+}
+
+impl Machine {
+    pub(crate) fn new(host: Host) -> Self {
+        Self { state: Mutex::new(State { host, ahead: None, armed: None }), wake: Notify::new() }
+    }
+
+    /// Waits until a caller has left work for the driver.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// For callers other than the driver: one call, after which the driver is woken if there is work for it.
+    pub(crate) fn call<R>(&self, call: impl FnOnce(&mut Host, Instant) -> R) -> R {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let result = call(&mut state.host, now);
+        if state.look_ahead(now) {
+            drop(state);
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// For the driver, which looks for outputs after every call by itself.
+    pub(super) fn drive<R>(&self, call: impl FnOnce(&mut Host, Instant) -> R) -> R {
+        call(&mut self.lock().host, Instant::now())
+    }
+
+    /// For the driver: all that is to be done, in order, and when to look again.
+    pub(super) fn outputs(&self, into: &mut Vec<Output>) -> Option<Instant> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        into.extend(state.ahead.take());
+        loop {
+            match state.host.poll_output(now) {
+                Output::Timeout(deadline) => {
+                    state.armed = deadline;
+                    return deadline;
+                }
+                output => into.push(output),
+            }
+        }
+    }
+
+    /// Where a message goes.
+    pub(crate) fn route(&self, to: DeviceId, length: usize) -> Result<Route, SendError> {
+        self.call(|host, now| host.route(to, length, now))
+    }
+
+    /// Where the messages of a batch go, up to the first that cannot go anywhere.
+    pub(crate) fn route_all(&self, to: DeviceId, batch: &[Bytes]) -> (Vec<Route>, Option<SendError>) {
+        self.call(|host, now| {
+            let mut routes = Vec::with_capacity(batch.len());
+            for message in batch {
+                match host.route(to, message.len(), now) {
+                    Ok(route) => routes.push(route),
+                    Err(error) => return (routes, Some(error)),
+                }
+            }
+            (routes, None)
+        })
+    }
+
+    pub(crate) fn want(&self, peer: DeviceId) -> Result<(), SendError> {
+        self.call(|host, now| host.want(peer, now))
+    }
+
+    pub(crate) fn send_error(&self, hop: Hop, error: &std::io::Error) {
+        self.call(|host, now| host.handle_send_error(hop, error, now));
+    }
+
+    pub(crate) fn relay_overflow(&self, peer: DeviceId) {
+        self.call(|host, now| host.handle_relay_overflow(peer, now));
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.lock().host.status(Instant::now())
+    }
+
+    pub(crate) fn peer_status(&self, peer: DeviceId) -> Option<PeerStatus> {
+        self.lock().host.peer_status(peer, Instant::now())
+    }
+
+    pub(crate) fn max_datagram(&self, peer: DeviceId) -> usize {
+        self.lock().host.max_datagram(peer)
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        self.lock().host.is_registered()
+    }
+
+    pub(crate) fn remembered_bases(&self) -> Vec<(String, DeviceId)> {
+        self.lock().host.remembered_bases()
+    }
+
+    pub(super) fn network(&self, network: Network) {
+        self.drive(|host, now| host.handle_network(network, now));
+    }
+
+    /// Datagrams that came in; what they bring for the user is appended.
+    pub(super) fn datagrams(&self, chunk: Chunk<'_>, into: &mut Vec<Datagram>) {
+        let mut found = Vec::new();
+        {
+            let mut state = self.lock();
+            let now = Instant::now();
+            for datagram in chunk.datagrams() {
+                if let Some(delivery) = state.host.handle_datagram(chunk.local, chunk.from, datagram, now) {
+                    found.push((delivery.from, chunk.position(delivery.data), delivery.path));
+                }
+            }
+        }
+        if found.is_empty() {
+            return;
+        }
+        let bytes = chunk.into_bytes();
+        into.extend(found.into_iter().map(|(from, at, path)| Datagram { from, data: bytes.slice(at), path }));
+    }
+
+    /// A frame that came in, and the message it brings. That is copied: it is a part of a larger read.
+    pub(super) fn frame(&self, conn: ConnId, frame: &[u8]) -> Option<Datagram> {
+        self.drive(|host, now| {
+            host.handle_frame(conn, frame, now).map(|delivery| Datagram {
+                from: delivery.from,
+                data: Bytes::copy_from_slice(delivery.data),
+                path: delivery.path,
+            })
+        })
+    }
+
+    pub(super) fn announcement(&self, from: SocketAddr, hop_limit: u8, payload: &[u8]) {
+        self.drive(|host, now| host.handle_announcement(from, hop_limit, payload, now));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in the machine is a bug that has been reported where it happened. Refusing every later call would
+        // turn one lost message into a dead program.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether there is work for the driver that it does not know of yet.
+    fn look_ahead(&mut self, now: Instant) -> bool {
+        if self.ahead.is_some() {
+            return false; // It has been woken for that one.
+        }
+        match self.host.poll_output(now) {
+            Output::Timeout(None) => false,
+            Output::Timeout(Some(deadline)) => {
+                let earlier = self.armed.is_none_or(|armed| deadline < armed);
+                if earlier {
+                    self.armed = Some(deadline);
+                }
+                earlier
+            }
+            output => {
+                self.ahead = Some(output);
+                true
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The driver: the one task that feeds the host machine and does what it asks for.
+//!
+//! It waits for one thing (a datagram, a frame, a timer, a change of the network, a caller's wake-up), applies it to
+//! the machine, then does all that the machine has to say, and waits again. It never waits for anything else: names
+//! are looked up and connections served by tasks of their own, which report over one bounded channel. Messages do not
+//! pass here on their way out; callers send them from their own tasks (`send.rs`).
+//!
+//! This folder is the only place that touches the machine: `machine.rs` has the lock around it, `outputs.rs` does what it
+//! asks for, `shared.rs` is what the driver shares with the callers.
+
+mod machine;
+mod outputs;
+mod shared;
+
+use std::{
+    collections::VecDeque,
+    future::{pending, poll_fn},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::Poll,
+    time::Instant,
+};
+
+use bowline_proto::host::{ConnId, Hop, Host, Network, Output};
+use bytes::Bytes;
+pub(crate) use machine::Machine;
+pub(crate) use shared::Shared;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
+
+use crate::{
+    clock::Clock,
+    config::{CLOSE_FLUSH, INPUTS, INPUTS_PER_WAKE, RECEIVES_PER_WAKE},
+    multicast::Multicast,
+    network::{self, Watch},
+    tcp::Report,
+    udp::{Receiver, Socket, Udp},
+};
+
+/// What a task of the driver's reports.
+#[derive(Debug)]
+enum Input {
+    Connection(ConnId, Report),
+    Resolved { base: usize, result: Result<Vec<SocketAddr>, String> },
+}
+
+impl From<(ConnId, Report)> for Input {
+    fn from((conn, report): (ConnId, Report)) -> Self {
+        Self::Connection(conn, report)
+    }
+}
+
+/// The one thing that was waited for.
+enum Wake {
+    DatagramsV4,
+    DatagramsV6,
+    Announcements,
+    Inputs,
+    Timer,
+    Network,
+    Clock,
+    /// The socket takes deferred datagrams again.
+    Writable,
+    /// A caller left work.
+    Caller,
+    Close,
+}
+
+/// What an endpoint is set up with, beyond the machine.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) network: Watch,
+    pub(crate) multicast: Option<Multicast>,
+    pub(crate) excluded: Vec<String>,
+}
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    setup: Setup,
+    receiver: Receiver,
+    clock: Clock,
+    deadline: Option<Instant>,
+    /// Whether the machine still had something to say when its turn was over.
+    unfinished: bool,
+    deferred: VecDeque<(Hop, Bytes)>,
+    tasks: JoinSet<()>,
+    reports: mpsc::Sender<Input>,
+    inputs: mpsc::Receiver<Input>,
+    batch: Vec<Input>,
+    outputs: Vec<Output>,
+    _ending: shared::Ending,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, setup: Setup) -> Self {
+        let (reports, inputs) = mpsc::channel(INPUTS);
+        let mut driver = Self {
+            _ending: shared::Ending::new(Arc::clone(&shared)),
+            shared,
+            setup,
+            receiver: Receiver::new(),
+            clock: Clock::new(),
+            deadline: None,
+            unfinished: false,
+            deferred: VecDeque::new(),
+            tasks: JoinSet::new(),
+            reports,
+            inputs,
+            batch: Vec::new(),
+            outputs: Vec::new(),
+        };
+        // Before anyone can ask the machine for anything, it knows the network.
+        driver.network();
+        driver
+    }
+
+    /// Runs until the endpoint is closed.
+    pub(crate) async fn run(mut self) {
+        self.answer();
+        loop {
+            match self.wait().await {
+                Wake::DatagramsV4 => self.datagrams(|udp| udp.v4.as_ref()),
+                Wake::DatagramsV6 => self.datagrams(|udp| udp.v6.as_ref()),
+                Wake::Announcements => self.announcements(),
+                Wake::Inputs => self.take_inputs(),
+                Wake::Timer => self.shared.machine.drive(Host::handle_timeout),
+                Wake::Network => self.network(),
+                Wake::Clock => {
+                    if self.clock.has_jumped() {
+                        tracing::info!("the clock jumped: the device was asleep, or its time was set");
+                        self.shared.machine.drive(Host::handle_resume);
+                    }
+                }
+                Wake::Writable => self.send_deferred(),
+                Wake::Caller => {}
+                Wake::Close => break,
+            }
+            self.answer();
+        }
+        self.end().await;
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let Self { shared, setup, clock, deferred, inputs, batch, deadline, unfinished, tasks, .. } = self;
+        while tasks.try_join_next().is_some() {}
+        let unfinished = *unfinished;
+        let deadline = *deadline;
+        tokio::select! {
+            () = shared.close.notified() => Wake::Close,
+            () = readable(shared.udp.v4.as_ref()) => Wake::DatagramsV4,
+            () = readable(shared.udp.v6.as_ref()) => Wake::DatagramsV6,
+            _ = inputs.recv_many(batch, INPUTS_PER_WAKE) => Wake::Inputs,
+            () = shared.machine.woken() => Wake::Caller,
+            () = async { if unfinished { yield_once().await } else { pending().await } } => Wake::Caller,
+            () = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline.into()).await,
+                    None => pending().await,
+                }
+            } => Wake::Timer,
+            changed = setup.network.interfaces.changed() => match changed {
+                Ok(()) => Wake::Network,
+                Err(_) => pending().await,
+            },
+            () = async {
+                match &setup.multicast {
+                    Some(multicast) => multicast.readable().await,
+                    None => pending().await,
+                }
+            } => Wake::Announcements,
+            () = async {
+                match deferred.front() {
+                    Some((hop, _)) => shared.udp.writable(hop.to).await,
+                    None => pending().await,
+                }
+            } => Wake::Writable,
+            () = clock.suspect() => Wake::Clock,
+        }
+    }
+
+    fn datagrams(&mut self, socket: impl Fn(&Udp) -> Option<&Socket>) {
+        let Self { shared, receiver, .. } = self;
+        let Some(socket) = socket(&shared.udp) else { return };
+        let mut messages = Vec::new();
+        for _ in 0..RECEIVES_PER_WAKE {
+            match receiver.receive(socket) {
+                Ok(_) => receiver.chunks().for_each(|chunk| shared.machine.datagrams(chunk, &mut messages)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Errors of earlier sends come up here on some systems. They say nothing about receiving.
+                Err(error) => tracing::debug!("cannot receive: {error}"),
+            }
+        }
+        shared.inbox.push_all(messages);
+    }
+
+    fn announcements(&mut self) {
+        for announcement in self.setup.multicast.as_mut().map(Multicast::receive).unwrap_or_default() {
+            self.shared.machine.announcement(
+                announcement.from,
+                announcement.hop_limit,
+                &announcement.payload,
+            );
+        }
+    }
+
+    fn take_inputs(&mut self) {
+        let machine = &self.shared.machine;
+        for input in self.batch.drain(..) {
+            match input {
+                Input::Connection(conn, Report::Frame(frame)) => {
+                    if let Some(message) = machine.frame(conn, &frame) {
+                        self.shared.inbox.push(message);
+                    }
+                }
+                Input::Connection(conn, Report::Connected) => {
+                    machine.drive(|host, now| host.handle_connected(conn, now));
+                }
+                Input::Connection(conn, Report::Closed(why)) => {
+                    self.shared.outboxes().remove(&conn);
+                    machine.drive(|host, now| host.handle_closed(conn, why, now));
+                }
+                Input::Resolved { base, result } => {
+                    machine.drive(|host, now| host.handle_resolved(base, result, now));
+                }
+            }
+        }
+    }
+
+    fn network(&mut self) {
+        let interfaces = Arc::clone(&self.setup.network.interfaces.borrow_and_update());
+        self.shared.udp.set_interfaces(Arc::clone(&interfaces));
+        let included = network::included(&interfaces, &self.setup.excluded);
+        if let Some(multicast) = &mut self.setup.multicast {
+            multicast.set_interfaces(&included);
+        }
+        self.shared.machine.network(Network {
+            interfaces: included,
+            port_v4: self.shared.udp.v4.as_ref().map(|socket| socket.port),
+            port_v6: self.shared.udp.v6.as_ref().map(|socket| socket.port),
+        });
+    }
+
+    /// Lets what was sent before leave, says goodbye, and waits for the connections to end.
+    async fn end(&mut self) {
+        let outboxes: Vec<_> = self.shared.outboxes().values().cloned().collect();
+        let _ = timeout(CLOSE_FLUSH, async {
+            for outbox in outboxes {
+                outbox.flushed().await;
+            }
+        })
+        .await;
+        self.shared.machine.drive(Host::close);
+        self.answer();
+        for (_, outbox) in self.shared.outboxes().drain() {
+            outbox.close();
+        }
+        // Reports of connections that end are no longer wanted, and must not hold them up.
+        self.inputs.close();
+        let _ = timeout(CLOSE_FLUSH, async { while self.tasks.join_next().await.is_some() {} }).await;
+        self.tasks.abort_all();
+    }
+}
+
+async fn readable(socket: Option<&Socket>) {
+    match socket {
+        Some(socket) => socket.readable().await,
+        None => pending().await,
+    }
+}
+
+/// Lets other tasks run, then goes on.
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

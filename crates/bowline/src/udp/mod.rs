@@ -1,0 +1,167 @@
+//! The UDP sockets: one for IPv4, one for IPv6, both on wildcard addresses and the same port where that can be had.
+//!
+//! Every datagram goes out with "don't fragment" set, from the address and, where it matters, the interface that a
+//! [`Hop`] asks for; every datagram that comes in is told with the address it was sent to. Nothing is queued here: a
+//! full socket answers `WouldBlock`, and the caller knows what to do.
+
+mod receive;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+#[cfg(target_os = "linux")]
+#[path = "transmit_linux.rs"]
+mod transmit;
+#[cfg(not(target_os = "linux"))]
+#[path = "transmit_portable.rs"]
+mod transmit;
+
+use std::{
+    io::{self, IoSlice},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{PoisonError, RwLock},
+};
+
+use bowline_proto::{host::Hop, wire::announce};
+use quinn_udp::UdpSocketState;
+pub(crate) use receive::{Chunk, Receiver};
+use socket2::{Domain, Protocol, Type};
+use tokio::{io::Interest, net::UdpSocket};
+
+use crate::{
+    BindError,
+    config::{MAX_SEGMENTS, SOCKET_BUFFER},
+    network::{self, Interfaces},
+};
+
+#[derive(Debug)]
+pub(crate) struct Udp {
+    pub(crate) v4: Option<Socket>,
+    pub(crate) v6: Option<Socket>,
+    interfaces: RwLock<Interfaces>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    segments: transmit::Segments,
+    pub(crate) port: u16,
+}
+
+impl Udp {
+    /// Opens both sockets; one is enough where the other's family is missing. With port 0 the system chooses one, and
+    /// the two share it if it is free in both families.
+    pub(crate) async fn bind(port: u16, interfaces: Interfaces) -> Result<Self, BindError> {
+        let v4 = open((Ipv4Addr::UNSPECIFIED, port).into())?;
+        let v6 = match &v4 {
+            Some(v4) if port == 0 => match open((Ipv6Addr::UNSPECIFIED, v4.port).into()) {
+                Err(BindError::PortInUse { .. }) => open((Ipv6Addr::UNSPECIFIED, 0).into())?,
+                other => other?,
+            },
+            _ => open((Ipv6Addr::UNSPECIFIED, port).into())?,
+        };
+        if v4.is_none() && v6.is_none() {
+            return Err(BindError::NoUdp);
+        }
+        for socket in v4.iter().chain(&v6) {
+            // A fresh socket is writable, but the runtime learns it with its first event only: without this, the
+            // first `try_send` would find it full.
+            socket.io.writable().await.map_err(|error| BindError::Runtime(error.to_string()))?;
+        }
+        Ok(Self { v4, v6, interfaces: RwLock::new(interfaces) })
+    }
+
+    /// What datagrams may leave by, from now on.
+    pub(crate) fn set_interfaces(&self, interfaces: Interfaces) {
+        // The value is replaced as a whole: a panic elsewhere cannot leave half of it.
+        *self.interfaces.write().unwrap_or_else(PoisonError::into_inner) = interfaces;
+    }
+
+    /// How many datagrams to that address one send may carry: 1 where the system does not segment.
+    pub(crate) fn max_segments(&self, to: SocketAddr) -> usize {
+        self.socket(to).map_or(1, |socket| socket.segments.max(&socket.state).min(MAX_SEGMENTS))
+    }
+
+    /// Sends one datagram made of `parts`; or, with `segment`, one datagram for every so many bytes of them.
+    pub(crate) fn try_send(&self, hop: Hop, parts: &[IoSlice<'_>], segment: Option<u16>) -> io::Result<()> {
+        let socket = self.socket(hop.to)?;
+        let interface = hop.source.and_then(|source| {
+            let interfaces = self.interfaces.read().unwrap_or_else(PoisonError::into_inner);
+            network::interface_for(&interfaces, source, hop.to)
+        });
+        socket.io.try_io(Interest::WRITABLE, || transmit::send(socket, hop, interface, parts, segment))
+    }
+
+    /// Sends an announcement to the local link's group, by that interface.
+    pub(crate) fn announce(&self, interface: u32, payload: &[u8]) -> io::Result<()> {
+        let to = std::net::SocketAddrV6::new(announce::GROUP, announce::PORT, 0, interface);
+        self.try_send(Hop { source: None, to: to.into() }, &[IoSlice::new(payload)], None)
+    }
+
+    /// Waits until the socket that sends to that address may take something.
+    pub(crate) async fn writable(&self, to: SocketAddr) {
+        if let Ok(socket) = self.socket(to) {
+            // An error shows at the next send.
+            let _ = socket.io.writable().await;
+        }
+    }
+
+    fn socket(&self, to: SocketAddr) -> io::Result<&Socket> {
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        socket.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NetworkUnreachable))
+    }
+}
+
+impl Socket {
+    /// Waits until something may have come.
+    pub(crate) async fn readable(&self) {
+        // An error shows at the next receive.
+        let _ = self.io.readable().await;
+    }
+}
+
+/// A socket on that address; `None` where the system does not have its family.
+fn open(address: SocketAddr) -> Result<Option<Socket>, BindError> {
+    let io = match bound(address) {
+        Ok(io) => io,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            return Err(BindError::PortInUse { port: address.port() });
+        }
+        Err(error) if is_missing_family(&error) => return Ok(None),
+        Err(error) => return Err(BindError::Socket { address, error }),
+    };
+    let finish = || {
+        let io = UdpSocket::from_std(io.into())?;
+        let state = UdpSocketState::new((&io).into())?;
+        let (port, segments) = (io.local_addr()?.port(), Default::default());
+        Ok(Socket { io, state, segments, port })
+    };
+    finish().map(Some).map_err(|error| BindError::Socket { address, error })
+}
+
+fn bound(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_multicast_hops_v6(u32::from(announce::HOP_LIMIT))?;
+    }
+    // The system may grant less, which costs speed under load and nothing else.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    // EAFNOSUPPORT has no kind of its own on all systems; EADDRNOTAVAIL comes from `[::]` where IPv6 is switched off.
+    error.kind() == io::ErrorKind::Unsupported
+        || error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+#[cfg(target_os = "linux")]
+const EAFNOSUPPORT: i32 = nix::errno::Errno::EAFNOSUPPORT as i32;
+#[cfg(windows)]
+const EAFNOSUPPORT: i32 = 10_047;
+#[cfg(not(any(target_os = "linux", windows)))]
+const EAFNOSUPPORT: i32 = 47;

@@ -1,0 +1,91 @@
+//! Sending on Linux: `sendmsg` with the source address, the interface and the segment size as control messages.
+//!
+//! The parts of a datagram (a header and the caller's bytes, or the datagrams of a batch) are gathered by the kernel,
+//! so that nothing is copied here. `quinn-udp` would do all of this but name the interface, and takes every EINVAL,
+//! which a source address that has just vanished causes, for a kernel without segmentation.
+
+use std::{
+    io::{self, IoSlice},
+    net::IpAddr,
+    os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use bowline_proto::host::Hop;
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg},
+};
+use quinn_udp::UdpSocketState;
+
+use super::Socket;
+
+/// Whether the system segments for this socket.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    /// A device on the way cannot (EIO): never tried again.
+    refused: AtomicBool,
+}
+
+impl Segments {
+    pub(super) fn max(&self, state: &UdpSocketState) -> usize {
+        if self.refused.load(Ordering::Relaxed) { 1 } else { state.max_gso_segments() }
+    }
+}
+
+pub(super) fn send(
+    socket: &Socket,
+    hop: Hop,
+    interface: Option<u32>,
+    parts: &[IoSlice<'_>],
+    segment: Option<u16>,
+) -> io::Result<()> {
+    let interface = interface.unwrap_or(0);
+    let (info_v4, info_v6, size) =
+        (packet_info_v4(hop.source, interface), packet_info_v6(hop.source, interface), segment.unwrap_or(0));
+    let source = match hop.source {
+        Some(IpAddr::V4(_)) => Some(ControlMessage::Ipv4PacketInfo(&info_v4)),
+        Some(IpAddr::V6(_)) => Some(ControlMessage::Ipv6PacketInfo(&info_v6)),
+        None => None,
+    };
+    let segments = segment.map(|_| ControlMessage::UdpGsoSegments(&size));
+    let control = match (source, segments) {
+        (Some(source), Some(segments)) => &[source, segments][..],
+        (Some(one), None) | (None, Some(one)) => &[one][..],
+        (None, None) => &[],
+    };
+    let to = SockaddrStorage::from(hop.to);
+    loop {
+        match sendmsg(socket.io.as_raw_fd(), parts, control, MsgFlags::empty(), Some(&to)) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => {
+                if error == Errno::EIO && segment.is_some() {
+                    socket.segments.refused.store(true, Ordering::Relaxed);
+                }
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+fn packet_info_v4(source: Option<IpAddr>, interface: u32) -> libc::in_pktinfo {
+    let source = match source {
+        Some(IpAddr::V4(source)) => u32::from_ne_bytes(source.octets()),
+        _ => 0,
+    };
+    libc::in_pktinfo {
+        ipi_ifindex: interface.cast_signed(),
+        ipi_spec_dst: libc::in_addr { s_addr: source },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    }
+}
+
+fn packet_info_v6(source: Option<IpAddr>, interface: u32) -> libc::in6_pktinfo {
+    let source = match source {
+        Some(IpAddr::V6(source)) => source.octets(),
+        _ => [0; 16],
+    };
+    libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: source }, ipi6_ifindex: interface }
+}

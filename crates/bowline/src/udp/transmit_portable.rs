@@ -1,0 +1,44 @@
+//! Sending where `sendmsg` is not called directly: `quinn-udp`, one contiguous datagram at a time.
+//!
+//! The source address is set where the system allows; the interface is the system's choice.
+
+use std::{
+    borrow::Cow,
+    io::{self, IoSlice},
+};
+
+use bowline_proto::host::Hop;
+use quinn_udp::{Transmit, UdpSocketState};
+
+use super::Socket;
+
+/// Segmentation is not used on these systems.
+#[derive(Debug, Default)]
+pub(super) struct Segments;
+
+impl Segments {
+    pub(super) fn max(&self, _: &UdpSocketState) -> usize {
+        1
+    }
+}
+
+pub(super) fn send(
+    socket: &Socket,
+    hop: Hop,
+    _interface: Option<u32>,
+    parts: &[IoSlice<'_>],
+    segment: Option<u16>,
+) -> io::Result<()> {
+    let contents = match parts {
+        [one] => Cow::Borrowed(&**one),
+        parts => Cow::Owned(parts.iter().flat_map(|part| part.iter().copied()).collect()),
+    };
+    let transmit = Transmit {
+        destination: hop.to,
+        ecn: None,
+        contents: &contents,
+        segment_size: segment.map(usize::from),
+        src_ip: hop.source,
+    };
+    socket.state.try_send((&socket.io).into(), &transmit)
+}
