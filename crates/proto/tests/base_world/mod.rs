@@ -1,0 +1,367 @@
+//! A base and the hosts around it, as bytes: what the tests of the base machine share.
+//!
+//! Hosts here are scripts, not machines: they send exactly the bytes a test wants them to send. Time stands still
+//! but for [`World::advance`], which stops at every deadline that the machine names.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bowline_proto::{
+    DeviceId, SecretKey,
+    base::{Base, BaseConfig, ConnId, Forward, Output, SocketId, UdpAddress, Via},
+    wire::{
+        Cookie,
+        frame::{LENGTH_LEN, MAX_FRAME},
+        relay::{self, SEND_DATA},
+        tcp::{
+            self, BaseFrame, DeviceAddresses, ErrorCode, GetCookie, Info, Register, Registered,
+            UnreachableReason,
+        },
+        udp::{NAT_OK_LEN, NatConfirm, NatInit, NatOk, PADDED_LEN},
+    },
+};
+
+/// The base's first UDP port.
+pub const FIRST: Via = Via { socket: SocketId(0), ip: None };
+/// The base's second UDP port.
+pub const SECOND: Via = Via { socket: SocketId(1), ip: None };
+
+pub fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+pub const fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+/// A device's key and where it stands in its numbers.
+#[derive(Clone)]
+pub struct Host {
+    pub key: SecretKey,
+    pub id: DeviceId,
+    pub boot: [u8; 8],
+    pub attempt: u32,
+    pub number: u64,
+    pub tcp: SocketAddr,
+    pub udp: SocketAddr,
+    pub own: Vec<SocketAddr>,
+    pub master: [u8; 16],
+    pub conn: ConnId,
+    pub cookie: Cookie,
+}
+
+impl Host {
+    pub fn new(n: u8) -> Self {
+        let key = SecretKey::from_seed(&[n; 32]);
+        Self {
+            id: key.device_id(),
+            key,
+            boot: [n; 8],
+            attempt: 0,
+            number: 0,
+            tcp: SocketAddr::from(([192, 0, 2, n], 40_000)),
+            udp: SocketAddr::from(([192, 0, 2, n], 50_000)),
+            own: vec![SocketAddr::from(([10, 0, 0, n], 50_000))],
+            master: [n; 16],
+            conn: ConnId(u64::MAX),
+            cookie: [0; 8],
+        }
+    }
+
+    pub fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    pub fn register(&self) -> Register {
+        Register {
+            device: self.id,
+            public_key: self.key.public(),
+            boot: self.boot,
+            attempt: self.attempt,
+            capabilities: 0,
+            agent: "test".into(),
+        }
+    }
+}
+
+pub struct World {
+    pub base: Base,
+    pub id: DeviceId,
+    pub now: Instant,
+    next_conn: u64,
+    written: HashMap<ConnId, Vec<u8>>,
+    pub closed: HashSet<ConnId>,
+    pub datagrams: Vec<(Via, SocketAddr, Vec<u8>)>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(BaseConfig::default())
+    }
+
+    pub fn with(config: BaseConfig) -> Self {
+        let now = Instant::now();
+        let id = SecretKey::from_seed(&[0xba; 32]).device_id();
+        Self {
+            base: Base::new(config, id, [7; 32], now),
+            id,
+            now,
+            next_conn: 0,
+            written: HashMap::new(),
+            closed: HashSet::new(),
+            datagrams: Vec::new(),
+        }
+    }
+
+    pub fn udp_list() -> [UdpAddress; 2] {
+        [
+            UdpAddress { address: addr("[::]:4477"), socket: FIRST.socket },
+            UdpAddress { address: addr("[::]:4479"), socket: SECOND.socket },
+        ]
+    }
+
+    /// Takes what the machine wants done; gives the next moment it names.
+    pub fn flush(&mut self) -> Option<Instant> {
+        loop {
+            match self.base.poll_output(self.now) {
+                Output::Transmit { via, to, payload } => self.datagrams.push((via, to, payload)),
+                Output::Write { conn, frames } => self.written.entry(conn).or_default().extend(frames),
+                Output::Close { conn } => {
+                    assert!(self.closed.insert(conn), "closed twice");
+                }
+                Output::Timeout(at) => return at,
+            }
+        }
+    }
+
+    /// Lets time pass, stopping at every deadline.
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        let mut stops = 0;
+        while let Some(at) = self.flush().filter(|&at| at <= end) {
+            stops += 1;
+            assert!(stops < 100_000, "the machine does not let time pass");
+            self.now = self.now.max(at);
+            self.base.handle_timeout(self.now);
+        }
+        self.now = end;
+        self.base.handle_timeout(end);
+        self.flush();
+    }
+
+    pub fn connect(&mut self, remote: SocketAddr) -> ConnId {
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        self.base.handle_accepted(conn, remote, &Self::udp_list(), self.now);
+        self.flush();
+        conn
+    }
+
+    /// Hands in encoded frames (lengths included), as they would come from a stream.
+    pub fn send(&mut self, conn: ConnId, frames: &[u8]) {
+        let mut rest = frames;
+        while let Some((length, tail)) = rest.split_first_chunk::<LENGTH_LEN>() {
+            let length = usize::from(u16::from_be_bytes(*length));
+            assert!((1..=MAX_FRAME).contains(&length));
+            let mut frame = tail[..length].to_vec();
+            self.frame(conn, &mut frame);
+            rest = &tail[length..];
+        }
+    }
+
+    /// Hands in one frame (type and body).
+    pub fn frame(&mut self, conn: ConnId, frame: &mut [u8]) -> Forward {
+        let forward = self.base.handle_frame(conn, frame, self.now);
+        self.flush();
+        forward
+    }
+
+    pub fn write(&mut self, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut frames = Vec::new();
+        write(&mut frames);
+        self.send(conn, &frames);
+    }
+
+    /// What the base wrote to a connection since this was asked last.
+    pub fn read(&mut self, conn: ConnId) -> Vec<BaseFrame<'static>> {
+        let bytes: &'static [u8] = self.written.remove(&conn).unwrap_or_default().leak();
+        let mut rest = bytes;
+        let mut frames = Vec::new();
+        while let Some((length, tail)) = rest.split_first_chunk::<LENGTH_LEN>() {
+            let length = usize::from(u16::from_be_bytes(*length));
+            frames.push(BaseFrame::decode(&tail[..length]).expect("the base writes well-formed frames"));
+            rest = &tail[length..];
+        }
+        frames
+    }
+
+    /// The code of the one ERROR that ended a connection.
+    pub fn error(&mut self, conn: ConnId) -> (ErrorCode, u16) {
+        let frames = self.read(conn);
+        match frames.last() {
+            Some(BaseFrame::Error(e)) if self.closed.contains(&conn) => (e.code, e.retry_after),
+            _ => panic!("no ERROR and close, but {frames:?}"),
+        }
+    }
+
+    pub fn cookie(&mut self, conn: ConnId) -> Cookie {
+        self.write(conn, |out| GetCookie { highest_version: 1, capabilities: 0 }.write(out));
+        match self.read(conn).as_slice() {
+            [BaseFrame::BaseHello(hello)] => {
+                assert_eq!((hello.base, hello.cluster, hello.version), (self.id, self.id, 1));
+                hello.cookie
+            }
+            other => panic!("no BASE-HELLO, but {other:?}"),
+        }
+    }
+
+    /// Connects and sends a REGISTER; what comes of it is for the caller to read.
+    pub fn try_register(&mut self, host: &mut Host) {
+        host.conn = self.connect(host.tcp);
+        host.cookie = self.cookie(host.conn);
+        host.attempt += 1;
+        host.number = 0;
+        let (id, cookie) = (self.id, host.cookie);
+        self.write(host.conn, |out| host.register().write(out, &host.key, id, &cookie));
+    }
+
+    pub fn register(&mut self, host: &mut Host) -> Registered {
+        self.try_register(host);
+        match self.read(host.conn).as_slice() {
+            [BaseFrame::Registered(registered), ..] => registered.clone(),
+            other => panic!("no REGISTERED, but {other:?}"),
+        }
+    }
+
+    /// Registers with INFO, and a confirmed and padded UDP leg.
+    pub fn join(&mut self, host: &mut Host) {
+        self.register(host);
+        self.info(host);
+        self.read(host.conn);
+        self.confirm_udp(host);
+    }
+
+    pub fn info(&mut self, host: &mut Host) {
+        let number = host.next_number();
+        let (master_key, own) = (host.master, host.own.clone());
+        self.write(host.conn, |out| Info { number, master_key, own }.write(out));
+    }
+
+    /// Sends a datagram as it is.
+    pub fn datagram(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Forward {
+        let mut datagram = datagram.to_vec();
+        let forward = self.base.handle_datagram(via, from, &mut datagram, self.now);
+        self.flush();
+        forward
+    }
+
+    /// The NAT-INIT this host sends next.
+    pub fn nat_init_bytes(&self, host: &mut Host, via: Via, length: usize) -> Vec<u8> {
+        let init = NatInit { cookie: host.cookie, seq: host.next_number(), own: host.own.clone() };
+        init.encode(&host.key, self.id, via.socket.0 as u8, length)
+    }
+
+    /// A NAT-INIT from the host's UDP address, and the NAT-OK it draws, if any.
+    pub fn nat_init(&mut self, host: &mut Host, via: Via, length: usize) -> Option<NatOk> {
+        let bytes = self.nat_init_bytes(host, via, length);
+        self.exchange(via, host.udp, &bytes)
+    }
+
+    /// Sends a datagram; the NAT-OK that comes back to that address.
+    pub fn exchange(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Option<NatOk> {
+        self.datagrams.clear();
+        self.datagram(via, from, datagram);
+        let (back, to, bytes) = self.datagrams.pop()?;
+        assert_eq!((back, to), (via, from), "answers go back the way they came");
+        assert!(bytes.len() <= datagram.len(), "amplified");
+        (bytes.len() >= NAT_OK_LEN).then(|| NatOk::decode(&bytes).unwrap())
+    }
+
+    pub fn nat_confirm(&mut self, host: &Host, via: Via, ok: &NatOk) -> Option<NatOk> {
+        let confirm = NatConfirm { cookie: ok.cookie, seq: ok.seq, challenge: ok.challenge };
+        self.exchange(via, host.udp, &confirm.encode())
+    }
+
+    /// A padded NAT-INIT and the NAT-CONFIRM of its answer.
+    pub fn confirm_udp(&mut self, host: &mut Host) {
+        self.confirm_udp_with(host, PADDED_LEN);
+    }
+
+    pub fn confirm_udp_with(&mut self, host: &mut Host, length: usize) {
+        let ok = self.nat_init(host, FIRST, length).expect("NAT-OK");
+        assert_eq!(ok.seen, host.udp);
+        let ok = self.nat_confirm(host, FIRST, &ok).expect("NAT-OK of the NAT-CONFIRM");
+        assert!(ok.confirmed);
+    }
+
+    pub fn request(&mut self, from: &Host, about: &Host) {
+        self.write(from.conn, |out| tcp::write_request_info(out, about.id));
+    }
+
+    pub fn release(&mut self, from: &Host, about: &Host) {
+        self.write(from.conn, |out| tcp::write_release_info(out, about.id));
+    }
+
+    /// Both want each other; what they were told is read away.
+    pub fn befriend(&mut self, a: &Host, b: &Host) {
+        self.request(a, b);
+        self.request(b, a);
+        self.read(a.conn);
+        self.read(b.conn);
+    }
+
+    /// The DEVICE-ADDRESSES that a host got since this was asked last.
+    pub fn told(&mut self, host: &Host) -> Vec<DeviceAddresses> {
+        let frames = self.read(host.conn).into_iter();
+        frames.filter_map(|f| if let BaseFrame::DeviceAddresses(a) = f { Some(a) } else { None }).collect()
+    }
+
+    /// The WANTEDs that a host got since this was asked last.
+    pub fn wanted(&mut self, host: &Host) -> Vec<DeviceId> {
+        let frames = self.read(host.conn).into_iter();
+        frames.filter_map(|f| if let BaseFrame::Wanted(id) = f { Some(id) } else { None }).collect()
+    }
+
+    /// The UNREACHABLEs that a host got since this was asked last.
+    pub fn unreachable(&mut self, host: &Host) -> Vec<(DeviceId, UnreachableReason)> {
+        let frames = self.read(host.conn).into_iter();
+        frames
+            .filter_map(|f| if let BaseFrame::Unreachable(id, r) = f { Some((id, r)) } else { None })
+            .collect()
+    }
+
+    /// Relays data over TCP.
+    pub fn data_tcp(&mut self, from: &Host, to: DeviceId, length: usize) -> Forward {
+        self.frame(from.conn, &mut send_data(to, length))
+    }
+
+    /// Relays data over UDP.
+    pub fn data_udp(&mut self, from: &Host, to: DeviceId, length: usize) -> Forward {
+        self.datagram(FIRST, from.udp, &send_data(to, length))
+    }
+}
+
+/// A SEND-DATA with so many bytes of data.
+pub fn send_data(to: DeviceId, length: usize) -> Vec<u8> {
+    let mut message = relay::header(SEND_DATA, to).to_vec();
+    message.resize(relay::HEADER_LEN + length, 0xda);
+    message
+}
+
+pub fn over_udp(forward: Forward) -> Option<SocketAddr> {
+    if let Forward::Udp { to, .. } = forward { Some(to) } else { None }
+}
+
+pub fn over_tcp(forward: Forward) -> Option<ConnId> {
+    if let Forward::Tcp { conn, .. } = forward { Some(conn) } else { None }
+}
