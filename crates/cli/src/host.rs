@@ -12,7 +12,7 @@ use crate::{WrongUse, args::HostArgs, config::Config, places};
 /// Bases, where the command line names none.
 const BASE_VARIABLE: &str = "BOWLINE_BASE";
 /// How long leaving may take: the base forgets a silent device by itself.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// As whom a command runs when no `--key` says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

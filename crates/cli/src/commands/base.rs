@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// bowline in the user's state folder for others]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// How long devices have to leave when this base is told to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    drain: u16,
 }
 
 pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
@@ -37,7 +40,6 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     };
     let file = KeyFile::open_or_create(state.join("base.key"))?;
     let _lock = file.lock()?;
-    let drain = config.drain_seconds;
 
     let mut stop = Stop::new()?;
     let server = Server::bind(config, file.key().clone()).await?;
@@ -56,14 +58,14 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         () = &mut running => anyhow::bail!("the base server ended by itself"),
         () = stop.wait() => {}
     }
-    if drain > 0 {
-        note(&format!("telling devices to leave, ending in {drain} s (a second signal ends at once)"));
+    if args.drain > 0 {
+        note(&format!("telling devices to leave, ending in {} s (a second signal ends at once)", args.drain));
     }
-    let _ = drained.send(drain);
+    let _ = drained.send(args.drain);
     tokio::select! {
         () = running => {}
         () = stop.wait() => {}
-        () = tokio::time::sleep(Duration::from_secs(u64::from(drain)) + LAST_WORDS) => {}
+        () = tokio::time::sleep(Duration::from_secs(u64::from(args.drain)) + LAST_WORDS) => {}
     }
     Ok(())
 }
