@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use bowline::{Allow, BaseName, DeviceId, Endpoint, SendError};
+use bowline::{Allow, BaseName, DeviceId, Endpoint, Event, EventItem, Events, SendError};
 use bowline_key::{KeyFile, KeyLock};
 use tokio::time::Instant;
 
@@ -57,7 +57,9 @@ impl Host {
         for &(peer, address) in &config.given {
             builder = builder.given(peer, address);
         }
-        Ok(Self { endpoint: builder.bind().await?, bases, _lock: lock })
+        let endpoint = builder.bind().await?;
+        tokio::spawn(log(endpoint.events()));
+        Ok(Self { endpoint, bases, _lock: lock })
     }
 
     /// Repeats an attempt that fails for want of a way, whenever something has changed, until the patience is over.
@@ -106,6 +108,19 @@ impl Host {
     /// Leaves the base, so that it need not find out by itself.
     pub(crate) async fn leave(self) {
         let _ = tokio::time::timeout(LEAVE_PATIENCE, self.endpoint.close()).await;
+    }
+}
+
+/// Every event, for whoever wants to see inside (`-v`).
+async fn log(mut events: Events) {
+    while let Some(item) = events.next().await {
+        match item {
+            EventItem::Event(event @ (Event::Unreachable { .. } | Event::Announced { .. })) => {
+                tracing::debug!("{event:?}");
+            }
+            EventItem::Event(event) => tracing::info!("{event:?}"),
+            EventItem::Lost(count) => tracing::info!("{count} events came too fast to be logged"),
+        }
     }
 }
 
