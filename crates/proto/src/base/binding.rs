@@ -19,8 +19,8 @@ use crate::{
     bucket::Bucket,
     id::DeviceId,
     wire::{
-        ANY_PATH_DATA, Cookie, MAX_BASE_ADDRESSES, addr,
-        relay::SEND_DATA,
+        ANY_PATH_DATA, Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
+        relay::{HEADER_LEN, SEND_DATA},
         udp::{
             NAT_CONFIRM, NAT_INIT, NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk, PADDED_LEN,
             UnverifiedNatInit,
@@ -196,6 +196,10 @@ impl Base {
     }
 
     fn relay_datagram(&mut self, via: Via, from: SocketAddr, message: &mut [u8], now: Instant) -> Forward {
+        if message.len() < HEADER_LEN {
+            self.malformed_datagram(from, &Malformed::TooShort);
+            return Forward::Nowhere;
+        }
         let Some(holder) = self.addresses.get_mut(&(via.socket, from)) else {
             self.unknown_source(via, from, now);
             return Forward::Nowhere;

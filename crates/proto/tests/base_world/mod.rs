@@ -27,40 +27,40 @@ use bowline_proto::{
 };
 
 /// The base's first UDP port.
-pub const FIRST: Via = Via { socket: SocketId(0), ip: None };
+pub(crate) const FIRST: Via = Via { socket: SocketId(0), ip: None };
 /// The base's second UDP port.
-pub const SECOND: Via = Via { socket: SocketId(1), ip: None };
+pub(crate) const SECOND: Via = Via { socket: SocketId(1), ip: None };
 
-pub fn addr(text: &str) -> SocketAddr {
+pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-pub const fn ms(ms: u64) -> Duration {
+pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-pub const fn secs(s: u64) -> Duration {
+pub(crate) const fn secs(s: u64) -> Duration {
     Duration::from_secs(s)
 }
 
 /// A device's key and where it stands in its numbers.
 #[derive(Clone)]
-pub struct Host {
-    pub key: SecretKey,
-    pub id: DeviceId,
-    pub boot: [u8; 8],
-    pub attempt: u32,
-    pub number: u64,
-    pub tcp: SocketAddr,
-    pub udp: SocketAddr,
-    pub own: Vec<SocketAddr>,
-    pub master: [u8; 16],
-    pub conn: ConnId,
-    pub cookie: Cookie,
+pub(crate) struct Host {
+    pub(crate) key: SecretKey,
+    pub(crate) id: DeviceId,
+    pub(crate) boot: [u8; 8],
+    pub(crate) attempt: u32,
+    pub(crate) number: u64,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) udp: SocketAddr,
+    pub(crate) own: Vec<SocketAddr>,
+    pub(crate) master: [u8; 16],
+    pub(crate) conn: ConnId,
+    pub(crate) cookie: Cookie,
 }
 
 impl Host {
-    pub fn new(n: u8) -> Self {
+    pub(crate) fn new(n: u8) -> Self {
         let key = SecretKey::from_seed(&[n; 32]);
         Self {
             id: key.device_id(),
@@ -77,12 +77,12 @@ impl Host {
         }
     }
 
-    pub fn next_number(&mut self) -> u64 {
+    pub(crate) fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
 
-    pub fn register(&self) -> Register {
+    pub(crate) fn register(&self) -> Register {
         Register {
             device: self.id,
             public_key: self.key.public(),
@@ -94,22 +94,22 @@ impl Host {
     }
 }
 
-pub struct World {
-    pub base: Base,
-    pub id: DeviceId,
-    pub now: Instant,
+pub(crate) struct World {
+    pub(crate) base: Base,
+    pub(crate) id: DeviceId,
+    pub(crate) now: Instant,
     next_conn: u64,
     written: HashMap<ConnId, Vec<u8>>,
-    pub closed: HashSet<ConnId>,
-    pub datagrams: Vec<(Via, SocketAddr, Vec<u8>)>,
+    pub(crate) closed: HashSet<ConnId>,
+    pub(crate) datagrams: Vec<(Via, SocketAddr, Vec<u8>)>,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(BaseConfig::default())
     }
 
-    pub fn with(config: BaseConfig) -> Self {
+    pub(crate) fn with(config: BaseConfig) -> Self {
         let now = Instant::now();
         let id = SecretKey::from_seed(&[0xba; 32]).device_id();
         Self {
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    pub fn udp_list() -> [UdpAddress; 2] {
+    pub(crate) fn udp_list() -> [UdpAddress; 2] {
         [
             UdpAddress { address: addr("[::]:4477"), socket: FIRST.socket },
             UdpAddress { address: addr("[::]:4479"), socket: SECOND.socket },
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// Takes what the machine wants done; gives the next moment it names.
-    pub fn flush(&mut self) -> Option<Instant> {
+    pub(crate) fn flush(&mut self) -> Option<Instant> {
         loop {
             match self.base.poll_output(self.now) {
                 Output::Transmit { via, to, payload } => self.datagrams.push((via, to, payload)),
@@ -145,7 +145,7 @@ impl World {
     }
 
     /// Lets time pass, stopping at every deadline.
-    pub fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         let end = self.now + by;
         let mut stops = 0;
         while let Some(at) = self.flush().filter(|&at| at <= end) {
@@ -159,7 +159,7 @@ impl World {
         self.flush();
     }
 
-    pub fn connect(&mut self, remote: SocketAddr) -> ConnId {
+    pub(crate) fn connect(&mut self, remote: SocketAddr) -> ConnId {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
         self.base.handle_accepted(conn, remote, &Self::udp_list(), self.now);
@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Hands in encoded frames (lengths included), as they would come from a stream.
-    pub fn send(&mut self, conn: ConnId, frames: &[u8]) {
+    pub(crate) fn send(&mut self, conn: ConnId, frames: &[u8]) {
         let mut rest = frames;
         while let Some((length, tail)) = rest.split_first_chunk::<LENGTH_LEN>() {
             let length = usize::from(u16::from_be_bytes(*length));
@@ -180,20 +180,20 @@ impl World {
     }
 
     /// Hands in one frame (type and body).
-    pub fn frame(&mut self, conn: ConnId, frame: &mut [u8]) -> Forward {
+    pub(crate) fn frame(&mut self, conn: ConnId, frame: &mut [u8]) -> Forward {
         let forward = self.base.handle_frame(conn, frame, self.now);
         self.flush();
         forward
     }
 
-    pub fn write(&mut self, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn write(&mut self, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {
         let mut frames = Vec::new();
         write(&mut frames);
         self.send(conn, &frames);
     }
 
     /// What the base wrote to a connection since this was asked last.
-    pub fn read(&mut self, conn: ConnId) -> Vec<BaseFrame<'static>> {
+    pub(crate) fn read(&mut self, conn: ConnId) -> Vec<BaseFrame<'static>> {
         let bytes: &'static [u8] = self.written.remove(&conn).unwrap_or_default().leak();
         let mut rest = bytes;
         let mut frames = Vec::new();
@@ -206,7 +206,7 @@ impl World {
     }
 
     /// The code of the one ERROR that ended a connection.
-    pub fn error(&mut self, conn: ConnId) -> (ErrorCode, u16) {
+    pub(crate) fn error(&mut self, conn: ConnId) -> (ErrorCode, u16) {
         let frames = self.read(conn);
         match frames.last() {
             Some(BaseFrame::Error(e)) if self.closed.contains(&conn) => (e.code, e.retry_after),
@@ -214,7 +214,7 @@ impl World {
         }
     }
 
-    pub fn cookie(&mut self, conn: ConnId) -> Cookie {
+    pub(crate) fn cookie(&mut self, conn: ConnId) -> Cookie {
         self.write(conn, |out| GetCookie { highest_version: 1, capabilities: 0 }.write(out));
         match self.read(conn).as_slice() {
             [BaseFrame::BaseHello(hello)] => {
@@ -226,7 +226,7 @@ impl World {
     }
 
     /// Connects and sends a REGISTER; what comes of it is for the caller to read.
-    pub fn try_register(&mut self, host: &mut Host) {
+    pub(crate) fn try_register(&mut self, host: &mut Host) {
         host.conn = self.connect(host.tcp);
         host.cookie = self.cookie(host.conn);
         host.attempt += 1;
@@ -235,7 +235,7 @@ impl World {
         self.write(host.conn, |out| host.register().write(out, &host.key, id, &cookie));
     }
 
-    pub fn register(&mut self, host: &mut Host) -> Registered {
+    pub(crate) fn register(&mut self, host: &mut Host) -> Registered {
         self.try_register(host);
         match self.read(host.conn).as_slice() {
             [BaseFrame::Registered(registered), ..] => registered.clone(),
@@ -244,21 +244,21 @@ impl World {
     }
 
     /// Registers with INFO, and a confirmed and padded UDP leg.
-    pub fn join(&mut self, host: &mut Host) {
+    pub(crate) fn join(&mut self, host: &mut Host) {
         self.register(host);
         self.info(host);
         self.read(host.conn);
         self.confirm_udp(host);
     }
 
-    pub fn info(&mut self, host: &mut Host) {
+    pub(crate) fn info(&mut self, host: &mut Host) {
         let number = host.next_number();
         let (master_key, own) = (host.master, host.own.clone());
         self.write(host.conn, |out| Info { number, master_key, own }.write(out));
     }
 
     /// Sends a datagram as it is.
-    pub fn datagram(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Forward {
+    pub(crate) fn datagram(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Forward {
         let mut datagram = datagram.to_vec();
         let forward = self.base.handle_datagram(via, from, &mut datagram, self.now);
         self.flush();
@@ -266,19 +266,19 @@ impl World {
     }
 
     /// The NAT-INIT this host sends next.
-    pub fn nat_init_bytes(&self, host: &mut Host, via: Via, length: usize) -> Vec<u8> {
+    pub(crate) fn nat_init_bytes(&self, host: &mut Host, via: Via, length: usize) -> Vec<u8> {
         let init = NatInit { cookie: host.cookie, seq: host.next_number(), own: host.own.clone() };
         init.encode(&host.key, self.id, via.socket.0 as u8, length)
     }
 
     /// A NAT-INIT from the host's UDP address, and the NAT-OK it draws, if any.
-    pub fn nat_init(&mut self, host: &mut Host, via: Via, length: usize) -> Option<NatOk> {
+    pub(crate) fn nat_init(&mut self, host: &mut Host, via: Via, length: usize) -> Option<NatOk> {
         let bytes = self.nat_init_bytes(host, via, length);
         self.exchange(via, host.udp, &bytes)
     }
 
     /// Sends a datagram; the NAT-OK that comes back to that address.
-    pub fn exchange(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Option<NatOk> {
+    pub(crate) fn exchange(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Option<NatOk> {
         self.datagrams.clear();
         self.datagram(via, from, datagram);
         let (back, to, bytes) = self.datagrams.pop()?;
@@ -287,33 +287,33 @@ impl World {
         (bytes.len() >= NAT_OK_LEN).then(|| NatOk::decode(&bytes).unwrap())
     }
 
-    pub fn nat_confirm(&mut self, host: &Host, via: Via, ok: &NatOk) -> Option<NatOk> {
+    pub(crate) fn nat_confirm(&mut self, host: &Host, via: Via, ok: &NatOk) -> Option<NatOk> {
         let confirm = NatConfirm { cookie: ok.cookie, seq: ok.seq, challenge: ok.challenge };
         self.exchange(via, host.udp, &confirm.encode())
     }
 
     /// A padded NAT-INIT and the NAT-CONFIRM of its answer.
-    pub fn confirm_udp(&mut self, host: &mut Host) {
+    pub(crate) fn confirm_udp(&mut self, host: &mut Host) {
         self.confirm_udp_with(host, PADDED_LEN);
     }
 
-    pub fn confirm_udp_with(&mut self, host: &mut Host, length: usize) {
+    pub(crate) fn confirm_udp_with(&mut self, host: &mut Host, length: usize) {
         let ok = self.nat_init(host, FIRST, length).expect("NAT-OK");
         assert_eq!(ok.seen, host.udp);
         let ok = self.nat_confirm(host, FIRST, &ok).expect("NAT-OK of the NAT-CONFIRM");
         assert!(ok.confirmed);
     }
 
-    pub fn request(&mut self, from: &Host, about: &Host) {
+    pub(crate) fn request(&mut self, from: &Host, about: &Host) {
         self.write(from.conn, |out| tcp::write_request_info(out, about.id));
     }
 
-    pub fn release(&mut self, from: &Host, about: &Host) {
+    pub(crate) fn release(&mut self, from: &Host, about: &Host) {
         self.write(from.conn, |out| tcp::write_release_info(out, about.id));
     }
 
     /// Both want each other; what they were told is read away.
-    pub fn befriend(&mut self, a: &Host, b: &Host) {
+    pub(crate) fn befriend(&mut self, a: &Host, b: &Host) {
         self.request(a, b);
         self.request(b, a);
         self.read(a.conn);
@@ -321,19 +321,19 @@ impl World {
     }
 
     /// The DEVICE-ADDRESSES that a host got since this was asked last.
-    pub fn told(&mut self, host: &Host) -> Vec<DeviceAddresses> {
+    pub(crate) fn told(&mut self, host: &Host) -> Vec<DeviceAddresses> {
         let frames = self.read(host.conn).into_iter();
         frames.filter_map(|f| if let BaseFrame::DeviceAddresses(a) = f { Some(a) } else { None }).collect()
     }
 
     /// The WANTEDs that a host got since this was asked last.
-    pub fn wanted(&mut self, host: &Host) -> Vec<DeviceId> {
+    pub(crate) fn wanted(&mut self, host: &Host) -> Vec<DeviceId> {
         let frames = self.read(host.conn).into_iter();
         frames.filter_map(|f| if let BaseFrame::Wanted(id) = f { Some(id) } else { None }).collect()
     }
 
     /// The UNREACHABLEs that a host got since this was asked last.
-    pub fn unreachable(&mut self, host: &Host) -> Vec<(DeviceId, UnreachableReason)> {
+    pub(crate) fn unreachable(&mut self, host: &Host) -> Vec<(DeviceId, UnreachableReason)> {
         let frames = self.read(host.conn).into_iter();
         frames
             .filter_map(|f| if let BaseFrame::Unreachable(id, r) = f { Some((id, r)) } else { None })
@@ -341,27 +341,27 @@ impl World {
     }
 
     /// Relays data over TCP.
-    pub fn data_tcp(&mut self, from: &Host, to: DeviceId, length: usize) -> Forward {
+    pub(crate) fn data_tcp(&mut self, from: &Host, to: DeviceId, length: usize) -> Forward {
         self.frame(from.conn, &mut send_data(to, length))
     }
 
     /// Relays data over UDP.
-    pub fn data_udp(&mut self, from: &Host, to: DeviceId, length: usize) -> Forward {
+    pub(crate) fn data_udp(&mut self, from: &Host, to: DeviceId, length: usize) -> Forward {
         self.datagram(FIRST, from.udp, &send_data(to, length))
     }
 }
 
 /// A SEND-DATA with so many bytes of data.
-pub fn send_data(to: DeviceId, length: usize) -> Vec<u8> {
+pub(crate) fn send_data(to: DeviceId, length: usize) -> Vec<u8> {
     let mut message = relay::header(SEND_DATA, to).to_vec();
     message.resize(relay::HEADER_LEN + length, 0xda);
     message
 }
 
-pub fn over_udp(forward: Forward) -> Option<SocketAddr> {
+pub(crate) fn over_udp(forward: Forward) -> Option<SocketAddr> {
     if let Forward::Udp { to, .. } = forward { Some(to) } else { None }
 }
 
-pub fn over_tcp(forward: Forward) -> Option<ConnId> {
+pub(crate) fn over_tcp(forward: Forward) -> Option<ConnId> {
     if let Forward::Tcp { conn, .. } = forward { Some(conn) } else { None }
 }

@@ -1,0 +1,177 @@
+//! The sockets of a base: on each address one for TCP, one for UDP on the same port, one for UDP two ports above.
+//!
+//! The second UDP socket lets a host see whether its NAT gives it the same port towards different destinations.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+};
+
+use bowline_proto::base::{SocketId, UdpAddress};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::{Config, DEFAULT_PORT, SECOND_PORT_OFFSET};
+
+/// Connections that the system holds until they are accepted.
+const BACKLOG: i32 = 1_024;
+/// Asked of the system for each UDP socket, which may give less: some 50 ms at 500,000 small datagrams a second.
+const UDP_BUFFER: usize = 4 << 20;
+/// With port 0, the port the system gave TCP may be taken for UDP: tried again with others.
+const FREE_PORT_TRIES: usize = 16;
+
+/// Why a base cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program has the port.
+    #[error(
+        "{transport} port {port} is in use on {ip}: another base or program listens there; \
+         stop it or choose another address with `listen`",
+        ip = .address.ip(), port = .address.port()
+    )]
+    InUse {
+        /// "TCP" or "UDP".
+        transport: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The port of the second UDP socket is in use.
+    #[error(
+        "UDP port {port} is in use on {ip}: a base needs it beside port {main}, two above it; \
+         stop what uses it or choose another address with `listen`",
+        ip = .address.ip(), port = .address.port()
+    )]
+    SecondInUse {
+        /// The address that is taken.
+        address: SocketAddr,
+        /// The port that was asked for.
+        main: u16,
+    },
+    /// There is no port two above.
+    #[error("port {0} cannot be used: a base needs a second UDP port two above it, so 65533 is the highest")]
+    NoSecondPort(u16),
+    /// The system does not let this user have the port.
+    #[error("not permitted to listen on {0}: ports under 1024 need the administrator's rights")]
+    NotPermitted(SocketAddr),
+    /// The machine does not have the address.
+    #[error("cannot listen on {0}: this machine does not have the address")]
+    NoSuchAddress(SocketAddr),
+    /// Everything else the system may say.
+    #[error("cannot listen on {address} ({transport}): {error}")]
+    System {
+        /// "TCP" or "UDP".
+        transport: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+}
+
+/// The sockets of one listening address, not yet part of a runtime.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) tcp: TcpListener,
+    pub(crate) udp: [UdpSocket; 2],
+}
+
+/// Opens the sockets of all listening addresses.
+pub(crate) fn open_all(config: &Config) -> Result<Vec<Listening>, BindError> {
+    if !config.listen.is_empty() {
+        return config.listen.iter().map(|&address| open(address)).collect();
+    }
+    let mut all = vec![open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)))?];
+    match open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT))) {
+        Ok(v6) => all.push(v6),
+        Err(error @ (BindError::NoSuchAddress(_) | BindError::System { .. })) => {
+            tracing::warn!(%error, "no IPv6");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(all)
+}
+
+fn open(address: SocketAddr) -> Result<Listening, BindError> {
+    let mut tries = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match open_once(address) {
+            Err(BindError::InUse { .. }) if tries > 0 => {}
+            other => return other,
+        }
+    }
+}
+
+fn open_once(address: SocketAddr) -> Result<Listening, BindError> {
+    let any_port = address.port() == 0;
+    let tcp = listen_tcp(address)?;
+    let main = tcp.local_addr().map_err(|e| failed("TCP", address, e))?;
+    let first = bind_udp(main)?;
+    let second = match main.port().checked_add(SECOND_PORT_OFFSET) {
+        _ if any_port => SocketAddr::new(main.ip(), 0),
+        Some(port) => SocketAddr::new(main.ip(), port),
+        None => return Err(BindError::NoSecondPort(main.port())),
+    };
+    let second = bind_udp(second).map_err(|e| match e {
+        BindError::InUse { address, .. } => BindError::SecondInUse { address, main: main.port() },
+        other => other,
+    })?;
+    Ok(Listening { tcp, udp: [first, second] })
+}
+
+fn listen_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let open = || {
+        let socket = socket(address, Type::STREAM, Protocol::TCP)?;
+        // A restarted base takes its port back from connections that are still winding down.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|e| failed("TCP", address, e))
+}
+
+fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let open = || {
+        let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
+        // The system may give less than asked for; that is no reason not to start.
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+        let _ = socket.set_send_buffer_size(UDP_BUFFER);
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    open().map_err(|e| failed("UDP", address, e))
+}
+
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn failed(transport: &'static str, address: SocketAddr, error: io::Error) -> BindError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { transport, address },
+        io::ErrorKind::PermissionDenied => BindError::NotPermitted(address),
+        io::ErrorKind::AddrNotAvailable => BindError::NoSuchAddress(address),
+        _ => BindError::System { transport, address, error },
+    }
+}
+
+/// What hosts that connect to a listening address are told of its UDP sockets: the address they reached it at
+/// (`::`), or the advertised one of that family.
+pub(crate) fn udp_addresses(
+    tcp: SocketAddr,
+    udp: [(SocketId, SocketAddr); 2],
+    advertise: &[IpAddr],
+) -> [UdpAddress; 2] {
+    let ip = advertise.iter().find(|ip| ip.is_ipv4() == tcp.is_ipv4());
+    let ip = ip.copied().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    udp.map(|(socket, local)| UdpAddress { address: SocketAddr::new(ip, local.port()), socket })
+}

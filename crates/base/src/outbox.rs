@@ -1,0 +1,160 @@
+//! What waits to be written to one host: control frames, which are never dropped, and data, which is when the host
+//! is too slow. Both are bounded; what does not fit is the caller's to deal with.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// A buffer that grew beyond this while its host was slow is given back once it is empty.
+const KEPT_CAPACITY: usize = 4 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    changed: Notify,
+    ended: Notify,
+    control_limit: usize,
+    data_limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    control: Vec<u8>,
+    data: Vec<u8>,
+    end: End,
+}
+
+/// Whether the connection goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    #[default]
+    No,
+    /// When all has been written.
+    Flushed,
+    /// At once.
+    Now,
+}
+
+/// What is to be written next, and what then.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) control: Vec<u8>,
+    pub(crate) data: Vec<u8>,
+    pub(crate) end: End,
+}
+
+/// The queue has no room.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+impl Outbox {
+    pub(crate) fn new(control_limit: usize, data_limit: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            changed: Notify::new(),
+            ended: Notify::new(),
+            control_limit,
+            data_limit,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends control frames.
+    pub(crate) fn control(&self, frames: &[u8]) -> Result<(), Full> {
+        let mut queue = self.lock();
+        if queue.control.len() + frames.len() > self.control_limit {
+            return Err(Full);
+        }
+        queue.control.extend_from_slice(frames);
+        drop(queue);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Appends one data frame, given in parts.
+    pub(crate) fn data(&self, parts: [&[u8]; 2]) -> Result<(), Full> {
+        let mut queue = self.lock();
+        if queue.data.len() + parts[0].len() + parts[1].len() > self.data_limit {
+            return Err(Full);
+        }
+        for part in parts {
+            queue.data.extend_from_slice(part);
+        }
+        drop(queue);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Ends the connection.
+    pub(crate) fn end(&self, end: End) {
+        self.lock().end = end;
+        self.changed.notify_one();
+        self.ended.notify_one();
+    }
+
+    /// Waits until the connection is to end, and tells how.
+    pub(crate) async fn ended(&self) -> End {
+        loop {
+            let ended = self.ended.notified();
+            let end = self.lock().end;
+            if end != End::No {
+                return end;
+            }
+            ended.await;
+        }
+    }
+
+    /// Everything that waits, for one write; `written` is the batch before, whose buffers are used again.
+    pub(crate) async fn next(&self, written: Batch) -> Batch {
+        let mut batch =
+            Batch { control: emptied(written.control), data: emptied(written.data), end: End::No };
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut queue = self.lock();
+                if !queue.control.is_empty() || !queue.data.is_empty() || queue.end != End::No {
+                    std::mem::swap(&mut queue.control, &mut batch.control);
+                    std::mem::swap(&mut queue.data, &mut batch.data);
+                    batch.end = queue.end;
+                    return batch;
+                }
+            }
+            changed.await;
+        }
+    }
+}
+
+fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.clear();
+    buffer.shrink_to(KEPT_CAPACITY);
+    buffer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everything_that_waits_is_one_batch_control_first() {
+        let outbox = Outbox::new(10, 10);
+        outbox.data([b"da", b"ta"]).unwrap();
+        outbox.control(b"con").unwrap();
+        outbox.control(b"trol").unwrap();
+        outbox.end(End::Flushed);
+        let batch = outbox.next(Batch::default()).await;
+        assert_eq!((&batch.control[..], &batch.data[..]), (&b"control"[..], &b"data"[..]));
+        assert_eq!(batch.end, End::Flushed);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_whole() {
+        let outbox = Outbox::new(4, 4);
+        outbox.data([b"ab", b"cd"]).unwrap();
+        assert!(outbox.data([b"", b"e"]).is_err());
+        assert!(outbox.control(b"abcde").is_err());
+        outbox.control(b"abcd").unwrap();
+    }
+}

@@ -1,0 +1,352 @@
+//! The loop: one task owns the machine, waits for one thing, applies it, and flushes.
+
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use bowline_proto::{
+    DeviceId, SecretKey,
+    base::{Base, ConnId, Forward, Output, SocketId, UdpAddress},
+    wire::{Malformed, frame::LENGTH_LEN},
+};
+use bytes::BytesMut;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant as TokioInstant, sleep_until},
+};
+
+use crate::{
+    accept::accept,
+    config::Config,
+    conn::{self, CLOSE_PATIENCE},
+    frames,
+    listen::{self, BindError, udp_addresses},
+    outbox::{End, Outbox},
+    udp::{Port, Receiver, Sender},
+};
+
+/// Events on their way to the owner; a connection whose event does not fit stops reading.
+const EVENTS: usize = 256;
+/// Events taken at one wake-up, and receive calls on one UDP socket: what bounds the time until the other kind of
+/// work gets its turn.
+const EVENTS_AT_ONCE: usize = 64;
+const RECEIVES_AT_ONCE: usize = 4;
+/// Connections that are being closed beside those that the machine counts; more are not accepted.
+const CLOSING_CONNECTIONS: usize = 1_024;
+/// With nothing to wake for, the owner wakes anyway.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
+
+/// How a base stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Hosts are told to leave within so many seconds (GOAWAY); those still here then get ERROR 7. With 0: at once.
+    Drain(u16),
+}
+
+/// A base server whose sockets are open.
+#[derive(Debug)]
+pub struct Server {
+    id: DeviceId,
+    config: Config,
+    base: Base,
+    listeners: Vec<TcpListener>,
+    local_addrs: Vec<SocketAddr>,
+    /// What hosts that come to each listener are told.
+    udp_lists: Vec<[UdpAddress; 2]>,
+    ports: Vec<Port>,
+}
+
+/// What connections tell the owner.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Accepted {
+        stream: TcpStream,
+        remote: SocketAddr,
+        listening: usize,
+    },
+    /// Whole frames, lengths included.
+    Frames(ConnId, BytesMut),
+    Malformed(ConnId, Malformed),
+    Ended(ConnId),
+}
+
+impl Server {
+    /// Opens the sockets of a base whose ID is made from `key`. To be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on; the error says which and what can be done.
+    pub async fn bind(config: Config, key: SecretKey) -> Result<Self, BindError> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|e| BindError::Random(e.to_string()))?;
+        let id = key.device_id();
+        let mut server = Self {
+            id,
+            base: Base::new(config.base_config(), id, seed, Instant::now()),
+            listeners: Vec::new(),
+            local_addrs: Vec::new(),
+            udp_lists: Vec::new(),
+            ports: Vec::new(),
+            config,
+        };
+        for listening in listen::open_all(&server.config)? {
+            let address = listening.tcp.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
+            server.add(listening).map_err(|error| BindError::System {
+                transport: "TCP and UDP",
+                address,
+                error,
+            })?;
+        }
+        Ok(server)
+    }
+
+    fn add(&mut self, listening: listen::Listening) -> std::io::Result<()> {
+        let listener = TcpListener::from_std(listening.tcp)?;
+        let tcp = listener.local_addr()?;
+        let mut sockets = [(SocketId(0), tcp); 2];
+        for (slot, socket) in sockets.iter_mut().zip(listening.udp) {
+            let port = Port::new(socket)?;
+            *slot = (SocketId(self.ports.len() as u16), port.local_addr()?);
+            self.ports.push(port);
+        }
+        self.udp_lists.push(udp_addresses(tcp, sockets, &self.config.advertise));
+        self.local_addrs.push(tcp);
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// This base's ID.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// The TCP addresses that hosts connect to, ports resolved, in the order of the configuration.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.local_addrs.clone()
+    }
+
+    /// Serves until `shutdown` is ready, and then until its hosts have left. Dropped, it stops at once.
+    pub async fn run(self, shutdown: impl Future<Output = Shutdown> + Send) {
+        let (events_in, mut events) = mpsc::channel(EVENTS);
+        let mut owner = Owner::new(&self.config, self.base, self.ports, self.udp_lists, events_in.clone());
+        for (listening, listener) in self.listeners.into_iter().enumerate() {
+            owner.tasks.spawn(accept(listener, listening, events_in.clone()));
+        }
+        drop(events_in);
+        tokio::pin!(shutdown);
+        let sleep = sleep_until(TokioInstant::now());
+        tokio::pin!(sleep);
+        let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
+        while !owner.is_done() {
+            let wake = owner.flush().unwrap_or_else(|| Instant::now() + LONGEST_SLEEP);
+            if sleep.deadline() != TokioInstant::from_std(wake) {
+                sleep.as_mut().reset(TokioInstant::from_std(wake));
+            }
+            tokio::select! {
+                port = readable(&owner.ports, &mut owner.next_port) => owner.receive(port),
+                _ = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
+                    batch.drain(..).for_each(|event| owner.handle(event));
+                }
+                () = &mut sleep => owner.wake(),
+                Shutdown::Drain(seconds) = &mut shutdown, if owner.stops_at.is_none() => owner.drain(seconds),
+                Some(_) = owner.tasks.join_next() => {}
+            }
+        }
+        tracing::info!(counters = ?owner.base.counters(), udp_dropped = owner.sender.dropped(), "stopped");
+    }
+}
+
+/// Waits until one of the sockets has something, beginning with another one each time.
+async fn readable(ports: &[Port], next: &mut usize) -> usize {
+    *next = next.wrapping_add(1);
+    let start = *next;
+    poll_fn(|cx| {
+        for offset in 0..ports.len() {
+            let port = start.wrapping_add(offset) % ports.len();
+            if ports[port].poll_readable(cx).is_ready() {
+                return Poll::Ready(port);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The machine and all that it acts on.
+struct Owner {
+    base: Base,
+    ports: Vec<Port>,
+    next_port: usize,
+    udp_lists: Vec<[UdpAddress; 2]>,
+    receiver: Receiver,
+    sender: Sender,
+    conns: HashMap<ConnId, Arc<Outbox>>,
+    next_conn: u64,
+    events: mpsc::Sender<Event>,
+    /// Accepting, and every connection.
+    tasks: JoinSet<()>,
+    accepting: usize,
+    max_conns: usize,
+    control_queue: usize,
+    data_queue: usize,
+    /// Once draining: the end of all patience.
+    stops_at: Option<Instant>,
+}
+
+impl Owner {
+    fn new(
+        config: &Config,
+        base: Base,
+        ports: Vec<Port>,
+        udp_lists: Vec<[UdpAddress; 2]>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let limits = &config.limits;
+        Self {
+            base,
+            ports,
+            next_port: 0,
+            accepting: udp_lists.len(),
+            udp_lists,
+            receiver: Receiver::new(),
+            sender: Sender::default(),
+            conns: HashMap::new(),
+            next_conn: 0,
+            events,
+            tasks: JoinSet::new(),
+            max_conns: limits.devices.saturating_add(limits.unfinished).saturating_add(CLOSING_CONNECTIONS),
+            control_queue: limits.control_queue_bytes,
+            data_queue: limits.data_queue_bytes,
+            stops_at: None,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Accepted { stream, remote, listening } => self.accepted(stream, remote, listening, now),
+            Event::Frames(conn, mut frames) => {
+                let mut rest = &mut frames[..];
+                while let Some((frame, tail)) = frames::split(rest) {
+                    let forward = self.base.handle_frame(conn, &mut frame[LENGTH_LEN..], now);
+                    let (length, message) = frame.split_at(LENGTH_LEN);
+                    self.forward(forward, length, message, now);
+                    rest = tail;
+                }
+            }
+            Event::Malformed(conn, why) => self.base.handle_malformed(conn, why, now),
+            Event::Ended(conn) => {
+                if self.conns.remove(&conn).is_some() {
+                    self.base.handle_closed(conn, now);
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, listening: usize, now: Instant) {
+        if self.tasks.len() - self.accepting >= self.max_conns {
+            tracing::debug!(%remote, "not accepted: too many connections");
+            return;
+        }
+        self.next_conn += 1;
+        let id = ConnId(self.next_conn);
+        let outbox = Arc::new(Outbox::new(self.control_queue, self.data_queue));
+        self.conns.insert(id, Arc::clone(&outbox));
+        self.tasks.spawn(conn::serve(stream, id, outbox, self.events.clone()));
+        self.base.handle_accepted(id, remote, &self.udp_lists[listening], now);
+    }
+
+    /// Receives from a UDP socket, a few times at most: the others wait.
+    fn receive(&mut self, port: usize) {
+        let now = Instant::now();
+        let Self { base, ports, receiver, sender, conns, .. } = self;
+        for _ in 0..RECEIVES_AT_ONCE {
+            let more = receiver.receive(SocketId(port as u16), &ports[port], |via, from, datagram| {
+                match base.handle_datagram(via, from, datagram, now) {
+                    Forward::Nowhere => {}
+                    Forward::Udp { via, to } => sender.push(ports, via, to, datagram),
+                    Forward::Tcp { conn, ticket } => {
+                        // A message in a frame: the machine lets none pass that is too large for one.
+                        let length = (datagram.len() as u16).to_be_bytes();
+                        if !queue(conns, conn, [&length, datagram]) {
+                            base.handle_overflow(ticket, now);
+                        }
+                    }
+                }
+            });
+            if !more {
+                break;
+            }
+        }
+    }
+
+    fn forward(&mut self, forward: Forward, length: &[u8], message: &[u8], now: Instant) {
+        match forward {
+            Forward::Nowhere => {}
+            Forward::Udp { via, to } => self.sender.push(&self.ports, via, to, message),
+            Forward::Tcp { conn, ticket } => {
+                if !queue(&self.conns, conn, [length, message]) {
+                    self.base.handle_overflow(ticket, now);
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self) {
+        self.base.handle_timeout(Instant::now());
+    }
+
+    fn drain(&mut self, seconds: u16) {
+        tracing::info!(seconds, "draining");
+        let now = Instant::now();
+        self.base.drain(seconds, now);
+        self.stops_at = Some(now + Duration::from_secs(seconds.into()) + CLOSE_PATIENCE);
+    }
+
+    /// Draining, and every connection is gone, or the time is over.
+    fn is_done(&self) -> bool {
+        self.stops_at.is_some_and(|at| self.tasks.len() <= self.accepting || Instant::now() >= at)
+    }
+
+    /// Does all that the machine wants done; gives the next moment to wake.
+    fn flush(&mut self) -> Option<Instant> {
+        let wake = loop {
+            match self.base.poll_output(Instant::now()) {
+                Output::Transmit { via, to, payload } => self.sender.push(&self.ports, via, to, &payload),
+                Output::Write { conn, frames } => {
+                    let Some(outbox) = self.conns.get(&conn) else { continue };
+                    if outbox.control(&frames).is_err() {
+                        tracing::info!(?conn, "cut off: it does not read what it is told");
+                        outbox.end(End::Now);
+                        self.conns.remove(&conn);
+                        self.base.handle_closed(conn, Instant::now());
+                    }
+                }
+                Output::Close { conn } => {
+                    if let Some(outbox) = self.conns.remove(&conn) {
+                        outbox.end(End::Flushed);
+                    }
+                }
+                Output::Timeout(at) => break at,
+            }
+        };
+        self.sender.flush(&self.ports);
+        match (wake, self.stops_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// Puts a frame into a connection's data queue; `false` when it is full (or the connection is going).
+fn queue(conns: &HashMap<ConnId, Arc<Outbox>>, conn: ConnId, frame: [&[u8]; 2]) -> bool {
+    conns.get(&conn).is_some_and(|outbox| outbox.data(frame).is_ok())
+}

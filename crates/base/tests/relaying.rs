@@ -1,0 +1,104 @@
+//! Messages through a base on real sockets, over every pair of transports, in both address families.
+
+mod client;
+
+use bowline_base::Config;
+use client::{Client, Running, on_loopback};
+
+#[tokio::test]
+async fn tcp_to_tcp_carries_every_size_up_to_16000_bytes_whole() {
+    let base = Running::start(on_loopback()).await;
+    let mut a = Client::register(&base, 1).await;
+    let mut b = Client::register(&base, 2).await;
+    for length in [0, 1, 500, 1_200, 16_000] {
+        let data: Vec<u8> = (0..length).map(|i| i as u8).collect();
+        a.send_tcp(b.id, &data).await;
+        assert_eq!(b.recv_tcp().await, (a.id, data));
+    }
+}
+
+#[tokio::test]
+async fn udp_to_udp_leaves_from_the_port_that_was_confirmed() {
+    let base = Running::start(on_loopback()).await;
+    let mut a = Client::register(&base, 1).await;
+    let mut b = Client::register(&base, 2).await;
+    a.confirm_udp().await;
+    b.confirm_udp().await;
+    for length in [0, 1, 500, 1_200] {
+        a.send_udp(b.id, &vec![7; length]).await;
+        assert_eq!(b.recv_udp().await, (a.id, vec![7; length]));
+    }
+}
+
+#[tokio::test]
+async fn each_leg_has_its_own_transport() {
+    let base = Running::start(on_loopback()).await;
+    let mut a = Client::register(&base, 1).await;
+    let mut b = Client::register(&base, 2).await;
+    a.confirm_udp().await;
+    a.send_udp(b.id, b"up over UDP, down over TCP").await;
+    assert_eq!(b.recv_tcp().await, (a.id, b"up over UDP, down over TCP".to_vec()));
+    b.send_tcp(a.id, b"and back").await;
+    assert_eq!(a.recv_udp().await, (b.id, b"and back".to_vec()));
+}
+
+#[tokio::test]
+async fn the_second_udp_port_answers_too() {
+    let base = Running::start(on_loopback()).await;
+    let mut a = Client::register(&base, 1).await;
+    let list = a.registered.clone().unwrap().udp;
+    assert_eq!(list.len(), 2);
+    assert_eq!(list[0].port(), base.address.port());
+    assert!(list.iter().all(|address| address.ip().is_unspecified()));
+    a.nat_init(0).await;
+    a.nat_init(1).await;
+}
+
+#[tokio::test]
+async fn it_works_over_ipv6() {
+    let listen = vec!["[::1]:0".parse().unwrap()];
+    let base = Running::start(Config { listen, ..Config::default() }).await;
+    let mut a = Client::register(&base, 1).await;
+    let mut b = Client::register(&base, 2).await;
+    b.confirm_udp().await;
+    a.send_tcp(b.id, b"six").await;
+    assert_eq!(b.recv_udp().await, (a.id, b"six".to_vec()));
+}
+
+#[tokio::test]
+async fn a_wildcard_socket_answers_from_the_address_that_was_asked() {
+    let listen = vec!["0.0.0.0:0".parse().unwrap()];
+    let mut base = Running::start(Config { listen, ..Config::default() }).await;
+    // Not the address that the system would choose as its source.
+    base.address = std::net::SocketAddr::from(([127, 0, 0, 42], base.address.port()));
+    let mut a = Client::register(&base, 1).await;
+    a.confirm_udp().await;
+}
+
+#[tokio::test]
+async fn a_burst_arrives_whole_and_in_order() {
+    // As many as any system's socket buffers hold.
+    const BURST: u16 = 60;
+    let base = Running::start(on_loopback()).await;
+    let mut a = Client::register(&base, 1).await;
+    let mut b = Client::register(&base, 2).await;
+    let mut c = Client::register(&base, 3).await;
+    for host in [&mut a, &mut b, &mut c] {
+        host.confirm_udp().await;
+    }
+    // Two flows that alternate, of sizes that change: what is merged on the way must come apart again.
+    for n in 0..BURST {
+        let mut data = n.to_be_bytes().to_vec();
+        data.resize(2 + usize::from(n % 5) * 100, n as u8);
+        a.send_udp(b.id, &data).await;
+        a.send_udp(c.id, &data).await;
+    }
+    for host in [&mut b, &mut c] {
+        for n in 0..BURST {
+            let (from, data) = host.recv_udp().await;
+            assert_eq!(from, a.id);
+            assert_eq!(data[..2], n.to_be_bytes());
+            assert_eq!(data.len(), 2 + usize::from(n % 5) * 100);
+        }
+    }
+}
