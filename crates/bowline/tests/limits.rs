@@ -2,8 +2,8 @@
 
 mod common;
 
-use bowline::{BindError, Endpoint, SendError};
-use common::{base, become_direct, key, nobody, online, soon, with};
+use bowline::{BindError, Endpoint, SendError, TrySendError};
+use common::{base, become_direct, key, nobody, online, receive_batch, soon, with};
 
 #[tokio::test]
 async fn a_message_too_large_is_refused_with_both_figures() {
@@ -51,42 +51,31 @@ async fn a_receiver_that_does_not_fetch_keeps_the_first_messages_and_counts_the_
 }
 
 #[tokio::test]
-async fn a_sender_that_outruns_the_relay_is_slowed_down_not_cut_off() {
-    let base = base().await;
-    let a = with(27, |builder| builder.base(base.clone()).direct(false).relay_udp(false)).await;
-    let b = with(28, |builder| builder.base(base.clone()).direct(false).relay_udp(false)).await;
-    let sender = tokio::spawn({
-        let (a, to) = (a.clone(), b.id());
-        async move {
-            for number in 0..500u32 {
-                let mut message = vec![0; 8000];
-                message[..4].copy_from_slice(&number.to_be_bytes());
-                a.send(to, &message).await.unwrap();
-            }
-        }
-    });
-    // The base's own queue may drop some.
-    let mut count = 0;
-    soon("received", async {
-        while count < 250 {
-            b.recv().await.unwrap();
-            count += 1;
-        }
-    })
-    .await;
-    soon("sent", sender).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_batch_of_the_largest_messages_that_the_path_carries_arrives() {
     let base = base().await;
     let (a, b) = (online(29, &base).await, online(30, &base).await);
     become_direct(&a, &b).await;
     let batch = vec![bytes::Bytes::from(vec![7; 1200]); 130];
     assert_eq!(a.send_batch(b.id(), &batch).await, Ok(130));
-    let mut got = Vec::new();
-    while got.len() < 130 {
-        soon("received", b.recv_batch(&mut got, 130)).await.unwrap();
-    }
+    let got = receive_batch(&b, 130).await;
     assert!(got.iter().all(|datagram| datagram.data == batch[0]));
+}
+
+#[tokio::test]
+async fn a_full_queue_towards_the_base_is_told_by_try_send_and_waited_for_by_send() {
+    let base = base().await;
+    let a = with(31, |builder| builder.base(base.clone()).direct(false).relay_udp(false)).await;
+    let b = with(32, |builder| builder.base(base.clone()).direct(false).relay_udp(false)).await;
+    // Nothing else runs on this thread until the first await: the queue does not drain.
+    let mut taken = 0;
+    let error = loop {
+        match a.try_send(b.id(), &[1; 8000]) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, TrySendError::Full);
+    assert_eq!(taken, 128 * 1024 / (8000 + 17), "as many as fit into 128 KiB");
+    a.send(b.id(), b"the last").await.unwrap();
+    soon("received", async { while b.recv().await.unwrap().1 != b"the last"[..] {} }).await;
 }

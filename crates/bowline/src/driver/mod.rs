@@ -12,15 +12,7 @@ mod machine;
 mod outputs;
 mod shared;
 
-use std::{
-    collections::VecDeque,
-    future::{pending, poll_fn},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    task::Poll,
-    time::Instant,
-};
+use std::{collections::VecDeque, future::pending, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use bowline_proto::host::{ConnId, Hop, Host, Network, Output};
 use bytes::Bytes;
@@ -28,7 +20,7 @@ pub(crate) use machine::Machine;
 pub(crate) use shared::Shared;
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{sleep_until, timeout},
 };
 
@@ -87,7 +79,8 @@ pub(crate) struct Driver {
     /// Whether the machine still had something to say when its turn was over.
     unfinished: bool,
     deferred: VecDeque<(Hop, Bytes)>,
-    tasks: JoinSet<()>,
+    connections: JoinSet<()>,
+    lookups: JoinSet<()>,
     reports: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
     batch: Vec<Input>,
@@ -107,7 +100,8 @@ impl Driver {
             deadline: None,
             unfinished: false,
             deferred: VecDeque::new(),
-            tasks: JoinSet::new(),
+            connections: JoinSet::new(),
+            lookups: JoinSet::new(),
             reports,
             inputs,
             batch: Vec::new(),
@@ -145,8 +139,9 @@ impl Driver {
     }
 
     async fn wait(&mut self) -> Wake {
-        let Self { shared, setup, clock, deferred, inputs, batch, deadline, unfinished, tasks, .. } = self;
-        while tasks.try_join_next().is_some() {}
+        // Those that have ended are let go of.
+        while self.connections.try_join_next().is_some() || self.lookups.try_join_next().is_some() {}
+        let Self { shared, setup, clock, deferred, inputs, batch, deadline, unfinished, .. } = self;
         let unfinished = *unfinished;
         let deadline = *deadline;
         tokio::select! {
@@ -155,17 +150,19 @@ impl Driver {
             () = readable(shared.udp.v6.as_ref()) => Wake::DatagramsV6,
             _ = inputs.recv_many(batch, INPUTS_PER_WAKE) => Wake::Inputs,
             () = shared.machine.woken() => Wake::Caller,
-            () = async { if unfinished { yield_once().await } else { pending().await } } => Wake::Caller,
+            () = async { if unfinished { yield_now().await } else { pending().await } } => Wake::Caller,
             () = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline.into()).await,
                     None => pending().await,
                 }
             } => Wake::Timer,
-            changed = setup.network.interfaces.changed() => match changed {
-                Ok(()) => Wake::Network,
-                Err(_) => pending().await,
-            },
+            () = async {
+                if setup.network.interfaces.changed().await.is_err() {
+                    // Nobody watches any more.
+                    pending::<()>().await;
+                }
+            } => Wake::Network,
             () = async {
                 match &setup.multicast {
                     Some(multicast) => multicast.readable().await,
@@ -260,8 +257,8 @@ impl Driver {
         }
         // Reports of connections that end are no longer wanted, and must not hold them up.
         self.inputs.close();
-        let _ = timeout(CLOSE_FLUSH, async { while self.tasks.join_next().await.is_some() {} }).await;
-        self.tasks.abort_all();
+        let _ = timeout(CLOSE_FLUSH, async { while self.connections.join_next().await.is_some() {} }).await;
+        // Dropping the tasks ends those that have not ended by themselves.
     }
 }
 
@@ -270,18 +267,4 @@ async fn readable(socket: Option<&Socket>) {
         Some(socket) => socket.readable().await,
         None => pending().await,
     }
-}
-
-/// Lets other tasks run, then goes on.
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -40,7 +40,7 @@ impl Driver {
             }
             Output::Resolve { base, host, port } => {
                 let reports = self.reports.clone();
-                self.tasks.spawn(async move {
+                self.lookups.spawn(async move {
                     let result = resolve(&host, port).await;
                     // It fails when the driver has ended, which needs no answer.
                     let _ = reports.send(Input::Resolved { base, result }).await;
@@ -49,7 +49,7 @@ impl Driver {
             Output::Connect { conn, to } => {
                 let outbox = Arc::new(Outbox::default());
                 self.shared.outboxes().insert(conn, Arc::clone(&outbox));
-                self.tasks.spawn(tcp::run(conn, to, outbox, self.reports.clone()));
+                self.connections.spawn(tcp::run(conn, to, outbox, self.reports.clone()));
             }
             Output::Write { conn, frames } => self.write(conn, &frames),
             Output::Close { conn } => {
