@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use bowline::{Allow, BaseName, DeviceId, Endpoint, Event, EventItem, Events, SendError};
+use bowline::{Allow, BaseName, BaseStatus, DeviceId, Endpoint, Event, EventItem, Events, SendError};
 use bowline_key::{KeyFile, KeyLock};
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ impl Host {
             builder = builder.given(peer, address);
         }
         let endpoint = builder.bind().await?;
-        tokio::spawn(log(endpoint.events()));
+        tokio::spawn(log(endpoint.events(), endpoint.status().base));
         Ok(Self { endpoint, bases, _lock: lock })
     }
 
@@ -111,8 +111,11 @@ impl Host {
     }
 }
 
-/// Every event, for whoever wants to see inside (`-v`).
-async fn log(mut events: Events) {
+/// Every event, for whoever wants to see inside (`-v`). A base may have answered before anybody could listen.
+async fn log(mut events: Events, base: Option<BaseStatus>) {
+    if let Some(base) = base {
+        tracing::info!("Registered already: {base:?}");
+    }
     while let Some(item) = events.next().await {
         match item {
             EventItem::Event(event @ (Event::Unreachable { .. } | Event::Announced { .. })) => {

@@ -2,8 +2,10 @@
 //!
 //! Logs are something else: they are for whoever looks inside, and come from the crates themselves.
 
+use std::net::SocketAddr;
+
 use anstyle::Style;
-use bowline::{DeviceId, Event, EventItem};
+use bowline::{BaseStatus, DeviceId, Event, EventItem};
 
 const NAME: Style = Style::new().bold();
 
@@ -35,7 +37,20 @@ impl Teller {
     /// Tells of one event, if it should be told.
     pub(crate) fn tell(&mut self, item: &EventItem) {
         let EventItem::Event(event) = item else { return };
-        let Some(sentence) = self.sentence(event) else { return };
+        if let Some(sentence) = self.sentence(event) {
+            self.say(sentence);
+        }
+    }
+
+    /// Tells of a base that may have answered before anybody could listen; its event, if it still comes, says nothing
+    /// new.
+    pub(crate) fn tell_registered(&mut self, base: &BaseStatus) {
+        if self.chatty {
+            self.say(registered(&base.name, base.id, base.seen));
+        }
+    }
+
+    fn say(&mut self, sentence: String) {
         if self.last.as_ref() != Some(&sentence) {
             note(&sentence);
             self.last = Some(sentence);
@@ -44,9 +59,7 @@ impl Teller {
 
     fn sentence(&self, event: &Event) -> Option<String> {
         match event {
-            Event::Registered { base, id, seen, .. } if self.chatty => {
-                Some(format!("registered at {}, which sees this device at {seen}", named(base, *id)))
-            }
+            Event::Registered { base, id, seen, .. } if self.chatty => Some(registered(base, *id, *seen)),
             Event::BaseLost { base, reason } => Some(format!("lost the base {base}: {reason}")),
             Event::BaseRefused { base, reason, .. } if self.chatty => {
                 Some(format!("the base {base} cannot be used: {reason}"))
@@ -65,16 +78,17 @@ impl Teller {
     }
 }
 
-/// A base with its ID, once.
-fn named(base: &str, id: DeviceId) -> String {
-    if base.contains('@') { base.to_owned() } else { format!("{id}@{base}") }
+fn registered(base: &str, id: DeviceId, seen: SocketAddr) -> String {
+    // With its ID, once: as it can be handed to others.
+    let name = if base.contains('@') { base.to_owned() } else { format!("{id}@{base}") };
+    format!("registered at {name}, which sees this device at {seen}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn registered(base: &str) -> Event {
+    fn event(base: &str) -> Event {
         Event::Registered {
             base: base.to_owned(),
             id: DeviceId::from_bytes([7; 14]),
@@ -88,7 +102,7 @@ mod tests {
         let id = DeviceId::from_bytes([7; 14]);
         let whole = format!("{id}@base.example:4477");
         for base in ["base.example:4477", &whole] {
-            let sentence = Teller::chatty().sentence(&registered(base)).unwrap();
+            let sentence = Teller::chatty().sentence(&event(base)).unwrap();
             assert_eq!(sentence.matches(&whole).count(), 1, "{sentence}");
             assert_eq!(sentence.matches(&id.to_string()).count(), 1, "{sentence}");
         }
@@ -96,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_command_that_asks_one_thing_is_told_of_trouble_alone() {
-        assert_eq!(Teller::terse().sentence(&registered("base.example")), None);
+        assert_eq!(Teller::terse().sentence(&event("base.example")), None);
         assert!(Teller::terse().sentence(&Event::Replaced).is_some());
     }
 }

@@ -104,8 +104,7 @@ fn a_base_with_another_id_than_the_one_written_is_refused() {
     let base = Base::start();
     let address = base.name.split_once('@').unwrap().1;
     let home = Home::new();
-    let reason =
-        home.run(&format!("send {NOBODY} hello --timeout 1 --base {NOBODY}@{address}")).failed(1);
+    let reason = home.run(&format!("send {NOBODY} hello --timeout 1 --base {NOBODY}@{address}")).failed(1);
     assert!(reason.contains("ID"), "{reason}");
 }
 

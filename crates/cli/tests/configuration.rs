@@ -47,7 +47,10 @@ fn what_the_file_cannot_mean_is_wrong_use_with_file_and_line() {
     home.configure("link_local = false\nalow = []\n");
     for command in ["id", "listen", "base", &format!("ping {NOBODY}")] {
         let reason = home.run(command).failed(2);
-        assert!(reason.contains("config.toml") && reason.contains("line 2") && reason.contains("alow"), "{reason}");
+        assert!(
+            reason.contains("config.toml") && reason.contains("line 2") && reason.contains("alow"),
+            "{reason}"
+        );
     }
 }
 

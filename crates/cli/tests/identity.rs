@@ -27,9 +27,7 @@ fn json_is_one_object_with_id_ipv6_form_and_public_key() {
     let home = Home::new();
     let shown = home.run("id --json").ok().json();
     assert_eq!(shown.len(), 1);
-    let mut members = names(&shown[0]);
-    members.sort_unstable();
-    assert_eq!(members, ["created", "id", "ipv6", "key_file", "public_key"]);
+    assert_eq!(names(&shown[0]), ["created", "id", "ipv6", "key_file", "public_key"]);
     let text = |member: &str| shown[0][member].as_str().unwrap().to_owned();
     let id: bowline_proto::DeviceId = text("id").parse().unwrap();
     assert_eq!(text("ipv6"), id.to_ipv6().to_string());

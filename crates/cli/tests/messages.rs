@@ -71,7 +71,7 @@ fn json_is_one_object_per_datagram_and_nothing_else() {
         Running::start(command.arg(message)).end().ok();
     }
     let objects = listener.end().ok().json();
-    assert_eq!(names(&objects[0]), ["from", "data", "path", "address"]);
+    assert_eq!(names(&objects[0]), ["address", "data", "from", "path"]);
     assert_eq!((&objects[0]["data"], &objects[1]["data"]), (&"text".into(), &"\u{e9}\t\"quoted\"".into()));
     for object in &objects {
         object["from"].as_str().unwrap().parse::<bowline_proto::DeviceId>().unwrap();
@@ -150,7 +150,8 @@ fn a_message_of_the_largest_size_arrives_whole() {
     let base = Base::start();
     let (_home, listener, id) = base.listener("--once");
     let message = "x".repeat(16_000);
-    let mut command = Home::new().bowline(&format!("send {id} --base {}", base.name));
+    let home = Home::new();
+    let mut command = home.bowline(&format!("send {id} --base {}", base.name));
     Running::start(command.arg(&message)).end().ok();
     assert_eq!(listener.end().ok().stdout, format!("{message}\n"));
 }

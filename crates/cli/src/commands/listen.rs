@@ -60,6 +60,9 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     }
     let mut printer = Printer::new(&args);
     let mut teller = Teller::chatty();
+    if let Some(base) = host.endpoint.status().base {
+        teller.tell_registered(&base);
+    }
     let mut batch = Vec::with_capacity(BATCH);
     let done = loop {
         tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline::{DeviceId, SendError};
+use bowline::{DeviceId, Endpoint, SendError};
 use bowline_proto::wire::MAX_DATA;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
@@ -13,6 +13,10 @@ use crate::{
     notes::Teller,
     signals::Stop,
 };
+
+/// How long the last message has to reach the base before this device leaves: a round trip to the base, within these.
+const SHORTEST_LINGER: Duration = Duration::from_millis(50);
+const LONGEST_LINGER: Duration = Duration::from_secs(1);
 
 /// Send datagrams to a device: the message, or each line of standard input
 #[derive(Debug, clap::Args)]
@@ -55,8 +59,20 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
             }
         }
     };
+    if done.is_ok() {
+        linger(&host).await;
+    }
     host.leave().await;
     done
+}
+
+/// Gives what left last the time to be relayed: the base forgets this device as soon as it is told that it leaves, and
+/// that word must not overtake a message.
+async fn linger(host: &Host) {
+    let base = host.endpoint.status().base;
+    let slowest = base.iter().flat_map(|base| base.udp.iter().map(|binding| binding.rtt).chain([base.rtt]));
+    let round_trip = slowest.flatten().max().unwrap_or_default();
+    tokio::time::sleep(round_trip.clamp(SHORTEST_LINGER, LONGEST_LINGER)).await;
 }
 
 async fn send_all(host: &Host, args: &Args) -> anyhow::Result<()> {
@@ -86,12 +102,21 @@ async fn send_raw(host: &Host, args: &Args, mut input: impl AsyncRead + Unpin) -
     let mut chunk = vec![0; MAX_DATA];
     loop {
         // The way may carry less from one chunk to the next, and more again later.
-        let limit = host.endpoint.max_datagram(args.device).clamp(1, MAX_DATA);
+        let limit = host.patiently(args.timeout, async |endpoint| room(endpoint, args.device)).await?;
         let length = input.read(&mut chunk[..limit]).await?;
         if length == 0 {
             return Ok(());
         }
         send_in_pieces(host, args, &chunk[..length]).await?;
+    }
+}
+
+/// What the present way carries.
+fn room(endpoint: &Endpoint, device: DeviceId) -> Result<usize, SendError> {
+    endpoint.want(device)?;
+    match endpoint.max_datagram(device) {
+        0 => Err(SendError::NoBase),
+        limit => Ok(limit.min(MAX_DATA)),
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -27,12 +30,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const NOBODY: &str = "93kz-a462-42sk-d06c-7gh2-3ksw";
 
 /// A user's home: configuration, keys and state of one device (or base).
-pub(crate) struct Home(TempDir);
+#[derive(Clone)]
+pub(crate) struct Home(Arc<TempDir>);
 
 impl Home {
     /// A home whose device keeps to the loopback.
     pub(crate) fn new() -> Self {
-        let home = Self(TempDir::new().unwrap());
+        let home = Self(Arc::new(TempDir::new().unwrap()));
         home.configure("link_local = false\n");
         home
     }
@@ -69,12 +73,12 @@ impl Home {
 
     /// Runs it to its end.
     pub(crate) fn run(&self, args: &str) -> Ended {
-        Running::start(&mut self.bowline(args)).end()
+        self.start(args).end()
     }
 
     /// Starts it.
     pub(crate) fn start(&self, args: &str) -> Running {
-        Running::start(&mut self.bowline(args))
+        Running { home: Some(self.clone()), ..Running::start(&mut self.bowline(args)) }
     }
 
     /// This home's device.
@@ -112,7 +116,9 @@ impl Base {
 
 /// A process of the program.
 pub(crate) struct Running {
-    child: Child,
+    child: Process,
+    /// Lives as long as the process may look into it.
+    home: Option<Home>,
     pub(crate) stdin: Option<ChildStdin>,
     pub(crate) stdout: Lines,
     pub(crate) stderr: Lines,
@@ -125,7 +131,7 @@ impl Running {
         let stdin = child.stdin.take();
         let stdout = Lines::of(child.stdout.take().unwrap());
         let stderr = Lines::of(child.stderr.take().unwrap());
-        Self { child, stdin, stdout, stderr }
+        Self { child: Process(child), home: None, stdin, stdout, stderr }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
@@ -135,11 +141,11 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+        kill(Pid::from_raw(self.child.0.id().try_into().unwrap()), signal).unwrap();
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.child.0.try_wait().unwrap().is_none()
     }
 
     /// Closes its input and waits for its end.
@@ -148,7 +154,7 @@ impl Running {
         let stdout = self.stdout.rest();
         let stderr = self.stderr.rest();
         // Both outputs have ended, so the process has, or is about to.
-        let code = self.child.wait().unwrap().code();
+        let code = self.child.0.wait().unwrap().code();
         Ended { code, stdout, stderr }
     }
 
@@ -158,10 +164,13 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+/// A child that does not outlive its test.
+struct Process(Child);
+
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -255,7 +264,7 @@ impl Ended {
     }
 }
 
-/// The names of an object's members, in their order.
+/// The names of an object's members, in the order of the alphabet.
 pub(crate) fn names(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
