@@ -25,10 +25,18 @@ pub(crate) struct View {
 /// The part of a view whose change is an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
-    base: Option<(DeviceId, SocketAddr, Vec<(SocketAddr, Option<SocketAddr>, bool)>)>,
+    base: Option<BaseFacts>,
     why_no_base: Option<String>,
     own: Vec<SocketAddr>,
     peer: Option<PeerFacts>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct BaseFacts {
+    id: DeviceId,
+    remote: SocketAddr,
+    /// Per UDP address: the reflexive address seen there, and whether it is the one in use.
+    udp: Vec<(SocketAddr, Option<SocketAddr>, bool)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +44,7 @@ struct PeerFacts {
     path: Path,
     why: String,
     online: Option<bool>,
+    /// Per pair: whether it ever answered, and what the system says of it.
     pairs: Vec<(Option<IpAddr>, SocketAddr, bool, Option<String>)>,
 }
 
@@ -119,7 +128,11 @@ impl View {
         let binding = |b: &BindingStatus| (b.address, b.reflexive, b.confirmed);
         let pair = |p: &PairStatus| (p.local, p.remote, p.answered > 0, p.error.clone());
         Facts {
-            base: self.status.base.as_ref().map(|b| (b.id, b.remote, b.udp.iter().map(binding).collect())),
+            base: self.status.base.as_ref().map(|b| BaseFacts {
+                id: b.id,
+                remote: b.remote,
+                udp: b.udp.iter().map(binding).collect(),
+            }),
             why_no_base: self.status.why_no_base.clone(),
             own: self.status.own.clone(),
             peer: self.peer().map(|p| PeerFacts {
@@ -253,7 +266,7 @@ impl View {
     }
 
     fn write_pair(&self, text: &mut String, pair: &PairStatus, path: Path) {
-        let mark = if path == Path::Direct(pair.remote) { '*' } else { ' ' };
+        let mark = if path == Path::Direct(pair.remote) && pair.answered > 0 { '*' } else { ' ' };
         let local = pair.local.map(|local| format!(" from {local}")).unwrap_or_default();
         let answer = match (pair.answered, pair.last_answer) {
             (0, _) | (_, None) => format!("no answer to {}", pair.sent),

@@ -5,7 +5,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use bowline_base::{Server, Shutdown};
 use bowline_key::KeyFile;
 
-use crate::{config::Config, notes::note, output::Output, places, signals::Stop};
+use crate::{
+    config::Config,
+    notes::note,
+    output::{Output, ReaderGone},
+    places,
+    signals::Stop,
+};
 
 /// Run a base server: devices register here, find each other, and are relayed until they reach each other directly
 #[derive(Debug, clap::Args)]
@@ -45,7 +51,11 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let server = Server::bind(config, file.key().clone()).await?;
     let mut output = Output::new();
     for address in server.local_addrs() {
-        output.line(&format!("base {}@{address}", server.id())).await?;
+        // Whoever waited for the first line may leave; the base stays.
+        match output.line(&format!("base {}@{address}", server.id())).await {
+            Err(error) if error.is::<ReaderGone>() => break,
+            result => result?,
+        }
     }
 
     let (drained, shutdown) = tokio::sync::oneshot::channel();

@@ -215,7 +215,9 @@ impl<'a> Session<'a> {
                 if let Path::Direct(_) = to {
                     self.saw_direct(Instant::now());
                 }
-                if !self.args.json && from != to {
+                // How it begins is seen from the first answer.
+                let begins = from == Path::None && self.stats.received == 0;
+                if !self.args.json && from != to && !begins {
                     let change = format!("{} to {}", output::path(from), output::path(to));
                     let reason = paint(WEAK, format_args!("({reason})"));
                     self.output.line(&format!("path: {change} {reason}")).await?;
