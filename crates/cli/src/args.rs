@@ -43,8 +43,8 @@ pub(crate) enum Command {
 /// Where a command that runs as a device gets its bases and its key from.
 #[derive(Debug, Args)]
 pub(crate) struct HostArgs {
-    /// A base server, as [<base ID>@]host[:port]; may be repeated: the first to answer is used [env: BOWLINE_BASE,
-    /// separated by spaces or commas; or `bases` in the configuration file]
+    /// A base server, as `[<base ID>@]host[:port]`; may be repeated: the first to answer is used
+    /// (or BOWLINE_BASE, separated by spaces or commas; or `bases` in the configuration file)
     #[arg(long, value_name = "BASE")]
     pub(crate) base: Vec<BaseName>,
     /// The key file of the device to run as

@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// Listens from its making on; before that, and once it is dropped, signals do what the system does by default… but
-/// the runtime keeps catching them, so commands hold one for as long as they run.
+/// Catches signals from its making on. Once caught they never do again what the system does by default, so a command
+/// holds one for as long as it runs.
 #[cfg(unix)]
 pub(crate) struct Stop {
     interrupt: tokio::signal::unix::Signal,

@@ -25,7 +25,7 @@ Runs as this device: with its key file, which no other process may use meanwhile
 Examples:
   bowline listen --base base.example.net
   bowline listen --once > message.txt
-  bowline listen --raw | tar x
+  bowline listen --raw | aplay
   bowline listen --json | jq -r .data")]
 pub(crate) struct Args {
     #[command(flatten)]

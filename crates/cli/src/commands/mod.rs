@@ -15,14 +15,14 @@ use crate::{
 
 /// Runs the command to its end.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
-    let config = Config::load(cli.config.as_deref())?;
+    let config = || Config::load(cli.config.as_deref());
     match cli.command {
-        Command::Id(args) => id::run(args, &config).await,
-        Command::Base(args) => base::run(args, config).await,
-        Command::Listen(args) => listen::run(args, &config).await,
-        Command::Send(args) => send::run(args, &config).await,
-        Command::Ping(args) => ping::run(args, &config).await,
-        Command::Watch(args) => watch::run(args, &config).await,
+        Command::Id(args) => id::run(args, &config()?).await,
+        Command::Base(args) => base::run(args, config()?).await,
+        Command::Listen(args) => listen::run(args, &config()?).await,
+        Command::Send(args) => send::run(args, &config()?).await,
+        Command::Ping(args) => ping::run(args, &config()?).await,
+        Command::Watch(args) => watch::run(args, &config()?).await,
         Command::Demo(args) => demo::run(args).await,
     }
 }

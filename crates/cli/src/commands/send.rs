@@ -26,7 +26,7 @@ Exit code 0 says that everything was sent, not that it arrived: datagrams may be
 Examples:
   bowline send 93kz-a462-42sk-d06c-7gh2-3ksw hello there
   tail -f app.log | bowline send 93kz-a462-42sk-d06c-7gh2-3ksw
-  bowline send 93kz-a462-42sk-d06c-7gh2-3ksw --raw < picture.png")]
+  arecord | bowline send 93kz-a462-42sk-d06c-7gh2-3ksw --raw")]
 pub(crate) struct Args {
     /// The device's ID
     device: DeviceId,
