@@ -179,6 +179,18 @@ impl Endpoint {
         self.shared().machine.want(peer)
     }
 
+    /// Allows direct paths, or forbids them, from now on; [`Builder::direct`] says how it begins. Allowed, they are
+    /// sought at once to every device in use; forbidden, standing ones are dropped and the base carries everything.
+    pub fn set_direct(&self, on: bool) {
+        self.shared().machine.set_direct(on);
+    }
+
+    /// Allows UDP to the base, or forbids it, from now on; [`Builder::relay_udp`] says how it begins. Forbidden, what
+    /// is relayed goes over the base's TCP connection.
+    pub fn set_relay_udp(&self, on: bool) {
+        self.shared().machine.set_relay_udp(on);
+    }
+
     /// Waits until this device is registered at a base; returns at once if it is already.
     ///
     /// # Errors

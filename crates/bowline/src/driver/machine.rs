@@ -99,6 +99,14 @@ impl Machine {
         self.call(|host, now| host.want(peer, now))
     }
 
+    pub(crate) fn set_direct(&self, on: bool) {
+        self.call(|host, now| host.set_direct(on, now));
+    }
+
+    pub(crate) fn set_relay_udp(&self, on: bool) {
+        self.call(|host, now| host.set_relay_udp(on, now));
+    }
+
     pub(crate) fn send_error(&self, hop: Hop, error: &std::io::Error) {
         self.call(|host, now| host.handle_send_error(hop, error, now));
     }

@@ -167,6 +167,18 @@ impl UnreachableReason {
     }
 }
 
+impl std::fmt::Display for UnreachableReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotHere => f.write_str("it is not there"),
+            Self::QueueFull => f.write_str("the queue towards it is full"),
+            Self::Rate => f.write_str("this device sends more than the base relays"),
+            Self::TooLarge => f.write_str("the message is too large for any way to it"),
+            Self::Other(reason) => write!(f, "reason {reason}"),
+        }
+    }
+}
+
 /// GET-COOKIE: `0x00 ‖ "bowline" ‖ highest version u8 ‖ capabilities u32`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GetCookie {

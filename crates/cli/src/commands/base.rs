@@ -1,0 +1,84 @@
+//! `bowline base`: the base server that devices meet at.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use bowline_base::{Server, Shutdown};
+use bowline_key::KeyFile;
+
+use crate::{
+    config::Config,
+    notes::note,
+    output::{Output, ReaderGone},
+    places,
+    signals::Stop,
+};
+
+/// Run a base server: devices register here, find each other, and are relayed until they reach each other directly
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+When it is ready, it prints a line `base <base ID>@<address>:<port>` for every address it listens on: what devices \
+are given with --base. SIGTERM or Ctrl-C tell the devices to leave before it ends; a second one ends it at once.
+
+Examples:
+  bowline base
+  bowline base --listen 0.0.0.0:4477 --listen [::]:4477 --state /var/lib/bowline")]
+pub(crate) struct Args {
+    /// Where to listen, TCP and UDP; may be repeated [default: `listen` in the configuration file]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+    /// The folder of the base's key [default: `state` in the configuration file, or /var/lib/bowline for root and
+    /// bowline in the user's state folder for others]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// How long devices have to leave when this base is told to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    drain: u16,
+}
+
+pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
+    let mut config = config.base;
+    if !args.listen.is_empty() {
+        config.listen = args.listen;
+    }
+    let state = match args.state.or_else(|| config.state.clone()) {
+        Some(state) => state,
+        None => places::base_state()?,
+    };
+    let file = KeyFile::open_or_create(state.join("base.key"))?;
+    let _lock = file.lock()?;
+
+    let mut stop = Stop::new()?;
+    let server = Server::bind(config, file.key().clone()).await?;
+    let mut output = Output::new();
+    for address in server.local_addrs() {
+        // Whoever waited for the first line may leave; the base stays.
+        match output.line(&format!("base {}@{address}", server.id())).await {
+            Err(error) if error.is::<ReaderGone>() => break,
+            result => result?,
+        }
+    }
+
+    let (drained, shutdown) = tokio::sync::oneshot::channel();
+    let running = server.run(async {
+        let seconds = shutdown.await.unwrap_or(0);
+        Shutdown::Drain(seconds)
+    });
+    tokio::pin!(running);
+    tokio::select! {
+        () = &mut running => anyhow::bail!("the base server ended by itself"),
+        () = stop.wait() => {}
+    }
+    if args.drain > 0 {
+        note(&format!("telling devices to leave, ending in {} s (a second signal ends at once)", args.drain));
+    }
+    let _ = drained.send(args.drain);
+    tokio::select! {
+        () = running => {}
+        () = stop.wait() => {}
+        () = tokio::time::sleep(Duration::from_secs(u64::from(args.drain)) + LAST_WORDS) => {}
+    }
+    Ok(())
+}
+
+/// How long the last frames to the hosts may take once the time to leave is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -1,0 +1,28 @@
+//! One file per command: its arguments, and what it does with them.
+
+pub(crate) mod base;
+pub(crate) mod demo;
+pub(crate) mod id;
+pub(crate) mod listen;
+pub(crate) mod ping;
+pub(crate) mod send;
+pub(crate) mod watch;
+
+use crate::{
+    args::{Cli, Command},
+    config::Config,
+};
+
+/// Runs the command to its end.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
+    let config = || Config::load(cli.config.as_deref());
+    match cli.command {
+        Command::Id(args) => id::run(args, &config()?).await,
+        Command::Base(args) => base::run(args, config()?).await,
+        Command::Listen(args) => listen::run(args, &config()?).await,
+        Command::Send(args) => send::run(args, &config()?).await,
+        Command::Ping(args) => ping::run(args, &config()?).await,
+        Command::Watch(args) => watch::run(args, &config()?).await,
+        Command::Demo(args) => demo::run(args).await,
+    }
+}
