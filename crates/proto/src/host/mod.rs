@@ -340,6 +340,29 @@ impl Host {
         Ok(())
     }
 
+    /// Allows direct paths, or forbids them, from now on. Allowed, they are sought at once to every peer in use;
+    /// forbidden, standing ones are dropped and the base carries everything.
+    pub fn set_direct(&mut self, on: bool, now: Instant) {
+        if !self.closed && self.ctx.config.direct != on {
+            self.ctx.config.direct = on;
+            let relay = peers::Relay::of(&self.bases, now);
+            self.peers.handle_direct_switched(&relay, &mut self.ctx, now);
+            self.tick(now);
+        }
+    }
+
+    /// Allows UDP to the base, or forbids it, from now on. Allowed, NAT-INIT leaves at once; forbidden, the base's TCP
+    /// carries everything that is relayed.
+    pub fn set_relay_udp(&mut self, on: bool, now: Instant) {
+        if !self.closed && self.ctx.config.relay_udp != on {
+            self.ctx.config.relay_udp = on;
+            if let Some(session) = self.bases.session_mut() {
+                session.bindings.switch(on, now);
+            }
+            self.tick(now);
+        }
+    }
+
     /// Leaves: the base forgets this device at once. Everything after this is refused.
     pub fn close(&mut self, _now: Instant) {
         if !self.closed {

@@ -42,6 +42,8 @@ pub(super) struct Bindings {
     list: Vec<Binding>,
     chosen: Option<Chosen>,
     health: Health,
+    /// Whether the user wants UDP to be used.
+    on: bool,
 }
 
 #[derive(Debug)]
@@ -105,7 +107,7 @@ pub(super) struct TickResult {
 }
 
 impl Bindings {
-    pub(super) fn new(terms: Terms, addresses: &[(u8, SocketAddr)], now: Instant) -> Self {
+    pub(super) fn new(terms: Terms, addresses: &[(u8, SocketAddr)], on: bool, now: Instant) -> Self {
         let list = addresses
             .iter()
             .map(|&(index, address)| Binding {
@@ -121,11 +123,20 @@ impl Bindings {
                 rtt: Rtt::default(),
             })
             .collect();
-        Self { terms, list, chosen: None, health: Health::Quiet }
+        Self { terms, list, chosen: None, health: Health::Quiet, on }
     }
 
     pub(super) fn has(&self, address: SocketAddr) -> bool {
         self.list.iter().any(|b| b.address == address)
+    }
+
+    /// Begins to use UDP, or ceases to: then nothing more is sent, and the base's half lapses by itself.
+    pub(super) fn switch(&mut self, on: bool, now: Instant) {
+        self.on = on;
+        self.restart(true, now);
+        for binding in &mut self.list {
+            binding.answered = None;
+        }
     }
 
     /// Starts every ladder anew: the own addresses have changed, or the base does not know us. A `moved` host chooses
@@ -205,7 +216,7 @@ impl Bindings {
             ctx.counters.base_stray += 1;
             return;
         }
-        let Some(index) = self.list.iter().position(|b| b.address == from) else { return };
+        let Some(index) = self.list.iter().position(|b| self.on && b.address == from) else { return };
         let binding = &mut self.list[index];
         let Some(at) = binding.sent.iter().position(|sent| sent.seq == ok.seq) else {
             ctx.counters.base_stray += 1;
@@ -261,6 +272,9 @@ impl Bindings {
         ctx: &mut Context,
         now: Instant,
     ) -> TickResult {
+        if !self.on {
+            return TickResult::default();
+        }
         let result = self.tick_health(now);
         self.tick_confirm(ctx, now);
         for index in 0..self.list.len() {
@@ -347,6 +361,9 @@ impl Bindings {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
+        if !self.on {
+            return None;
+        }
         let health = match self.health {
             Health::Quiet | Health::Silent => None,
             Health::Awaiting(since) => Some(since + UDP_QUIET),

@@ -248,6 +248,12 @@ impl Peer {
         all
     }
 
+    /// Drops the direct path and every pair; what is known of the peer stays.
+    pub(super) fn forbid_direct(&mut self) {
+        self.direct = None;
+        self.pairs.clear();
+    }
+
     /// An event: HELLO to all pairs from now on, as at the beginning.
     pub(super) fn restart_pairs(&mut self, now: Instant) {
         for pair in &mut self.pairs {

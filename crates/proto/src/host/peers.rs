@@ -458,6 +458,34 @@ impl Peers {
         }
     }
 
+    /// The user allowed direct paths, or forbade them.
+    pub(super) fn handle_direct_switched(&mut self, relay: &Relay, ctx: &mut Context, now: Instant) {
+        let ids: Vec<DeviceId> = self.map.keys().copied().collect();
+        for id in ids {
+            let Some(peer) = self.map.get_mut(&id) else { continue };
+            if ctx.config.direct {
+                if peer.is_active() {
+                    let (role, used) = (peer.role, peer.used);
+                    peer.restart_pairs(now);
+                    self.activate(id, role, relay, ctx, now);
+                    if let Some(peer) = self.map.get_mut(&id) {
+                        peer.used = used;
+                    }
+                }
+                continue;
+            }
+            peer.forbid_direct();
+            if let (Some(conn), true) = (relay.conn, peer.requested) {
+                let mut frames = Vec::new();
+                tcp::write_release_info(&mut frames, id);
+                ctx.push(Output::Write { conn, frames });
+            }
+            peer.requested = false;
+            peer.report(relay.path, "direct paths are switched off", ctx, now);
+            self.reschedule(id);
+        }
+    }
+
     pub(super) fn handle_send_error(
         &mut self,
         hop: Hop,

@@ -91,7 +91,7 @@ impl Session {
                 let ip = if is_unspecified(told.ip()) { remote.ip() } else { told.ip() };
                 (i as u8, wire::addr::canonical(SocketAddr::new(ip, told.port())))
             })
-            .filter(|&(_, address)| use_udp && address.port() != 0 && believed(address))
+            .filter(|&(_, address)| address.port() != 0 && believed(address))
             .collect();
         Self {
             conn,
@@ -101,7 +101,7 @@ impl Session {
             hello,
             seen: registered.seen,
             since: now,
-            bindings: Bindings::new(terms, &addresses, now),
+            bindings: Bindings::new(terms, &addresses, use_udp, now),
             keepalive,
             counter: 0,
             next_info: now,
