@@ -10,8 +10,7 @@ use std::{
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
-        sockopt::RcvBuf,
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt::RcvBuf,
     },
 };
 
@@ -101,7 +100,12 @@ fn parse(frame: &[u8]) -> Option<Datagram> {
     let word = |at: usize| Some(u16::from_be_bytes([*segment.get(at)?, *segment.get(at + 1)?]));
     // The UDP length, not the frame's: short frames are padded.
     let payload = segment.get(8..usize::from(word(4)?))?.to_vec();
-    Some(Datagram { from: SocketAddr::new(from, word(0)?), to: SocketAddr::new(to, word(2)?), hop_limit, payload })
+    Some(Datagram {
+        from: SocketAddr::new(from, word(0)?),
+        to: SocketAddr::new(to, word(2)?),
+        hop_limit,
+        payload,
+    })
 }
 
 /// The protocol number of UDP.

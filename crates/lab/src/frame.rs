@@ -68,7 +68,7 @@ impl Lab {
 
 /// Runs `body` in a network of its own. To be called as the only statement of a `#[test]` function, with a closure.
 pub fn in_network<F: FnOnce(&Lab)>(body: F) {
-    frame(body, || Vec::new());
+    frame(body, Vec::new);
 }
 
 /// As [`in_network`], for tests that run the `bowline` program: it is built (or found) first.
@@ -114,7 +114,9 @@ fn permission() -> Result<&'static [&'static str], &'static str> {
             }
             let mut why = String::new();
             for flags in [AS_ROOT, AS_USER] {
-                match inside(flags, "ip netns add probe && ip netns exec probe nft list ruleset", &[]).output() {
+                match inside(flags, "ip netns add probe && ip netns exec probe nft list ruleset", &[])
+                    .output()
+                {
                     Ok(tried) if tried.status.success() => return Ok(flags),
                     Ok(tried) => why = String::from_utf8_lossy(&tried.stderr).trim().to_owned(),
                     Err(error) => why = error.to_string(),
@@ -143,7 +145,8 @@ fn run_inside(flags: &[&str], test: &str, variables: &[(&str, PathBuf)]) {
         .and_then(|out| Ok((out.try_clone()?, out)))
         .expect("the test's folder can be written to");
     let binary = env::current_exe().expect("a test knows its own binary");
-    let mut command = inside(flags, r#"exec "$@""#, &[&binary.to_string_lossy(), test, "--exact", "--nocapture"]);
+    let mut command =
+        inside(flags, r#"exec "$@""#, &[&binary.to_string_lossy(), test, "--exact", "--nocapture"]);
     command.env(FOLDER, folder.path()).envs(variables.iter().map(|(name, value)| (name, value)));
     let mut child = command.stdout(out).stderr(err).spawn().expect("unshare has just worked");
 

@@ -67,7 +67,9 @@ impl Node {
     #[track_caller]
     pub fn route(&self, route: &str) {
         let family = if route.contains(':') { "-6" } else { "-4" };
-        run(Command::new("ip").args([family, "-n", &self.name, "route", "add"]).args(route.split_whitespace()));
+        run(Command::new("ip")
+            .args([family, "-n", &self.name, "route", "add"])
+            .args(route.split_whitespace()));
     }
 
     /// Makes a bridge. Its traffic bypasses the machine's own packet filter, as in a switch.
@@ -75,10 +77,13 @@ impl Node {
     pub fn bridge(&self, name: &str) {
         // Where the kernel has no br_netfilter, bridged traffic bypasses the filter anyway.
         for family in ["iptables", "ip6tables"] {
-            let _ = self.command("sysctl").args(["-qw", &format!("net.bridge.bridge-nf-call-{family}=0")]).output();
+            let _ = self
+                .command("sysctl")
+                .args(["-qw", &format!("net.bridge.bridge-nf-call-{family}=0")])
+                .output();
         }
         // Without learning the topology first: a port forwards at once.
-        self.ip(&format!("link add {name} type bridge forward_delay 0 mcast_snooping 0"));
+        self.ip(&format!("link add name {name} type bridge forward_delay 0 mcast_snooping 0"));
         self.ip(&format!("link set {name} up"));
     }
 
@@ -106,7 +111,9 @@ impl Node {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program).current_dir(&self.home);
-        for variable in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "BOWLINE_BASE"] {
+        for variable in
+            ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "BOWLINE_BASE"]
+        {
             command.env_remove(variable);
         }
         command.env("HOME", &self.home).stdin(Stdio::null());
@@ -140,7 +147,8 @@ impl Node {
     #[track_caller]
     #[must_use]
     pub fn udp(&self, address: SocketAddr) -> UdpSocket {
-        self.enter(|| UdpSocket::bind(address)).unwrap_or_else(|e| panic!("{}: bind {address}: {e}", self.name))
+        self.enter(|| UdpSocket::bind(address))
+            .unwrap_or_else(|e| panic!("{}: bind {address}: {e}", self.name))
     }
 
     /// The number of an interface.
@@ -164,9 +172,13 @@ impl Node {
 /// A cable between two machines, by interface names.
 #[track_caller]
 pub fn connect(one: &Node, one_interface: &str, other: &Node, other_interface: &str) {
-    run(Command::new("ip")
-        .args(["link", "add", one_interface, "netns", one.name(), "type", "veth"])
-        .args(["peer", "name", other_interface, "netns", other.name()]));
+    run(Command::new("ip").args(["link", "add", "name", one_interface, "netns", one.name(), "type", "veth"]).args([
+        "peer",
+        "name",
+        other_interface,
+        "netns",
+        other.name(),
+    ]));
     one.ip(&format!("link set {one_interface} up"));
     other.ip(&format!("link set {other_interface} up"));
 }

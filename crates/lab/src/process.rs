@@ -89,7 +89,13 @@ impl Process {
 
     /// Waits until `find` finds something in a line after `mark`.
     #[track_caller]
-    pub fn wait<T>(&self, what: &str, within: Duration, mark: usize, mut find: impl FnMut(&Line) -> Option<T>) -> T {
+    pub fn wait<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        mark: usize,
+        mut find: impl FnMut(&Line) -> Option<T>,
+    ) -> T {
         let deadline = Instant::now() + within;
         let mut state = self.output.lock();
         let mut next = mark;

@@ -113,7 +113,7 @@ impl Home {
     }
 
     fn cable(&self, node: &Node, interface: &str) {
-        let port = format!("to-{}-{interface}", node.name());
+        let port = format!("{}-{interface}", node.name());
         connect(node, interface, &self.router, &port);
         self.router.ip(&format!("link set {port} master lan"));
     }

@@ -64,7 +64,11 @@ fn a_packet_that_comes_first_does_not_spoil_the_mapping_towards_its_sender() {
         let mapped = world.observe(&socket, 0).expect("UDP passes");
         world.servers[2].send_to(b"early", mapped).expect("sent");
         assert!(!answered(&socket), "a home router drops what was not asked for");
-        assert_eq!(world.observe(&socket, 2), Some(mapped), "punching towards the early sender keeps the port");
+        assert_eq!(
+            world.observe(&socket, 2),
+            Some(mapped),
+            "punching towards the early sender keeps the port"
+        );
     });
 }
 
