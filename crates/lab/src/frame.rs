@@ -133,7 +133,7 @@ fn permission() -> Result<&'static [&'static str], &'static str> {
 fn inside(flags: &[&str], script: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command.args(flags).args(["--fork", "--kill-child", "sh", "-c"]);
-    command.arg(format!("mount -t tmpfs tmpfs /run && ip link set lo up && {script}"));
+    command.arg(format!("mount -t tmpfs tmpfs /run && ip link set dev lo up && {script}"));
     command.arg("sh").args(arguments).stdin(Stdio::null());
     command
 }

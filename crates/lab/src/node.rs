@@ -28,7 +28,7 @@ impl Node {
         run(Command::new("ip").args(["netns", "add", name]));
         node.sysctl("net.ipv6.conf.all.accept_dad=0");
         node.sysctl("net.ipv6.conf.default.accept_dad=0");
-        node.ip("link set lo up");
+        node.ip("link set dev lo up");
         node
     }
 
@@ -84,7 +84,7 @@ impl Node {
         }
         // Without learning the topology first: a port forwards at once.
         self.ip(&format!("link add name {name} type bridge forward_delay 0 mcast_snooping 0"));
-        self.ip(&format!("link set {name} up"));
+        self.ip(&format!("link set dev {name} up"));
     }
 
     /// Loads nft rules beside those that are there.
@@ -172,15 +172,11 @@ impl Node {
 /// A cable between two machines, by interface names.
 #[track_caller]
 pub fn connect(one: &Node, one_interface: &str, other: &Node, other_interface: &str) {
-    run(Command::new("ip").args(["link", "add", "name", one_interface, "netns", one.name(), "type", "veth"]).args([
-        "peer",
-        "name",
-        other_interface,
-        "netns",
-        other.name(),
-    ]));
-    one.ip(&format!("link set {one_interface} up"));
-    other.ip(&format!("link set {other_interface} up"));
+    run(Command::new("ip")
+        .args(["link", "add", "name", one_interface, "netns", one.name(), "type", "veth"])
+        .args(["peer", "name", other_interface, "netns", other.name()]));
+    one.ip(&format!("link set dev {one_interface} up"));
+    other.ip(&format!("link set dev {other_interface} up"));
 }
 
 /// Runs a command to its end and returns its output.

@@ -60,7 +60,7 @@ impl Internet {
     fn attach(&self, node: &Node, number: u8) {
         let port = format!("to-{}", node.name());
         connect(node, "wan", &self.core, &port);
-        self.core.ip(&format!("link set {port} master net"));
+        self.core.ip(&format!("link set dev {port} master net"));
         node.address("wan", &format!("203.0.113.{number}/24"));
         node.address("wan", &format!("2001:db8:113::{number}/64"));
         node.route(&format!("default via 203.0.113.{GATEWAY}"));
@@ -115,7 +115,7 @@ impl Home {
     fn cable(&self, node: &Node, interface: &str) {
         let port = format!("{}-{interface}", node.name());
         connect(node, interface, &self.router, &port);
-        self.router.ip(&format!("link set {port} master lan"));
+        self.router.ip(&format!("link set dev {port} master lan"));
     }
 
     /// Gives an interface the home's IPv4 address with this number, and the default route.

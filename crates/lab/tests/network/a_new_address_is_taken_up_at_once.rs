@@ -74,7 +74,7 @@ fn an_interface_that_is_replaced_by_another_is_taken_up() {
     with_bowline(|lab| {
         let world = World::new(lab);
         world.change(lab, "another interface and router", || {
-            world.device.ip("link del eth0");
+            world.device.ip("link del dev eth0");
             world.device.sysctl("net.ipv6.conf.default.disable_ipv6=0");
             world.homes[2].plug(&world.device, "wwan0", 2);
         });

@@ -16,7 +16,7 @@ fn link(lab: &Lab) -> [Node; 2] {
     ["left", "right"].map(|name| {
         let node = lab.node(name);
         connect(&node, "eth0", &switch, name);
-        switch.ip(&format!("link set {name} master br"));
+        switch.ip(&format!("link set dev {name} master br"));
         node
     })
 }
