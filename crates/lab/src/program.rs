@@ -112,7 +112,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts a device that is known by its key file in the machine's home: the same name is the same device.
+    /// Starts a device that is known by its key file in the machine's home: the same name is the same device. Returns when it is
+    /// registered, or with no bases when it listens.
     #[track_caller]
     #[must_use]
     pub fn start(node: &Node, name: &str, bases: &[&str]) -> Self {
@@ -122,6 +123,8 @@ impl Listener {
         let shown: Value = serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
         let id = shown["id"].as_str().unwrap_or_else(|| panic!("no `id` in {shown}")).to_owned();
         let process = bowline(node, &[&["listen", "--key", &key], &with_bases(bases)[..]].concat());
+        let ready = if bases.is_empty() { "listening as" } else { "registered at" };
+        process.wait(ready, START, 0, |line| line.text.contains(ready).then_some(()));
         Self { process, id }
     }
 }

@@ -109,10 +109,15 @@ fn the_wire_format_knows_neither_machine() {
 }
 
 #[test]
-fn the_driver_is_the_only_file_of_the_library_that_touches_the_host_machine() {
-    let found = search("crates/bowline/src", |path| !path.ends_with("driver.rs"), &["Host"]);
+fn the_driver_is_the_only_part_of_the_library_that_touches_the_host_machine() {
+    let is_driver = |path: &Path| path.iter().any(|part| part == "driver" || part == "driver.rs");
+    let mut found = search("crates/bowline/src", |path| !is_driver(path), &["Host"]);
+    // The builder makes one, for the driver to own.
+    found.retain(|line| {
+        !line.contains("builder.rs") || (!line.contains("Host::new(") && !line.contains("host::{"))
+    });
     assert!(found.is_empty(), "{}", found.join("\n"));
-    assert!(!search("crates/bowline/src", |path| path.ends_with("driver.rs"), &["Host"]).is_empty());
+    assert!(!search("crates/bowline/src", is_driver, &["Host"]).is_empty(), "the driver has moved");
 }
 
 #[test]
