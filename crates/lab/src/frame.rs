@@ -122,7 +122,7 @@ fn permission() -> Result<&'static [&'static str], &'static str> {
                     Err(error) => why = error.to_string(),
                 }
             }
-            Err(format!("the system forbids namespaces: {why}"))
+            Err(format!("the system forbids namespaces (as root it may not): {why}"))
         })
         .as_ref()
         .copied()

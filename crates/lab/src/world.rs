@@ -81,7 +81,9 @@ impl Home {
     #[must_use]
     pub fn device(&self, lab: &Lab, name: &str, number: u8) -> Node {
         let node = lab.node(name);
-        self.plug(&node, "eth0", number);
+        self.cable(&node, "eth0");
+        self.address_v4(&node, "eth0", number);
+        self.address_v6(&node, "eth0", number);
         node
     }
 
@@ -92,7 +94,7 @@ impl Home {
         node.sysctl("net.ipv6.conf.all.disable_ipv6=1");
         node.sysctl("net.ipv6.conf.default.disable_ipv6=1");
         self.cable(&node, "eth0");
-        self.plug_v4(&node, "eth0", number);
+        self.address_v4(&node, "eth0", number);
         node
     }
 
@@ -101,31 +103,25 @@ impl Home {
     pub fn device_v6(&self, lab: &Lab, name: &str, number: u8) -> Node {
         let node = lab.node(name);
         self.cable(&node, "eth0");
-        self.plug_v6(&node, "eth0", number);
+        self.address_v6(&node, "eth0", number);
         node
     }
 
-    /// Connects a machine to this home's LAN by a new interface, with addresses and default routes.
-    pub fn plug(&self, node: &Node, interface: &str, number: u8) {
-        self.cable(node, interface);
-        self.plug_v4(node, interface, number);
-        self.plug_v6(node, interface, number);
-    }
-
-    fn cable(&self, node: &Node, interface: &str) {
+    /// Connects a machine to this home's LAN by a new interface, without addresses.
+    pub fn cable(&self, node: &Node, interface: &str) {
         let port = format!("{}-{interface}", node.name());
         connect(node, interface, &self.router, &port);
         self.router.ip(&format!("link set dev {port} master lan"));
     }
 
     /// Gives an interface the home's IPv4 address with this number, and the default route.
-    pub fn plug_v4(&self, node: &Node, interface: &str, number: u8) {
+    pub fn address_v4(&self, node: &Node, interface: &str, number: u8) {
         let home = self.number;
         node.address(interface, &format!("10.{home}.0.{number}/24"));
         node.route(&format!("default via 10.{home}.0.1 dev {interface}"));
     }
 
-    fn plug_v6(&self, node: &Node, interface: &str, number: u8) {
+    fn address_v6(&self, node: &Node, interface: &str, number: u8) {
         let home = self.number;
         node.address(interface, &format!("2001:db8:{home}::{number}/64"));
         node.route(&format!("default via 2001:db8:{home}::1 dev {interface}"));

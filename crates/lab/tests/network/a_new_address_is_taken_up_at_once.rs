@@ -64,7 +64,7 @@ fn a_new_address_on_the_same_interface_is_taken_up() {
         let world = World::new(lab);
         world.change(lab, "another address", || {
             world.device.ip("addr del 10.1.0.2/24 dev eth0");
-            world.homes[0].plug_v4(&world.device, "eth0", 9);
+            world.homes[0].address_v4(&world.device, "eth0", 9);
         });
     });
 }
@@ -75,8 +75,8 @@ fn an_interface_that_is_replaced_by_another_is_taken_up() {
         let world = World::new(lab);
         world.change(lab, "another interface and router", || {
             world.device.ip("link del dev eth0");
-            world.device.sysctl("net.ipv6.conf.default.disable_ipv6=0");
-            world.homes[2].plug(&world.device, "wwan0", 2);
+            world.homes[2].cable(&world.device, "wwan0");
+            world.homes[2].address_v4(&world.device, "wwan0", 2);
         });
     });
 }

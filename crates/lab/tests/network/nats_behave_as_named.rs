@@ -103,6 +103,49 @@ fn a_router_that_forgets_its_mappings_lets_nothing_in_until_the_inside_speaks_ag
     });
 }
 
+#[test]
+fn a_hole_can_be_punched_by_hand_exactly_where_two_kinds_of_nat_allow_it() {
+    use Nat::{FullCone, Home, Symmetric};
+    let pairs = [
+        (Home, Home, true),
+        (FullCone, Home, true),
+        (FullCone, Symmetric, true),
+        (Home, Symmetric, false),
+        (Symmetric, Symmetric, false),
+    ];
+    in_network(|lab| {
+        let internet = Internet::new(lab);
+        let server =
+            internet.server(lab, "server", 100).udp("203.0.113.100:3478".parse().expect("an address"));
+        timeouts(&[&server]);
+        for (number, (one, other, possible)) in (1..).step_by(2).zip(pairs) {
+            let sides = [(number, one), (number + 1, other)].map(|(number, nat)| {
+                let device = internet.home(lab, number, nat).device_v4(lab, &format!("device{number}"), 2);
+                let socket = device.udp(any());
+                socket.send_to(b"?", server.local_addr().expect("bound")).expect("sent");
+                let (_, external) = server.recv_from(&mut [0; 16]).expect("UDP passes");
+                (socket, external)
+            });
+            assert_eq!(punch(&sides), possible, "{one:?} and {other:?}");
+        }
+    });
+}
+
+/// Both sides write to the address that the other is known by outside, a few times in turn.
+fn punch(sides: &[(UdpSocket, SocketAddr); 2]) -> bool {
+    const TRIES: usize = 4;
+    let [(left, left_outside), (right, right_outside)] = sides;
+    timeouts_of(&[left, right], ANSWER / 6);
+    let mut through = [false; 2];
+    for _ in 0..TRIES {
+        left.send_to(b"punch", right_outside).expect("sent");
+        right.send_to(b"punch", left_outside).expect("sent");
+        through = [through[0] || answered(left), through[1] || answered(right)];
+    }
+    // Where one side's real port differs from the one that was told, the other can answer what did come in.
+    through.contains(&true)
+}
+
 struct World {
     home: Home,
     client: Node,
@@ -155,8 +198,12 @@ fn answered(socket: &UdpSocket) -> bool {
 }
 
 fn timeouts(sockets: &[&UdpSocket]) {
+    timeouts_of(sockets, ANSWER);
+}
+
+fn timeouts_of(sockets: &[&UdpSocket], timeout: Duration) {
     for socket in sockets {
-        socket.set_read_timeout(Some(ANSWER)).expect("a timeout");
+        socket.set_read_timeout(Some(timeout)).expect("a timeout");
     }
 }
 
