@@ -3,7 +3,7 @@
 //! A program that logs at level ERROR or panics fails the test when its handle is dropped, whatever the test asserts.
 
 use std::{
-    env,
+    env, fs,
     net::SocketAddr,
     path::PathBuf,
     process::Command,
@@ -40,6 +40,30 @@ fn bowline<S: AsRef<str>>(node: &Node, arguments: &[S]) -> Process {
     let path = env::var_os(VARIABLE).expect("tests that run the program begin with `with_bowline`");
     let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
     node.spawn("env", &[&["RUST_LOG=info,bowline=debug", &path.to_string_lossy()], &arguments[..]].concat())
+}
+
+/// What a command that has ended leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// Its lines on standard output.
+    pub output: Vec<String>,
+    /// What it told its user on standard error; logs are not among this.
+    pub notes: Vec<String>,
+}
+
+/// Runs a command of the program to its end.
+#[track_caller]
+#[must_use]
+pub fn run_to_end(node: &Node, arguments: &[&str], within: Duration) -> Ended {
+    let mut process = bowline(node, arguments);
+    let code = process.wait_end(within).code();
+    check(&process);
+    let (errors, lines): (Vec<_>, Vec<_>) = process.lines(0).into_iter().partition(|line| line.error);
+    let notes =
+        errors.into_iter().map(|line| line.text).filter(|text| text.starts_with("bowline: ")).collect();
+    Ended { code, output: lines.into_iter().map(|line| line.text).collect(), notes }
 }
 
 /// Complains of lines that no run of the program may print.
@@ -117,12 +141,22 @@ impl Listener {
     #[track_caller]
     #[must_use]
     pub fn start(node: &Node, name: &str, bases: &[&str]) -> Self {
+        Self::start_with(node, name, bases, "")
+    }
+
+    /// As [`Listener::start`], with this configuration file.
+    #[track_caller]
+    #[must_use]
+    pub fn start_with(node: &Node, name: &str, bases: &[&str], config: &str) -> Self {
         let path = env::var_os(VARIABLE).expect("tests that run the program begin with `with_bowline`");
         let key = node.home().join(format!("{name}.key")).display().to_string();
         let shown = run(node.command(path).args(["id", "--key", &key, "--json"]));
         let shown: Value = serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{shown:?}: {error}"));
         let id = shown["id"].as_str().unwrap_or_else(|| panic!("no `id` in {shown}")).to_owned();
-        let process = bowline(node, &[&["listen", "--key", &key], &with_bases(bases)[..]].concat());
+        let file = node.home().join(format!("{name}.toml"));
+        fs::write(&file, config).expect("the test's folder can be written to");
+        let arguments = ["listen", "--key", &key, "--config", &file.to_string_lossy()];
+        let process = bowline(node, &[&arguments, &with_bases(bases)[..]].concat());
         let ready = if bases.is_empty() { "listening as" } else { "registered at" };
         process.wait(ready, START, 0, |line| line.text.contains(ready).then_some(()));
         Self { process, id }
