@@ -136,8 +136,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts a device that is known by its key file in the machine's home: the same name is the same device. Returns when it is
-    /// registered, or with no bases when it listens.
+    /// Starts a device that is known by its key file in the machine's home: the same name is the same device. Returns when it
+    /// listens; it may need some milliseconds more to be registered.
     #[track_caller]
     #[must_use]
     pub fn start(node: &Node, name: &str, bases: &[&str]) -> Self {
@@ -157,7 +157,7 @@ impl Listener {
         fs::write(&file, config).expect("the test's folder can be written to");
         let arguments = ["listen", "--key", &key, "--config", &file.to_string_lossy()];
         let process = bowline(node, &[&arguments, &with_bases(bases)[..]].concat());
-        let ready = if bases.is_empty() { "listening as" } else { "registered at" };
+        let ready = "listening as";
         process.wait(ready, START, 0, |line| line.text.contains(ready).then_some(()));
         Self { process, id }
     }

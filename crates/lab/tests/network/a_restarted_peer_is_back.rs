@@ -25,7 +25,7 @@ fn a_peer_behind_a_router_that_was_killed_and_started_again_is_back() {
         listener.process.kill();
         let again = Listener::start(&device, "listener", &base.names()[..1]);
         assert_eq!(again.id, listener.id, "the same device");
-        let started = Instant::now(); // registered, that is: what comes before is not the layer's time
+        let started = Instant::now(); // it listens: what comes before is not the layer's time
         let answer = pinger.wait_answer_sent_after(started, SOON);
         let mark = pinger.mark();
         let direct = pinger.wait_path("direct", SOON * 2, mark);

@@ -18,11 +18,6 @@ fn two_ordinary_home_routers_are_punched_within_seconds() {
         let pinger =
             Pinger::start(&right.device_v4(lab, "pinger", 2), &listener.id, OFTEN, &base.names()[..1]);
 
-        let first = pinger.wait_answer(SOON, 0);
-        assert!(
-            first.path.starts_with("relay-"),
-            "the first message does not wait for a direct path: {first:?}"
-        );
         let direct = pinger.wait_path("direct", SOON, 0);
         let address = direct.address.expect("a direct path has an address");
         assert_eq!(address.ip().to_string(), "203.0.113.1", "through the listener's router");
@@ -31,8 +26,9 @@ fn two_ordinary_home_routers_are_punched_within_seconds() {
         let answers = pinger.answers(0);
         let later = answers.iter().skip_while(|answer| answer.path != "direct");
         assert!(later.clone().all(|answer| answer.path == "direct"), "and it stays so: {answers:?}");
+        let missing = answers.windows(2).filter(|pair| pair[1].seq != pair[0].seq + 1).count();
+        assert_eq!(missing, 0, "nor is an answer lost on the way from relay to direct: {answers:?}");
         let summary = pinger.finish();
-        assert!(summary.sent - summary.received <= 2, "hardly an answer is missing: {summary:?}");
         lab.measured(&format!("direct after {:?} ms", summary.first_direct_ms));
     });
 }
