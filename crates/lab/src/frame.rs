@@ -1,0 +1,187 @@
+//! The frame of every network test: run this very test again inside namespaces that belong to it alone.
+//!
+//! ```text
+//! cargo test ── in_network ── unshare ── sh (tmpfs on /run, lo up) ── exec: the same test binary, the same test ── body
+//! ```
+//! As root with plain namespaces, otherwise with a user namespace around them. The process namespace sees to it that no
+//! process of a test outlives it. Where the system forbids namespaces (or a tool is missing), the test says SKIPPED and why, past the
+//! harness's output capture; in CI (`CI=true`) it fails instead: there, a test that does not run is a lie.
+
+use std::{
+    any::type_name,
+    env, fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
+};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+
+use crate::{node::Node, program};
+
+/// Set inside the namespaces: the test's own temporary folder.
+const FOLDER: &str = "BOWLINE_LAB_FOLDER";
+/// Written into the folder when the body has come to its end, so that a test filter that matched nothing cannot pass.
+const FINISHED: &str = "finished";
+/// A test that takes longer hangs. The longest takes about 30 s on two busy cores.
+const TEST_LIMIT: Duration = Duration::from_secs(150);
+/// Lines of a test that are shown even when it passes begin so.
+const MEASURED: &str = "measured: ";
+/// What every test network is built with; the `./test` script installs them.
+const TOOLS: &str = "ip nft conntrack sysctl mount unshare";
+
+/// A network of its own, at first without any machine.
+#[derive(Debug)]
+pub struct Lab {
+    folder: PathBuf,
+}
+
+impl Lab {
+    /// A new machine: a network namespace with a loopback, without duplicate address detection (which costs a
+    /// second), and with a home folder of its own.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Node {
+        Node::new(name, self.folder.join(name))
+    }
+
+    /// The test's temporary folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Names for all machines of this test, in the format of hosts(5); they replace the system's.
+    pub fn hosts(&self, text: &str) {
+        let file = self.folder.join("hosts");
+        fs::write(&file, text).expect("the test's folder can be written to");
+        crate::node::run(Command::new("mount").arg("--bind").arg(&file).arg("/etc/hosts"));
+    }
+
+    /// Shows a measured figure, also when the test passes.
+    pub fn measured(&self, what: &str) {
+        println!("{MEASURED}{what}");
+    }
+}
+
+/// Runs `body` in a network of its own. To be called as the only statement of a `#[test]` function, with a closure.
+pub fn in_network<F: FnOnce(&Lab)>(body: F) {
+    frame(body, Vec::new);
+}
+
+/// As [`in_network`], for tests that run the `bowline` program: it is built (or found) first.
+pub fn with_bowline<F: FnOnce(&Lab)>(body: F) {
+    frame(body, || vec![(program::VARIABLE, program::build())]);
+}
+
+fn frame<F: FnOnce(&Lab)>(body: F, outside: impl FnOnce() -> Vec<(&'static str, PathBuf)>) {
+    if let Some(folder) = env::var_os(FOLDER) {
+        let lab = Lab { folder: folder.into() };
+        body(&lab);
+        fs::write(lab.folder.join(FINISHED), "").expect("the test's folder can be written to");
+        return;
+    }
+    let test = test_name(type_name::<F>());
+    match permission() {
+        Ok(flags) => run_inside(flags, test, &outside()),
+        Err(why) if env::var_os("CI").is_some_and(|ci| ci == "true" || ci == "1") => {
+            panic!("{test} cannot run here, and in CI that is a failure: {why}")
+        }
+        Err(why) => say(&format!("SKIPPED {test}: {why}")),
+    }
+}
+
+/// The harness's name of the test whose closure has this type name: `binary::module::test::{{closure}}`.
+fn test_name(closure: &'static str) -> &'static str {
+    let path = closure.split_once("::").map_or(closure, |(_binary, path)| path);
+    path.split("::{{closure}}").next().unwrap_or(path)
+}
+
+/// The flags of unshare(1) that work here, or why none do.
+fn permission() -> Result<&'static [&'static str], &'static str> {
+    const AS_ROOT: &[&str] = &["-nmp"];
+    const AS_USER: &[&str] = &["-Urnmp"];
+    static FOUND: OnceLock<Result<&[&str], String>> = OnceLock::new();
+    FOUND
+        .get_or_init(|| {
+            for tool in TOOLS.split(' ') {
+                let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output();
+                if !found.is_ok_and(|found| found.status.success()) {
+                    return Err(format!("the program `{tool}` is missing (./test installs it)"));
+                }
+            }
+            let mut why = String::new();
+            for flags in [AS_ROOT, AS_USER] {
+                match inside(flags, "ip netns add probe && ip netns exec probe nft list ruleset", &[])
+                    .output()
+                {
+                    Ok(tried) if tried.status.success() => return Ok(flags),
+                    Ok(tried) => why = String::from_utf8_lossy(&tried.stderr).trim().to_owned(),
+                    Err(error) => why = error.to_string(),
+                }
+            }
+            Err(format!("the system forbids namespaces (as root it may not): {why}"))
+        })
+        .as_ref()
+        .copied()
+        .map_err(String::as_str)
+}
+
+/// A shell script inside fresh namespaces; it dies with us, and all of its processes with it.
+fn inside(flags: &[&str], script: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(flags).args(["--fork", "--kill-child", "sh", "-c"]);
+    command.arg(format!("mount -t tmpfs tmpfs /run && ip link set dev lo up && {script}"));
+    command.arg("sh").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run_inside(flags: &[&str], test: &str, variables: &[(&str, PathBuf)]) {
+    let folder = tempfile::Builder::new().prefix("bowline-lab-").tempdir().expect("a temporary folder");
+    let log = folder.path().join("log");
+    let (out, err) = fs::File::create(&log)
+        .and_then(|out| Ok((out.try_clone()?, out)))
+        .expect("the test's folder can be written to");
+    let binary = env::current_exe().expect("a test knows its own binary");
+    let mut command =
+        inside(flags, r#"exec "$@""#, &[&binary.to_string_lossy(), test, "--exact", "--nocapture"]);
+    command.env(FOLDER, folder.path()).envs(variables.iter().map(|(name, value)| (name, value)));
+    let mut child = command.stdout(out).stderr(err).spawn().expect("unshare has just worked");
+
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (done, wait) = mpsc::channel();
+    let waiter = thread::spawn(move || {
+        let status = child.wait();
+        let _ = done.send(()); // nobody listens any more once the time is up
+        status
+    });
+    let in_time = wait.recv_timeout(TEST_LIMIT).is_ok();
+    if !in_time {
+        // Not reaped by anybody but the waiter, so the number is still the child's.
+        let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+    }
+    let status = waiter.join().expect("the waiter does not panic").expect("a child can be waited for");
+
+    let log = fs::read(&log).expect("the log was just written");
+    let log = String::from_utf8_lossy(&log);
+    log.lines().filter(|line| line.starts_with(MEASURED)).for_each(|line| say(&format!("{test}: {line}")));
+    assert!(in_time, "{test} took longer than {TEST_LIMIT:?}:\n{log}");
+    assert!(status.success(), "{test} failed ({status}):\n{log}");
+    assert!(folder.path().join(FINISHED).exists(), "{test} did not run to its end:\n{log}");
+}
+
+/// Prints past the output capture of the test harness.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}"); // with stderr closed there is nobody to tell
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_name_of_a_test_follows_from_the_type_of_its_closure() {
+        assert_eq!(super::test_name("network::relay::udp_is_blocked::{{closure}}"), "relay::udp_is_blocked");
+        assert_eq!(super::test_name("network::flat::{{closure}}::{{closure}}"), "flat");
+    }
+}

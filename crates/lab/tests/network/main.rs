@@ -1,0 +1,31 @@
+//! Behaviour over real sockets in real-kernel networks, one per file: the listing of this folder is what the layer does.
+//!
+//! Each file says in its opening comment which row of the first issue it holds. All run the real `bowline` program.
+
+mod a_base_that_dies_is_replaced;
+mod a_base_that_is_silent_holds_nobody_up;
+mod a_blackholed_path_falls_back_to_the_relay;
+mod a_dual_stack_base_joins_ipv4_and_ipv6;
+mod a_new_address_is_taken_up_at_once;
+mod a_refusal_looks_like_an_absence;
+mod a_restarted_peer_is_back;
+mod data_that_is_direct_is_just_the_data;
+mod devices_on_one_link_meet_without_a_base;
+mod forged_announcements_are_ignored;
+mod home_routers_are_punched;
+mod nats_behave_as_named;
+mod networks_without_udp_use_tcp;
+mod random_bytes_disturb_nobody;
+mod symmetric_nats_stay_on_the_relay;
+mod the_lab_tells_the_truth;
+
+use std::time::Duration;
+
+/// Pings come this often in tests that look for gaps.
+const OFTEN: Duration = Duration::from_millis(20);
+/// What takes a few round trips is done within this, on two busy cores, too.
+const SOON: Duration = Duration::from_secs(5);
+/// A round of HELLOs to all pairs comes every 25 s; a ladder may just have ended.
+const A_ROUND: Duration = Duration::from_secs(35);
+/// Both listening addresses of the base that `Internet::server(_, _, 10)` gets.
+const BASE: [&str; 2] = ["203.0.113.10:4477", "[2001:db8:113::10]:4477"];
