@@ -136,7 +136,13 @@ impl Base {
         todo!()
     }
     /// A datagram came in.
-    pub fn handle_datagram(&mut self, via: Via, from: SocketAddr, datagram: &mut [u8], now: Instant) -> Forward {
+    pub fn handle_datagram(
+        &mut self,
+        via: Via,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Forward {
         let _ = (via, from, datagram, now);
         todo!()
     }
