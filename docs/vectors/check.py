@@ -418,7 +418,10 @@ def check_refused(file, family, refused):
         expect(reason == refused["why"], *label, reason)
         return
     expect(refused["why"] == "signature", *label, "is well-formed")
-    expect(not signature_holds(file, refused["signing"], name, fields, body, signature), *label, "verifies")
+    signing = refused["signing"]
+    expect(to_sign(signing, body).hex() == signing["signed"], *label, "what is signed")
+    expect(signature.hex() == signing["signature"], *label, "signature")
+    expect(not signature_holds(file, signing, name, fields, body, signature), *label, "verifies")
 
 
 def check_identity(file):

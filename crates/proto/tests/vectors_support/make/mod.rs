@@ -198,11 +198,13 @@ impl Maker {
         });
     }
 
-    /// A well-formed message whose signature does not hold: the last message's signing with these changes.
+    /// A well-formed message whose signature does not hold for what the receiver knows: the last message's signing,
+    /// changed.
     fn refused_signature(&mut self, name: &str, bytes: &[u8], change: impl FnOnce(&mut Signing)) {
         let last = self.file.messages.iter().rfind(|v| v.signing.is_some()).expect("a signed message before");
         let (from, mut signing) = (last.from, last.signing.clone().expect("signed"));
         change(&mut signing);
+        self.finish(&mut signing, &last.message, bytes);
         let name = name.to_owned();
         let bytes = bytes.into();
         self.file.refused.push(Refused { name, from, why: Why::Signature, signing: Some(signing), bytes });

@@ -221,8 +221,7 @@ fn rest(m: &mut Maker) {
     m.plain("leave within half a minute", Sender::Base, Message::GoAway { seconds: 30 });
     let bytes = m.plain("forget me now", Sender::Host, Message::Leave {});
     m.tolerated("more bytes than this version knows", &longer(&bytes, &[0; 3]));
-    for data in
-        [vec![], b"hello".to_vec(), b"\x0bbowline\x01 is not escaped here".to_vec(), vec![0xda; 300]]
+    for data in [vec![], b"hello".to_vec(), b"\x0bbowline\x01 is not escaped here".to_vec(), vec![0xda; 300]]
     {
         let name = format!("a message of {} bytes", data.len());
         m.plain(
