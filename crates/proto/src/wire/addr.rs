@@ -30,7 +30,7 @@ pub fn decode(bytes: &[u8; ADDR_LEN]) -> SocketAddr {
 }
 
 /// The one form in which addresses are compared: IPv4-mapped becomes IPv4, flow labels go, and a scope ID stays
-/// only where it means something (`fe80::/10`).
+/// only where it means something (`fe80::/10` and multicast groups).
 #[must_use]
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address {

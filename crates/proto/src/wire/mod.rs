@@ -50,7 +50,7 @@ pub enum Malformed {
     /// Bytes follow where none may.
     #[error("too long")]
     TooLong,
-    /// A list or text is longer than its limit.
+    /// A list is longer than its limit.
     #[error("a list over its limit")]
     OverLimit,
     /// Text that is not UTF-8, or has control characters.

@@ -56,6 +56,13 @@ fn prefix(kind: u8) -> [u8; PREFIX_LEN] {
     prefix
 }
 
+fn read_prefix(r: &mut Reader<'_>, kind: u8) -> Result<(), Malformed> {
+    if r.array()? != MAGIC {
+        return Err(Malformed::Fixed);
+    }
+    r.kind(kind)
+}
+
 /// An introduction key: made by a base from the responder's master key, it makes a HELLO cheap to check.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IntroductionKey(pub [u8; INTRODUCTION_KEY_LEN]);
@@ -152,10 +159,10 @@ impl<'a> UnverifiedHello<'a> {
     /// Reads a HELLO, magic and type included.
     ///
     /// # Errors
-    /// When it is too short.
+    /// When it is of another type or too short.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let mut r = Reader(datagram);
-        r.bytes(PREFIX_LEN)?;
+        read_prefix(&mut r, HELLO)?;
         let claim = Hello {
             initiator: r.id()?,
             responder: r.id()?,
@@ -233,10 +240,10 @@ impl<'a> UnverifiedHelloReply<'a> {
     /// Reads a HELLO-REPLY, magic and type included.
     ///
     /// # Errors
-    /// When its length is another than 149.
+    /// When it is of another type, or its length is not [`HELLO_REPLY_LEN`].
     pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let mut r = Reader(datagram);
-        r.bytes(PREFIX_LEN)?;
+        read_prefix(&mut r, HELLO_REPLY)?;
         let claim = HelloReply {
             initiator: r.id()?,
             responder: r.id()?,

@@ -65,6 +65,14 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
+    /// The type byte of a message whose type the caller has looked at, or should have.
+    pub(crate) fn kind(&mut self, expected: u8) -> Result<(), Malformed> {
+        match self.u8()? {
+            kind if kind == expected => Ok(()),
+            kind => Err(Malformed::UnknownType(kind)),
+        }
+    }
+
     /// Ends an exact message: nothing may be left.
     pub(crate) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed::TooLong) }

@@ -17,24 +17,41 @@ use crate::{
 /// The protocol's version on the wire.
 pub const VERSION: u8 = 1;
 
-const GET_COOKIE: u8 = 0x00;
-const BASE_HELLO: u8 = 0x01;
-const REGISTER: u8 = 0x02;
-const REGISTERED: u8 = 0x03;
-const ERROR: u8 = 0x0f;
-const INFO: u8 = 0x10;
-const PONG: u8 = 0x11;
-const REQUEST_INFO: u8 = 0x12;
-const RELEASE_INFO: u8 = 0x13;
-const DEVICE_ADDRESSES: u8 = 0x14;
-const UNREACHABLE: u8 = 0x15;
-const GOAWAY: u8 = 0x16;
-const WANTED: u8 = 0x17;
-const NOTICE: u8 = 0x18;
-const LEAVE: u8 = 0x19;
+/// Type of GET-COOKIE, host to base.
+pub const GET_COOKIE: u8 = 0x00;
+/// Type of BASE-HELLO, base to host.
+pub const BASE_HELLO: u8 = 0x01;
+/// Type of REGISTER, host to base.
+pub const REGISTER: u8 = 0x02;
+/// Type of REGISTERED, base to host.
+pub const REGISTERED: u8 = 0x03;
+/// Type of ERROR, base to host.
+pub const ERROR: u8 = 0x0f;
+/// Type of INFO, host to base.
+pub const INFO: u8 = 0x10;
+/// Type of PONG, base to host.
+pub const PONG: u8 = 0x11;
+/// Type of REQUEST-INFO, host to base.
+pub const REQUEST_INFO: u8 = 0x12;
+/// Type of RELEASE-INFO, host to base.
+pub const RELEASE_INFO: u8 = 0x13;
+/// Type of DEVICE-ADDRESSES, base to host.
+pub const DEVICE_ADDRESSES: u8 = 0x14;
+/// Type of UNREACHABLE, base to host.
+pub const UNREACHABLE: u8 = 0x15;
+/// Type of GOAWAY, base to host.
+pub const GOAWAY: u8 = 0x16;
+/// Type of WANTED, base to host.
+pub const WANTED: u8 = 0x17;
+/// Type of NOTICE, base to host.
+pub const NOTICE: u8 = 0x18;
+/// Type of LEAVE, host to base.
+pub const LEAVE: u8 = 0x19;
 
-const SERVICE: [u8; 7] = *b"bowline";
-const FLAG_ONLINE: u32 = 1;
+/// What GET-COOKIE begins with, so that a stray client of another service is told apart at once.
+pub const SERVICE: [u8; 7] = *b"bowline";
+/// Bit of DEVICE-ADDRESSES' flags: the device is here.
+pub const FLAG_ONLINE: u32 = 1;
 
 /// Codes of ERROR, after which the base closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use super::{COOKIE_LEN, Cookie, MAX_OWN_ADDRESSES, Malformed, Put, Reader, addr::ADDR_LEN};
+use super::{COOKIE_LEN, Cookie, MAX_OWN_ADDRESSES, Malformed, Put, Reader, addr::ADDR_LEN, relay};
 use crate::{
     id::DeviceId,
     identity::{Context, PublicKey, SIGNATURE_LEN, SecretKey},
@@ -20,10 +20,15 @@ pub const NAT_CONFIRM: u8 = 0x32;
 /// Type of NAT-UNKNOWN.
 pub const NAT_UNKNOWN: u8 = 0x33;
 
+/// Bit of NAT-OK's flags: this address is confirmed, relayed messages come here.
+pub const FLAG_CONFIRMED: u8 = 1;
+
+/// Length of a NAT-INIT that carries no address and no padding.
+pub const NAT_INIT_MIN_LEN: usize = 1 + COOKIE_LEN + 8 + 1 + SIGNATURE_LEN;
 /// Length of a NAT-OK without padding, and of every NAT-CONFIRM.
 pub const NAT_OK_LEN: usize = 1 + COOKIE_LEN + 8 + 8 + 1 + ADDR_LEN;
 /// Length of a padded NAT-INIT: a relayed message of 1,200 bytes with its header.
-pub const PADDED_LEN: usize = 1_215;
+pub const PADDED_LEN: usize = super::ANY_PATH_DATA + relay::HEADER_LEN;
 
 /// "This is where I am": signed, so that a base moves the host without waiting for TCP.
 ///
@@ -42,7 +47,7 @@ impl NatInit {
     /// The signed datagram for the base's UDP address number `index`, padded with zeros to `length` at least.
     #[must_use]
     pub fn encode(&self, key: &SecretKey, base: DeviceId, index: u8, length: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(length.max(NAT_OK_LEN + SIGNATURE_LEN));
+        let mut out = Vec::with_capacity(length.max(NAT_INIT_MIN_LEN + ADDR_LEN * MAX_OWN_ADDRESSES));
         out.push(NAT_INIT);
         out.put(&self.cookie);
         out.put(&self.seq.to_be_bytes());
@@ -68,10 +73,10 @@ impl<'a> UnverifiedNatInit<'a> {
     /// Reads a NAT-INIT, type byte included.
     ///
     /// # Errors
-    /// When it is too short or its list is over the limit.
+    /// When it is of another type, too short, or its list is over the limit.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let mut r = Reader(datagram);
-        r.u8()?;
+        r.kind(NAT_INIT)?;
         let claim = NatInit { cookie: r.array()?, seq: r.u64()?, own: r.addrs(MAX_OWN_ADDRESSES)? };
         let signed = &datagram[..datagram.len() - r.0.len()];
         Ok(Self { claim, signed, signature: r.array()? })
@@ -117,7 +122,7 @@ impl NatOk {
         out.put(&self.cookie);
         out.put(&self.seq.to_be_bytes());
         out.put(&self.challenge);
-        out.push(u8::from(self.confirmed));
+        out.push(if self.confirmed { FLAG_CONFIRMED } else { 0 });
         out.put_addr(self.seen);
         if out.len() < length {
             out.resize(length, 0);
@@ -128,15 +133,15 @@ impl NatOk {
     /// Reads a NAT-OK, type byte included.
     ///
     /// # Errors
-    /// When it is too short.
+    /// When it is of another type or too short.
     pub fn decode(datagram: &[u8]) -> Result<Self, Malformed> {
         let mut r = Reader(datagram);
-        r.u8()?;
+        r.kind(NAT_OK)?;
         Ok(Self {
             cookie: r.array()?,
             seq: r.u64()?,
             challenge: r.array()?,
-            confirmed: r.u8()? & 1 != 0,
+            confirmed: r.u8()? & FLAG_CONFIRMED != 0,
             seen: r.addr()?,
         })
     }
@@ -171,10 +176,10 @@ impl NatConfirm {
     /// Reads a NAT-CONFIRM, type byte included.
     ///
     /// # Errors
-    /// When it is not 44 bytes, or its tail is not zero.
+    /// When it is of another type, not 44 bytes, or its tail is not zero.
     pub fn decode(datagram: &[u8]) -> Result<Self, Malformed> {
         let mut r = Reader(datagram);
-        r.u8()?;
+        r.kind(NAT_CONFIRM)?;
         let confirm = Self { cookie: r.array()?, seq: r.u64()?, challenge: r.array()? };
         let tail = r.bytes(NAT_OK_LEN - (datagram.len() - r.0.len()))?;
         r.end()?;
@@ -206,10 +211,8 @@ impl<'a> BaseDatagram<'a> {
             NAT_OK => NatOk::decode(datagram).map(Self::NatOk),
             NAT_UNKNOWN if datagram.len() == 1 => Ok(Self::NatUnknown),
             NAT_UNKNOWN => Err(Malformed::TooLong),
-            super::relay::RECV_DATA => {
-                super::relay::split(datagram).map(|(id, data)| Self::RecvData(id, data))
-            }
-            kind @ (NAT_INIT | NAT_CONFIRM | super::relay::SEND_DATA) => Err(Malformed::WrongSide(kind)),
+            relay::RECV_DATA => relay::split(datagram).map(|(id, data)| Self::RecvData(id, data)),
+            kind @ (NAT_INIT | NAT_CONFIRM | relay::SEND_DATA) => Err(Malformed::WrongSide(kind)),
             kind => Err(Malformed::UnknownType(kind)),
         }
     }

@@ -1,0 +1,20 @@
+//! Writes the test vectors in `docs/vectors`: `cargo run -p bowline-proto --example vectors`.
+//!
+//! The files are a function of the code alone. The test `vectors` fails when they differ from what this writes, and
+//! CI runs `docs/vectors/check.py` over them: it recomputes everything in Python, without this code.
+
+#[path = "../tests/vectors_support/mod.rs"]
+mod vectors_support;
+
+use std::{fs, io};
+
+fn main() -> io::Result<()> {
+    let folder = vectors_support::folder();
+    fs::create_dir_all(&folder)?;
+    for (name, content) in vectors_support::make::all() {
+        let path = folder.join(name);
+        fs::write(&path, content)?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}

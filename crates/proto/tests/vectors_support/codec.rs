@@ -1,0 +1,372 @@
+//! From a mirrored message to bytes and back, through the crate's own encoders and decoders.
+
+use bowline_proto::{
+    DeviceId, PublicKey,
+    wire::{
+        Malformed, announce, frame,
+        peer::{self, Hello, HelloReply, PeerDatagram},
+        relay,
+        tcp::{
+            self, BaseFrame, BaseHello, DeviceAddresses, ErrorCode, GetCookie, HostFrame, Info, Notice,
+            NoticeCode, Register, Registered, UnreachableReason,
+        },
+        udp::{self, BaseDatagram, NatConfirm, NatInit, NatOk, UnverifiedNatInit},
+    },
+};
+
+use super::{
+    file::{Hex, Keys, Sender, Signing},
+    message::Message,
+};
+
+/// Which decoder reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    Tcp,
+    Udp,
+    Peer,
+    Announce,
+}
+
+fn id(hex: &Hex) -> DeviceId {
+    DeviceId::from_bytes(hex.array())
+}
+
+fn hex(id: DeviceId) -> Hex {
+    Hex::from(id.as_bytes())
+}
+
+/// The bytes of a message.
+pub(crate) fn encode(family: Family, message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec<u8> {
+    match family {
+        Family::Tcp => encode_tcp(message, signing, keys),
+        Family::Udp => encode_udp(message, signing, keys),
+        Family::Peer => encode_peer(message, signing, keys),
+        Family::Announce => match message {
+            Message::Announcement { device_id } => id(device_id).as_bytes().to_vec(),
+            other => panic!("{other:?} is no announcement"),
+        },
+    }
+}
+
+fn encode_tcp(message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec<u8> {
+    let mut out = Vec::new();
+    match message {
+        &Message::GetCookie { highest_version, capabilities } => {
+            GetCookie { highest_version, capabilities }.write(&mut out);
+        }
+        Message::Register { device_id, public_key, boot_id, attempt, capabilities, agent } => {
+            let signing = signing.expect("REGISTER is signed");
+            let register = Register {
+                device: id(device_id),
+                public_key: PublicKey(public_key.array()),
+                boot: boot_id.array(),
+                attempt: *attempt,
+                capabilities: *capabilities,
+                agent: agent.clone(),
+            };
+            let base = id(signing.base_id.as_ref().expect("bound to a base"));
+            let cookie = signing.cookie.as_ref().expect("bound to a cookie").array();
+            register.write(&mut out, &keys[&signing.signer].secret(), base, &cookie);
+        }
+        Message::Info { number, introduction_master_key, own_addresses } => {
+            let (number, master_key) = (*number, introduction_master_key.array());
+            Info { number, master_key, own: own_addresses.clone() }.write(&mut out);
+        }
+        Message::RequestInfo { device_id } => tcp::write_request_info(&mut out, id(device_id)),
+        Message::ReleaseInfo { device_id } => tcp::write_release_info(&mut out, id(device_id)),
+        Message::Leave {} => tcp::write_leave(&mut out),
+        Message::SendData { destination_id, data } => frame::write(&mut out, |out| {
+            out.extend_from_slice(&relay::header(relay::SEND_DATA, id(destination_id)));
+            out.extend_from_slice(&data.0);
+        }),
+        other => base_frame(other).write(&mut out),
+    }
+    out
+}
+
+fn base_frame(message: &Message) -> BaseFrame<'_> {
+    match message {
+        Message::BaseHello { version, cookie, base_id, cluster_id, capabilities } => {
+            BaseFrame::BaseHello(BaseHello {
+                version: *version,
+                cookie: cookie.array(),
+                base: id(base_id),
+                cluster: id(cluster_id),
+                capabilities: *capabilities,
+            })
+        }
+        Message::Registered { seen, keepalive_seconds, udp_addresses } => BaseFrame::Registered(Registered {
+            seen: *seen,
+            keepalive: *keepalive_seconds,
+            udp: udp_addresses.clone(),
+        }),
+        Message::Error { code, retry_after_seconds, text } => BaseFrame::Error(tcp::Error {
+            code: ErrorCode::from_u8(*code),
+            retry_after: *retry_after_seconds,
+            text: text.clone(),
+        }),
+        Message::Pong { number } => BaseFrame::Pong(*number),
+        Message::DeviceAddresses { device_id, flags, introduction_key, reflexive, own } => {
+            BaseFrame::DeviceAddresses(DeviceAddresses {
+                device: id(device_id),
+                online: flags & tcp::FLAG_ONLINE != 0,
+                introduction: peer::IntroductionKey(introduction_key.array()),
+                reflexive: reflexive.clone(),
+                own: own.clone(),
+            })
+        }
+        Message::Unreachable { device_id, reason } => {
+            BaseFrame::Unreachable(id(device_id), UnreachableReason::from_u8(*reason))
+        }
+        Message::GoAway { seconds } => BaseFrame::GoAway(*seconds),
+        Message::Wanted { device_id } => BaseFrame::Wanted(id(device_id)),
+        Message::Notice { code, text } => {
+            BaseFrame::Notice(Notice { code: NoticeCode::from_u8(*code), text: text.clone() })
+        }
+        Message::RecvData { source_id, data } => BaseFrame::RecvData(id(source_id), &data.0),
+        other => panic!("{other:?} does not travel over TCP"),
+    }
+}
+
+fn encode_udp(message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec<u8> {
+    let relayed = |kind, hex: &Hex, data: &Hex| [&relay::header(kind, id(hex)), data.0.as_slice()].concat();
+    match message {
+        Message::NatInit { cookie, seq, own_addresses, padding } => {
+            let signing = signing.expect("NAT-INIT is signed");
+            let init = NatInit { cookie: cookie.array(), seq: *seq, own: own_addresses.clone() };
+            let base = id(signing.base_id.as_ref().expect("bound to a base"));
+            let index = signing.udp_index.expect("bound to an address");
+            let (key, addresses) = (keys[&signing.signer].secret(), 18 * own_addresses.len());
+            init.encode(&key, base, index, udp::NAT_INIT_MIN_LEN + addresses + padding)
+        }
+        Message::NatOk { cookie, seq, challenge, flags, seen, padding } => NatOk {
+            cookie: cookie.array(),
+            seq: *seq,
+            challenge: challenge.array(),
+            confirmed: flags & udp::FLAG_CONFIRMED != 0,
+            seen: *seen,
+        }
+        .encode(udp::NAT_OK_LEN + padding),
+        Message::NatConfirm { cookie, seq, challenge } => {
+            NatConfirm { cookie: cookie.array(), seq: *seq, challenge: challenge.array() }.encode()
+        }
+        Message::NatUnknown {} => vec![udp::NAT_UNKNOWN],
+        Message::SendData { destination_id, data } => relayed(relay::SEND_DATA, destination_id, data),
+        Message::RecvData { source_id, data } => relayed(relay::RECV_DATA, source_id, data),
+        other => panic!("{other:?} does not travel over UDP"),
+    }
+}
+
+fn encode_peer(message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec<u8> {
+    match message {
+        Message::Data { data } => {
+            assert!(!peer::needs_escape(&data.0), "this data cannot travel bare");
+            data.0.clone()
+        }
+        Message::EscapedData { data } => [&peer::escape_prefix(), data.0.as_slice()].concat(),
+        Message::Hello { responder_id, token, padding, .. } => {
+            let signing = signing.expect("HELLO is signed");
+            Hello::encode(
+                id(responder_id),
+                token.array(),
+                &signing.introduction_key(),
+                &keys[&signing.signer].secret(),
+                peer::HELLO_LEN + padding,
+            )
+        }
+        Message::HelloReply { initiator_id, token, .. } => {
+            let signing = signing.expect("HELLO-REPLY is signed");
+            HelloReply::encode(id(initiator_id), token.array(), &keys[&signing.signer].secret())
+        }
+        Message::UnknownSource {} => peer::unknown_source().to_vec(),
+        other => panic!("{other:?} does not travel between hosts"),
+    }
+}
+
+/// The message in the bytes that `from` sent; `None` where the type is one that a receiver skips (TCP).
+pub(crate) fn decode(family: Family, from: Sender, bytes: &[u8]) -> Result<Option<Message>, Malformed> {
+    match (family, from) {
+        (Family::Tcp, Sender::Host) => Ok(read_host_frame(&whole_frame(bytes)?)?),
+        (Family::Tcp, Sender::Base) => Ok(read_base_frame(&whole_frame(bytes)?)?),
+        (Family::Udp, Sender::Host) => read_host_datagram(bytes).map(Some),
+        (Family::Udp, Sender::Base) => read_base_datagram(bytes).map(Some),
+        (Family::Peer, Sender::Peer) => read_peer_datagram(bytes).map(Some),
+        (Family::Announce, Sender::Link) => {
+            announce::decode(bytes).map(|device| Some(Message::Announcement { device_id: hex(device) }))
+        }
+        other => panic!("nobody sends {other:?}"),
+    }
+}
+
+fn whole_frame(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let mut frames = frame::Frames::default();
+    frames.buffer().extend_from_slice(bytes);
+    let frame = frames.next_frame()?.ok_or(Malformed::TooShort)?;
+    assert!(frames.buffer().is_empty(), "more than one frame");
+    Ok(frame.to_vec())
+}
+
+fn read_host_frame(frame: &[u8]) -> Result<Option<Message>, Malformed> {
+    Ok(Some(match HostFrame::decode(frame)? {
+        HostFrame::GetCookie(m) => {
+            Message::GetCookie { highest_version: m.highest_version, capabilities: m.capabilities }
+        }
+        HostFrame::Register(m) => {
+            let m = m.claim();
+            Message::Register {
+                device_id: hex(m.device),
+                public_key: m.public_key.0.into(),
+                boot_id: m.boot.into(),
+                attempt: m.attempt,
+                capabilities: m.capabilities,
+                agent: m.agent.clone(),
+            }
+        }
+        HostFrame::Info(m) => Message::Info {
+            number: m.number,
+            introduction_master_key: m.master_key.into(),
+            own_addresses: m.own,
+        },
+        HostFrame::RequestInfo(device) => Message::RequestInfo { device_id: hex(device) },
+        HostFrame::ReleaseInfo(device) => Message::ReleaseInfo { device_id: hex(device) },
+        HostFrame::Leave => Message::Leave {},
+        HostFrame::SendData(to, data) => Message::SendData { destination_id: hex(to), data: data.into() },
+        HostFrame::Unknown(_) => return Ok(None),
+    }))
+}
+
+fn read_base_frame(frame: &[u8]) -> Result<Option<Message>, Malformed> {
+    Ok(Some(match BaseFrame::decode(frame)? {
+        BaseFrame::BaseHello(m) => Message::BaseHello {
+            version: m.version,
+            cookie: m.cookie.into(),
+            base_id: hex(m.base),
+            cluster_id: hex(m.cluster),
+            capabilities: m.capabilities,
+        },
+        BaseFrame::Registered(m) => {
+            Message::Registered { seen: m.seen, keepalive_seconds: m.keepalive, udp_addresses: m.udp }
+        }
+        BaseFrame::Error(m) => {
+            Message::Error { code: m.code.to_u8(), retry_after_seconds: m.retry_after, text: m.text }
+        }
+        BaseFrame::Pong(number) => Message::Pong { number },
+        BaseFrame::DeviceAddresses(m) => Message::DeviceAddresses {
+            device_id: hex(m.device),
+            flags: if m.online { tcp::FLAG_ONLINE } else { 0 },
+            introduction_key: m.introduction.0.into(),
+            reflexive: m.reflexive,
+            own: m.own,
+        },
+        BaseFrame::Unreachable(device, reason) => {
+            Message::Unreachable { device_id: hex(device), reason: reason.to_u8() }
+        }
+        BaseFrame::GoAway(seconds) => Message::GoAway { seconds },
+        BaseFrame::Wanted(device) => Message::Wanted { device_id: hex(device) },
+        BaseFrame::Notice(m) => Message::Notice { code: m.code.to_u8(), text: m.text },
+        BaseFrame::RecvData(source, data) => Message::RecvData { source_id: hex(source), data: data.into() },
+        BaseFrame::Unknown(_) => return Ok(None),
+    }))
+}
+
+fn read_host_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
+    Ok(match *bytes.first().ok_or(Malformed::TooShort)? {
+        udp::NAT_INIT => {
+            let init = UnverifiedNatInit::decode(bytes)?;
+            let m = init.claim();
+            Message::NatInit {
+                cookie: m.cookie.into(),
+                seq: m.seq,
+                own_addresses: m.own.clone(),
+                padding: bytes.len() - udp::NAT_INIT_MIN_LEN - 18 * m.own.len(),
+            }
+        }
+        udp::NAT_CONFIRM => {
+            let m = NatConfirm::decode(bytes)?;
+            Message::NatConfirm { cookie: m.cookie.into(), seq: m.seq, challenge: m.challenge.into() }
+        }
+        relay::SEND_DATA => {
+            let (to, data) = relay::split(bytes)?;
+            Message::SendData { destination_id: hex(to), data: data.into() }
+        }
+        kind @ (udp::NAT_OK | udp::NAT_UNKNOWN | relay::RECV_DATA) => return Err(Malformed::WrongSide(kind)),
+        kind => return Err(Malformed::UnknownType(kind)),
+    })
+}
+
+fn read_base_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
+    Ok(match BaseDatagram::decode(bytes)? {
+        BaseDatagram::NatOk(m) => Message::NatOk {
+            cookie: m.cookie.into(),
+            seq: m.seq,
+            challenge: m.challenge.into(),
+            flags: if m.confirmed { udp::FLAG_CONFIRMED } else { 0 },
+            seen: m.seen,
+            padding: bytes.len() - udp::NAT_OK_LEN,
+        },
+        BaseDatagram::NatUnknown => Message::NatUnknown {},
+        BaseDatagram::RecvData(source, data) => {
+            Message::RecvData { source_id: hex(source), data: data.into() }
+        }
+    })
+}
+
+fn read_peer_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
+    Ok(match PeerDatagram::decode(bytes)? {
+        PeerDatagram::Data(data) if bytes.starts_with(&peer::MAGIC) => {
+            Message::EscapedData { data: data.into() }
+        }
+        PeerDatagram::Data(data) => Message::Data { data: data.into() },
+        PeerDatagram::Hello(hello) => {
+            let m = hello.claim();
+            let introduction = peer::HELLO_LEN - 64 - peer::INTRODUCTION_LEN;
+            Message::Hello {
+                initiator_id: hex(m.initiator),
+                responder_id: hex(m.responder),
+                public_key: m.public_key.0.into(),
+                token: m.token.into(),
+                introduction: bytes[introduction..introduction + peer::INTRODUCTION_LEN].into(),
+                padding: bytes.len() - peer::HELLO_LEN,
+            }
+        }
+        PeerDatagram::HelloReply(reply) => {
+            let m = reply.claim();
+            Message::HelloReply {
+                initiator_id: hex(m.initiator),
+                responder_id: hex(m.responder),
+                public_key: m.public_key.0.into(),
+                token: m.token.into(),
+            }
+        }
+        PeerDatagram::UnknownSource => Message::UnknownSource {},
+    })
+}
+
+/// Whether a well-formed signed message verifies for the receiver that `signing` describes.
+pub(crate) fn verifies(family: Family, bytes: &[u8], signing: &Signing, keys: &Keys) -> bool {
+    let base = signing.base_id.as_ref().map(id);
+    match family {
+        Family::Tcp => match HostFrame::decode(&bytes[frame::LENGTH_LEN..]) {
+            Ok(HostFrame::Register(m)) => {
+                let cookie = signing.cookie.as_ref().expect("bound to a cookie").array();
+                m.verify(base.expect("bound to a base"), &cookie).is_some()
+            }
+            other => panic!("{other:?} is not signed"),
+        },
+        Family::Udp => UnverifiedNatInit::decode(bytes)
+            .expect("a NAT-INIT")
+            .verify(
+                &keys[&signing.signer].secret().public(),
+                base.expect("bound to a base"),
+                signing.udp_index.expect("bound to an address"),
+            )
+            .is_some(),
+        Family::Peer => match PeerDatagram::decode(bytes) {
+            Ok(PeerDatagram::Hello(m)) => m.verify().is_some(),
+            Ok(PeerDatagram::HelloReply(m)) => m.verify().is_some(),
+            other => panic!("{other:?} is not signed"),
+        },
+        Family::Announce => panic!("announcements are not signed"),
+    }
+}

@@ -1,0 +1,136 @@
+//! Every message with its fields, as the vector files show them: a mirror of the wire types made for reading.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::file::{Hex, decimal};
+
+/// A message. Signatures are not among the fields; they stand beside them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "message", content = "fields", rename_all = "SCREAMING-KEBAB-CASE")]
+pub(crate) enum Message {
+    GetCookie {
+        highest_version: u8,
+        capabilities: u32,
+    },
+    BaseHello {
+        version: u8,
+        cookie: Hex,
+        base_id: Hex,
+        cluster_id: Hex,
+        capabilities: u32,
+    },
+    Register {
+        device_id: Hex,
+        public_key: Hex,
+        boot_id: Hex,
+        attempt: u32,
+        capabilities: u32,
+        agent: String,
+    },
+    Registered {
+        seen: SocketAddr,
+        keepalive_seconds: u16,
+        udp_addresses: Vec<SocketAddr>,
+    },
+    Error {
+        code: u8,
+        retry_after_seconds: u16,
+        text: String,
+    },
+    Info {
+        #[serde(with = "decimal")]
+        number: u64,
+        introduction_master_key: Hex,
+        own_addresses: Vec<SocketAddr>,
+    },
+    Pong {
+        #[serde(with = "decimal")]
+        number: u64,
+    },
+    RequestInfo {
+        device_id: Hex,
+    },
+    ReleaseInfo {
+        device_id: Hex,
+    },
+    DeviceAddresses {
+        device_id: Hex,
+        flags: u32,
+        introduction_key: Hex,
+        reflexive: Vec<SocketAddr>,
+        own: Vec<SocketAddr>,
+    },
+    Unreachable {
+        device_id: Hex,
+        reason: u8,
+    },
+    #[serde(rename = "GOAWAY")]
+    GoAway {
+        seconds: u16,
+    },
+    Wanted {
+        device_id: Hex,
+    },
+    Notice {
+        code: u8,
+        text: String,
+    },
+    Leave {},
+    SendData {
+        destination_id: Hex,
+        data: Hex,
+    },
+    RecvData {
+        source_id: Hex,
+        data: Hex,
+    },
+    NatInit {
+        cookie: Hex,
+        #[serde(with = "decimal")]
+        seq: u64,
+        own_addresses: Vec<SocketAddr>,
+        padding: usize,
+    },
+    NatOk {
+        cookie: Hex,
+        #[serde(with = "decimal")]
+        seq: u64,
+        challenge: Hex,
+        flags: u8,
+        seen: SocketAddr,
+        padding: usize,
+    },
+    NatConfirm {
+        cookie: Hex,
+        #[serde(with = "decimal")]
+        seq: u64,
+        challenge: Hex,
+    },
+    NatUnknown {},
+    Data {
+        data: Hex,
+    },
+    EscapedData {
+        data: Hex,
+    },
+    Hello {
+        initiator_id: Hex,
+        responder_id: Hex,
+        public_key: Hex,
+        token: Hex,
+        introduction: Hex,
+        padding: usize,
+    },
+    HelloReply {
+        initiator_id: Hex,
+        responder_id: Hex,
+        public_key: Hex,
+        token: Hex,
+    },
+    UnknownSource {},
+    Announcement {
+        device_id: Hex,
+    },
+}
