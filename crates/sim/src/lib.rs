@@ -1,1 +1,16 @@
-//! placeholder
+//! A deterministic world in which the real host and base machines run.
+//!
+//! Virtual time, one seed, no sockets, no threads: the same seed gives the same run, bit for bit. The machines are
+//! `bowline_proto::host::Host` and `bowline_proto::base::Base` themselves; only their surroundings are simulated.
+//!
+//! - the network: [`packet`], [`link`], [`nat`], [`fabric`] (nets, gateways, routes), [`tcp`] and [`stack`] (a node's
+//!   kernel)
+//! - what is watched: [`trace`] (the packet diagram)
+
+pub mod fabric;
+pub mod link;
+pub mod nat;
+pub mod packet;
+pub mod stack;
+pub mod tcp;
+pub mod trace;
