@@ -7,10 +7,15 @@
 //!   kernel)
 //! - what is watched: [`trace`] (the packet diagram)
 
+pub mod base_node;
+pub mod checks;
 pub mod fabric;
+pub mod host_node;
 pub mod link;
 pub mod nat;
+pub mod oracle;
 pub mod packet;
 pub mod stack;
 pub mod tcp;
 pub mod trace;
+pub mod world;

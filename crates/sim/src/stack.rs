@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -44,12 +45,22 @@ pub type Emitted = Vec<(NetId, Packet)>;
 pub struct Env<'a> {
     /// The moment.
     pub now: Time,
+    /// The machines' idea of the moment at which the world began.
+    pub origin: Instant,
     /// The node's randomness.
     pub rng: &'a mut ChaCha8Rng,
     /// The diagram.
     pub trace: &'a mut Trace,
     /// Packets to send.
     pub emitted: &'a mut Emitted,
+}
+
+impl Env<'_> {
+    /// The moment as machines want it.
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        self.origin + self.now
+    }
 }
 
 /// A network stack.

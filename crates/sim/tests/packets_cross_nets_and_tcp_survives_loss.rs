@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bowline_sim::{
@@ -31,6 +31,7 @@ struct Bench {
     hops: BTreeMap<(Time, u64), Hop>,
     next: u64,
     now: Time,
+    origin: Instant,
     datagrams: Vec<(NodeId, SocketAddr, Bytes)>,
     told: Vec<(NodeId, SockId, TcpEvent)>,
 }
@@ -45,6 +46,7 @@ impl Bench {
             hops: BTreeMap::new(),
             next: 0,
             now: Time::ZERO,
+            origin: Instant::now(),
             datagrams: Vec::new(),
             told: Vec::new(),
         }
@@ -65,8 +67,13 @@ impl Bench {
 
     fn with<T>(&mut self, node: NodeId, f: impl FnOnce(&mut Stack, &mut Env<'_>) -> T) -> T {
         let mut emitted = Emitted::new();
-        let mut env =
-            Env { now: self.now, rng: &mut self.rng, trace: &mut self.trace, emitted: &mut emitted };
+        let mut env = Env {
+            now: self.now,
+            origin: self.origin,
+            rng: &mut self.rng,
+            trace: &mut self.trace,
+            emitted: &mut emitted,
+        };
         let result = f(&mut self.stacks[node.0], &mut env);
         let mut hops = Vec::new();
         for (net, packet) in emitted {
