@@ -3,13 +3,48 @@
 //! A shell owns the sockets and this machine. It hands in connections, frames and datagrams, sends on what
 //! [`Forward`] says it should with the bytes that it still holds, and then drains [`Base::poll_output`] until it
 //! answers with a timeout.
+//!
+//! A connection lives in `conn` until it registers; the device it then speaks for lives in `registry`, with what
+//! hangs on it: where it is on UDP (`binding`), whom it wants (`interest`) and what others are told of it (`push`).
+//! `relay` decides where a message goes: two look-ups, no allocation, no timer. Whatever is kept is bounded by
+//! [`BaseConfig`] or by the protocol, and goes by itself: `deadline` knows when.
+//!
+//! Not here: many bases (a cluster), sockets, queues. The queue towards a slow host is the shell's.
+
+mod binding;
+mod config;
+mod conn;
+mod counters;
+mod deadline;
+mod interest;
+mod memory;
+mod push;
+mod registry;
+mod relay;
 
 use std::{
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
-use crate::{id::DeviceId, wire::Malformed};
+pub use config::BaseConfig;
+pub use counters::{Counters, Sizes};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+
+use self::{
+    binding::Holder,
+    conn::{Conn, Unfinished},
+    deadline::{Deadlines, Key},
+    memory::{Buckets, Expiring, Keyed, Map, Set, Source},
+    registry::Device,
+};
+use crate::{
+    bucket::Bucket,
+    id::DeviceId,
+    wire::{BootId, Cookie, tcp::BaseFrame},
+};
 
 /// A TCP connection of the shell; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,62 +137,196 @@ pub enum Output {
 
 /// The base server.
 #[derive(Debug)]
-pub struct Base {}
+pub struct Base {
+    config: BaseConfig,
+    id: DeviceId,
+    rng: ChaCha12Rng,
+    /// What challenges are made with.
+    secret: [u8; 16],
+    keyed: Keyed,
+    draining: Draining,
 
-/// Limits and timers of a base. The defaults serve a small server; an operator changes them in the config file.
-#[derive(Debug, Clone, Default)]
-pub struct BaseConfig {}
+    conns: Map<ConnId, Conn>,
+    unfinished: Unfinished,
+    devices: Map<DeviceId, Device>,
+    /// The cookies of registered devices.
+    cookies: Map<Cookie, DeviceId>,
+    /// Who is behind a source address on one of the base's sockets.
+    addresses: Map<(SocketId, SocketAddr), Holder>,
+    /// Who wants a device, whether it is here or not: the reverse of all interests.
+    wanters: Map<DeviceId, Set<DeviceId>>,
+    interests_in_all: usize,
+    /// Whom a device that left had wanted.
+    absent: Expiring<DeviceId, Vec<DeviceId>>,
+    /// Boots that another boot replaced.
+    replaced: Expiring<(DeviceId, BootId), ()>,
+
+    register_rates: Buckets<Source>,
+    register_rates_wide: Buckets<Source>,
+    verify_rate: Bucket,
+    nat_unknown_rates: Buckets<SocketAddr>,
+    nat_unknown_rate: Bucket,
+
+    /// Every state of a device that others may be told of has a number of its own.
+    versions: u64,
+    deadlines: Deadlines,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+}
+
+/// Whether this base is going.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Draining {
+    No,
+    /// Hosts have been told to leave, the rest is ended then.
+    Until(Instant),
+    Done,
+}
 
 impl Base {
     /// A base with this ID. `seed` is the source of all its randomness (cookies, challenges).
     #[must_use]
     pub fn new(config: BaseConfig, id: DeviceId, seed: [u8; 32], now: Instant) -> Self {
-        let _ = (config, id, seed, now);
-        todo!()
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let keyed = Keyed::new(&mut rng);
+        let mut secret = [0; 16];
+        rng.fill_bytes(&mut secret);
+        let mut deadlines = Deadlines::new(keyed);
+        deadlines.by(Key::Memory, now + config::SWEEP_EVERY);
+        Self {
+            id,
+            secret,
+            keyed,
+            draining: Draining::No,
+            conns: Map::with_hasher(keyed),
+            unfinished: Unfinished::new(keyed),
+            devices: Map::with_hasher(keyed),
+            cookies: Map::with_hasher(keyed),
+            addresses: Map::with_hasher(keyed),
+            wanters: Map::with_hasher(keyed),
+            interests_in_all: 0,
+            absent: Expiring::new(config::ABSENT_MEMORY, config.max_absent_interests, keyed),
+            replaced: Expiring::new(config::REPLACED_MEMORY, config.max_replaced_boots, keyed),
+            register_rates: Buckets::new(config.register_rate, config.max_sources, keyed),
+            register_rates_wide: Buckets::new(config.register_rate_wide, config.max_sources, keyed),
+            verify_rate: Bucket::default(),
+            nat_unknown_rates: Buckets::new(config::NAT_UNKNOWN_RATE, config.max_sources, keyed),
+            nat_unknown_rate: Bucket::default(),
+            versions: 0,
+            deadlines,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            config,
+            rng,
+        }
     }
-    /// A TCP connection was accepted. `udp` is the list that REGISTERED will tell this host (four at most).
-    pub fn handle_accepted(&mut self, conn: ConnId, remote: SocketAddr, udp: &[UdpAddress], now: Instant) {
-        let _ = (conn, remote, udp, now);
-        todo!()
-    }
-    /// A whole frame (type and body) came in.
-    pub fn handle_frame(&mut self, conn: ConnId, frame: &mut [u8], now: Instant) -> Forward {
-        let _ = (conn, frame, now);
-        todo!()
-    }
-    /// A connection's framing is lost.
-    pub fn handle_malformed(&mut self, conn: ConnId, why: Malformed, now: Instant) {
-        let _ = (conn, why, now);
-        todo!()
-    }
-    /// A connection ended by itself.
-    pub fn handle_closed(&mut self, conn: ConnId, now: Instant) {
-        let _ = (conn, now);
-        todo!()
-    }
-    /// A datagram came in.
-    pub fn handle_datagram(&mut self, via: Via, from: SocketAddr, datagram: &mut [u8], now: Instant) -> Forward {
-        let _ = (via, from, datagram, now);
-        todo!()
-    }
-    /// The shell dropped a message because the queue of its destination was full.
-    pub fn handle_overflow(&mut self, ticket: Ticket, now: Instant) {
-        let _ = (ticket, now);
-        todo!()
-    }
+
     /// The moment of the last [`Output::Timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
-        todo!()
+        while let Some(key) = self.deadlines.pop(now) {
+            match key {
+                Key::Drain => self.end_drain(),
+                Key::Memory => self.forget_old(now),
+                Key::Conn(conn) => self.conn_due(conn, now),
+                Key::Device(device) => self.device_due(device, now),
+                Key::Pair { to, about } => self.pair_due(to, about, now),
+            }
+        }
     }
-    /// Tells every host to leave within `seconds`, and new ones to go elsewhere. With 0: at once (ERROR 7 to all).
+
+    /// Tells every host to leave within `seconds`, and new ones to go elsewhere; those still here then get ERROR 7.
+    /// With 0: at once.
     pub fn drain(&mut self, seconds: u16, now: Instant) {
-        let _ = (seconds, now);
-        todo!()
+        let until = now + std::time::Duration::from_secs(seconds.into());
+        self.draining = Draining::Until(until);
+        if seconds == 0 {
+            self.end_drain();
+            return;
+        }
+        self.deadlines.forget(Key::Drain);
+        self.deadlines.by(Key::Drain, until);
+        let hosts: Vec<ConnId> = self.devices.values().filter_map(|device| device.link.conn()).collect();
+        for conn in hosts {
+            self.write(conn, &BaseFrame::GoAway(seconds));
+        }
     }
+
+    /// ERROR 7 to all. Nobody is told of the others' going: all are.
+    fn end_drain(&mut self) {
+        self.draining = Draining::Done;
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in conns {
+            self.fail_conn(conn, conn::Failure::draining(&self.config));
+        }
+        let devices: Vec<DeviceId> = self.devices.keys().copied().collect();
+        for device in devices {
+            self.remove(device);
+        }
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        self.absent.purge(now);
+        self.replaced.purge(now);
+        self.register_rates.sweep(config::SWEEP_ENTRIES, now);
+        self.register_rates_wide.sweep(config::SWEEP_ENTRIES, now);
+        self.nat_unknown_rates.sweep(config::SWEEP_ENTRIES, now);
+        self.deadlines.by(Key::Memory, now + config::SWEEP_EVERY);
+    }
+
     /// What the shell has to do next.
     pub fn poll_output(&mut self, now: Instant) -> Output {
         let _ = now;
-        todo!()
+        self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(self.deadlines.next()))
+    }
+
+    /// Appends a control frame to a connection's queue.
+    fn write(&mut self, conn: ConnId, frame: &BaseFrame<'_>) {
+        if let Some(Output::Write { conn: last, frames }) = self.outputs.back_mut()
+            && *last == conn
+        {
+            frame.write(frames);
+            return;
+        }
+        let mut frames = Vec::new();
+        frame.write(&mut frames);
+        self.outputs.push_back(Output::Write { conn, frames });
+    }
+
+    /// This base.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether this device is registered here.
+    #[must_use]
+    pub fn is_registered(&self, device: DeviceId) -> bool {
+        self.devices.contains_key(&device)
+    }
+
+    /// How much the machine holds at this moment.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            connections: self.conns.len(),
+            unfinished: self.unfinished.len(),
+            devices: self.devices.len(),
+            cookies: self.cookies.len(),
+            bound_addresses: self.addresses.len(),
+            interests: self.interests_in_all,
+            absent_interests: self.absent.weight(),
+            replaced_boots: self.replaced.weight(),
+            sources: self.register_rates.len()
+                + self.register_rates_wide.len()
+                + self.nat_unknown_rates.len(),
+            deadlines: self.deadlines.len(),
+            outputs: self.outputs.len(),
+        }
     }
 }

@@ -68,7 +68,8 @@ impl IntroductionKey {
     #[must_use]
     pub fn derive(master: &[u8; INTRODUCTION_KEY_LEN], initiator: DeviceId) -> Self {
         use hmac::{KeyInit, Mac};
-        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(master).expect("HMAC takes keys of any length");
+        let mut mac =
+            hmac::Hmac::<sha2::Sha256>::new_from_slice(master).expect("HMAC takes keys of any length");
         mac.update(b"bowline/1 introduction\0");
         mac.update(initiator.as_bytes());
         let mut key = [0; INTRODUCTION_KEY_LEN];
@@ -155,8 +156,12 @@ impl<'a> UnverifiedHello<'a> {
     pub fn decode(datagram: &'a [u8]) -> Result<Self, Malformed> {
         let mut r = Reader(datagram);
         r.bytes(PREFIX_LEN)?;
-        let claim =
-            Hello { initiator: r.id()?, responder: r.id()?, public_key: PublicKey(r.array()?), token: r.array()? };
+        let claim = Hello {
+            initiator: r.id()?,
+            responder: r.id()?,
+            public_key: PublicKey(r.array()?),
+            token: r.array()?,
+        };
         let introduced = &datagram[..datagram.len() - r.0.len()];
         let introduction = r.array()?;
         let signed = &datagram[..datagram.len() - r.0.len()];

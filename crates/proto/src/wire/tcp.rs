@@ -387,8 +387,16 @@ impl<'a> HostFrame<'a> {
                 let (to, data) = relay::split(frame)?;
                 Self::SendData(to, data)
             }
-            kind @ (BASE_HELLO | REGISTERED | ERROR | PONG | DEVICE_ADDRESSES | UNREACHABLE | GOAWAY | WANTED
-            | NOTICE | relay::RECV_DATA) => return Err(Malformed::WrongSide(kind)),
+            kind @ (BASE_HELLO
+            | REGISTERED
+            | ERROR
+            | PONG
+            | DEVICE_ADDRESSES
+            | UNREACHABLE
+            | GOAWAY
+            | WANTED
+            | NOTICE
+            | relay::RECV_DATA) => return Err(Malformed::WrongSide(kind)),
             kind => Self::Unknown(kind),
         })
     }
@@ -508,7 +516,8 @@ impl<'a> BaseFrame<'a> {
                 let (from, data) = relay::split(frame)?;
                 Self::RecvData(from, data)
             }
-            kind @ (GET_COOKIE | REGISTER | INFO | REQUEST_INFO | RELEASE_INFO | LEAVE | relay::SEND_DATA) => {
+            kind
+            @ (GET_COOKIE | REGISTER | INFO | REQUEST_INFO | RELEASE_INFO | LEAVE | relay::SEND_DATA) => {
                 return Err(Malformed::WrongSide(kind));
             }
             kind => Self::Unknown(kind),

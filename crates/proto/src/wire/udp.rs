@@ -206,7 +206,9 @@ impl<'a> BaseDatagram<'a> {
             NAT_OK => NatOk::decode(datagram).map(Self::NatOk),
             NAT_UNKNOWN if datagram.len() == 1 => Ok(Self::NatUnknown),
             NAT_UNKNOWN => Err(Malformed::TooLong),
-            super::relay::RECV_DATA => super::relay::split(datagram).map(|(id, data)| Self::RecvData(id, data)),
+            super::relay::RECV_DATA => {
+                super::relay::split(datagram).map(|(id, data)| Self::RecvData(id, data))
+            }
             kind @ (NAT_INIT | NAT_CONFIRM | super::relay::SEND_DATA) => Err(Malformed::WrongSide(kind)),
             kind => Err(Malformed::UnknownType(kind)),
         }

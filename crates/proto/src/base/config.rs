@@ -1,0 +1,139 @@
+//! The numbers of a base server: what an operator may change ([`BaseConfig`]) and what the protocol fixes.
+//!
+//! Each limit says what happens when it is reached. Nothing here has behaviour.
+
+use std::{collections::HashSet, time::Duration};
+
+use crate::{bucket::Rate, id::DeviceId};
+
+/// Limits and timers of a base. The defaults serve a small server; an operator changes them in the config file.
+#[derive(Debug, Clone)]
+pub struct BaseConfig {
+    /// Seconds between a host's refreshes, told in REGISTERED; held within 10 to 25 (protocol section 4).
+    pub keepalive: u16,
+    /// Devices that may register here; `None`: all. Others get ERROR 4 before their signature is looked at.
+    pub allow: Option<HashSet<DeviceId>>,
+    /// Registered devices. One more gets ERROR 6; those registered stay, and can be replaced by themselves.
+    pub max_devices: usize,
+    /// Connections that have not registered, in all. One more ends the oldest of them with ERROR 6, so that a
+    /// flood of silent ones cannot keep out hosts that finish within a round trip.
+    pub max_unfinished: usize,
+    /// Connections that have not registered, of one IPv4 address or IPv6 /64 (four times as many of a /48). One
+    /// more gets ERROR 5.
+    pub max_unfinished_per_source: usize,
+    /// Devices that one device may want to talk with. A REQUEST-INFO over it is ignored and gets NOTICE 2.
+    pub max_interests: usize,
+    /// The same summed over all devices; it bounds this machine's largest table. At it: NOTICE 2.
+    pub max_interests_in_all: usize,
+    /// Wanted IDs remembered of devices that left, for UNREACHABLE 1. Over it the device that left first is
+    /// forgotten: senders to it then hear nothing, as of a stranger.
+    pub max_absent_interests: usize,
+    /// Replaced boots remembered for the detection of cloned identities. Over it the oldest is forgotten: a clone
+    /// that comes back then replaces once more.
+    pub max_replaced_boots: usize,
+    /// Source addresses whose rates are remembered, a table each for registrations and NAT-UNKNOWN. Over it the
+    /// oldest is forgotten and starts with a full burst; the rates over all sources hold nevertheless.
+    pub max_sources: usize,
+    /// REGISTERs whose signature is looked at, of one IPv4 address or IPv6 /64. Over it: ERROR 5.
+    pub register_rate: Rate,
+    /// The same of one IPv6 /48.
+    pub register_rate_wide: Rate,
+    /// The same of all together. Over it: ERROR 6.
+    pub verify_rate: Rate,
+    /// Bytes a second that one device may have relayed, with a second's worth at once; `None`: no limit. Over
+    /// it messages are dropped with UNREACHABLE 3.
+    pub relay_rate: Option<u32>,
+    /// Without GET-COOKIE, and then without REGISTER, for as long: ERROR 10.
+    pub setup_timeout: Duration,
+    /// A registered host without INFO for as long is dropped (ERROR 10).
+    pub info_timeout: Duration,
+    /// What ERROR 6 tells a host: seconds to stay away.
+    pub busy_retry_after: u16,
+    /// What ERROR 7 tells a host: seconds to stay away.
+    pub draining_retry_after: u16,
+}
+
+impl Default for BaseConfig {
+    fn default() -> Self {
+        Self {
+            keepalive: 25,
+            allow: None,
+            max_devices: 65_536,
+            max_unfinished: 4_096,
+            max_unfinished_per_source: 256,
+            max_interests: 1_024,
+            max_interests_in_all: 1 << 20,
+            max_absent_interests: 1 << 18,
+            max_replaced_boots: 65_536,
+            max_sources: 65_536,
+            register_rate: Rate { burst: 64, every: Duration::from_millis(100) },
+            register_rate_wide: Rate { burst: 256, every: Duration::from_millis(25) },
+            // A third of what one core verifies in a second.
+            verify_rate: Rate::per_second(2_000),
+            relay_rate: None,
+            setup_timeout: Duration::from_secs(10),
+            info_timeout: Duration::from_secs(60),
+            busy_retry_after: 10,
+            draining_retry_after: 60,
+        }
+    }
+}
+
+/// How many times the unfinished connections of a /64 a whole /48 may have.
+pub(super) const WIDE_SHARE: usize = 4;
+
+/// A registration outlives its TCP connection for as long, while UDP is confirmed: a little more than a keepalive.
+pub(super) const OUTLIVES_TCP: Duration = Duration::from_secs(35);
+/// Bindings of the session before this one last as long without a NAT-CONFIRM under the new cookie.
+pub(super) const INHERITED_LIFE: Duration = Duration::from_secs(35);
+/// Interests of the session before this one that are not repeated within this time are released.
+pub(super) const REPEAT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a replaced boot is remembered.
+pub(super) const REPLACED_MEMORY: Duration = Duration::from_secs(600);
+/// What ERROR 9 tells a cloned identity: seconds to stay away.
+pub(super) const CLONE_RETRY_AFTER: u16 = 60;
+/// How long a device that left is remembered by those it wanted.
+pub(super) const ABSENT_MEMORY: Duration = Duration::from_secs(600);
+
+/// The base sends over UDP for as long after a NAT-CONFIRM, or a NAT-INIT from the confirmed address.
+pub(super) const UDP_FRESH: Duration = Duration::from_secs(35);
+/// A binding silent for as long is gone.
+pub(super) const BINDING_LIFE: Duration = Duration::from_secs(60);
+/// A NAT-INIT from the bound address with the list already known is not verified within so many of the last one.
+pub(super) const UNVERIFIED_SEQS: u64 = 16;
+/// NAT-INITs whose signature is looked at, per cookie.
+pub(super) const NAT_VERIFY_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(1) };
+/// Padded NAT-OKs per binding whose NAT-CONFIRM is awaited: two a ladder, and one ladder back.
+pub(super) const PADDED_SEQS: usize = 4;
+/// NAT-UNKNOWNs to one source.
+pub(super) const NAT_UNKNOWN_RATE: Rate = Rate::per_second(1);
+/// NAT-UNKNOWNs to all sources: a flood of forged sources gets no more.
+pub(super) const NAT_UNKNOWN_RATE_IN_ALL: Rate = Rate::per_second(10_000);
+
+/// Data that a confirmed UDP leg carries before any padded exchange has proven more: with its header and those of
+/// IP and UDP it stays under the 576 bytes that every network passes.
+pub(super) const SMALL_DATA: usize = 500;
+/// UNREACHABLEs about one device to one host.
+pub(super) const UNREACHABLE_PAIR: Duration = Duration::from_secs(1);
+/// UNREACHABLEs to one host.
+pub(super) const UNREACHABLE_RATE: Rate = Rate::per_second(10);
+/// The unit in which relayed bytes are counted against [`BaseConfig::relay_rate`].
+pub(super) const RELAY_UNIT: usize = 64;
+
+/// WANTED about one device to one host.
+pub(super) const WANTED_PAIR: Duration = Duration::from_secs(10);
+/// WANTEDs to one host.
+pub(super) const WANTED_RATE: Rate = Rate::per_second(10);
+/// WANTEDs that wait for one host; one more drops the oldest.
+pub(super) const WANTED_WAITING: usize = 64;
+/// NOTICEs of one kind to one host.
+pub(super) const NOTICE_RATE: Rate = Rate { burst: 1, every: Duration::from_secs(10) };
+
+/// A second change of addresses within this time of the first waits until it has passed.
+pub(super) const COALESCE_FIRST: Duration = Duration::from_millis(250);
+/// It doubles up to this while changes go on.
+pub(super) const COALESCE_MAX: Duration = Duration::from_secs(10);
+
+/// How often tables of sources are swept, and how many entries at a time.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(10);
+pub(super) const SWEEP_ENTRIES: usize = 1_024;

@@ -1,0 +1,266 @@
+//! DEVICE-ADDRESSES: what two devices that want each other are told of each other, at once and at every change.
+//!
+//! Each ordered pair knows which version of the other it was told. A change is told at once; the next one within a
+//! [`Window`] waits for its end, and the windows double while changes go on. A device's own changes pass one more
+//! window before they fan out, so that a device that flaps costs as little as one pair.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Base,
+    config::{COALESCE_FIRST, COALESCE_MAX},
+    deadline::Key,
+};
+use crate::{
+    id::DeviceId,
+    wire::{
+        peer::IntroductionKey,
+        tcp::{BaseFrame, DeviceAddresses},
+    },
+};
+
+/// What a device was last told of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing yet, or that it is gone.
+    Nothing,
+    /// Something, on a connection before this one: whether it arrived is not known.
+    Unsure,
+    /// This version of it.
+    Version(u64),
+}
+
+impl Told {
+    pub(super) fn on_a_new_connection(self) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Unsure | Self::Version(_) => Self::Unsure,
+        }
+    }
+}
+
+/// Collects changes: the first passes at once, the next at the window's end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Window {
+    /// No change for a while.
+    #[default]
+    Quiet,
+    /// A change that may be taken back at once waits; any other passes.
+    Grace { until: Instant },
+    /// A change passed; nothing came since.
+    Open { until: Instant, length: Duration },
+    /// A change waits for the end.
+    Waiting { until: Instant, length: Duration },
+}
+
+impl Window {
+    /// A change: whether it passes now.
+    fn change(&mut self, now: Instant) -> bool {
+        match *self {
+            Self::Open { until, length } | Self::Waiting { until, length } if until > now => {
+                *self = Self::Waiting { until, length };
+                false
+            }
+            Self::Waiting { .. } => self.end(now),
+            Self::Quiet | Self::Grace { .. } | Self::Open { .. } => {
+                *self = Self::Open { until: now + COALESCE_FIRST, length: COALESCE_FIRST };
+                true
+            }
+        }
+    }
+
+    /// A change that is likely to be followed by a better one: it never passes now.
+    fn change_later(&mut self, now: Instant) {
+        match *self {
+            Self::Open { until, length } | Self::Waiting { until, length } if until > now => {
+                *self = Self::Waiting { until, length };
+            }
+            Self::Waiting { .. } | Self::Grace { .. } => {}
+            Self::Quiet | Self::Open { .. } => *self = Self::Grace { until: now + COALESCE_FIRST },
+        }
+    }
+
+    /// Whether a change has waited until now.
+    fn end(&mut self, now: Instant) -> bool {
+        let length = match *self {
+            Self::Waiting { until, length } if until <= now => (length * 2).min(COALESCE_MAX),
+            Self::Grace { until } if until <= now => COALESCE_FIRST,
+            _ => return false,
+        };
+        *self = Self::Open { until: now + length, length };
+        true
+    }
+
+    /// When something that waits has to pass.
+    pub(super) fn next(&self) -> Option<Instant> {
+        match *self {
+            Self::Quiet | Self::Open { .. } => None,
+            Self::Grace { until } | Self::Waiting { until, .. } => Some(until),
+        }
+    }
+}
+
+/// What there is to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    None,
+    Gone,
+    Here,
+}
+
+impl Base {
+    /// What others may be told of this device has changed.
+    pub(super) fn changed(&mut self, id: DeviceId, now: Instant) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        self.versions += 1;
+        device.version = self.versions;
+        if device.changes.change(now) {
+            self.fan_out(id, now);
+        } else {
+            self.schedule(id);
+        }
+    }
+
+    pub(super) fn changes_due(&mut self, id: DeviceId, now: Instant) {
+        if self.devices.get_mut(&id).is_some_and(|device| device.changes.end(now)) {
+            self.fan_out(id, now);
+        }
+    }
+
+    fn fan_out(&mut self, about: DeviceId, now: Instant) {
+        let Some(device) = self.devices.get(&about) else { return };
+        let wanted: Vec<DeviceId> = device.interests.keys().copied().collect();
+        for to in wanted {
+            self.push(to, about, now);
+        }
+    }
+
+    /// Tells `to` about another device, if there is anything to tell, now or when the window ends.
+    pub(super) fn push(&mut self, to: DeviceId, about: DeviceId, now: Instant) {
+        if self.news(to, about) == News::None {
+            return;
+        }
+        let Some(interest) = self.interest(to, about) else { return };
+        if interest.window.change(now) {
+            self.tell(to, about);
+        } else if let Some(at) = interest.window.next() {
+            self.deadlines.by(Key::Pair { to, about }, at);
+        }
+    }
+
+    /// As [`Base::push`], never now.
+    pub(super) fn push_later(&mut self, to: DeviceId, about: DeviceId, now: Instant) {
+        if self.news(to, about) == News::None {
+            return;
+        }
+        let Some(interest) = self.interest(to, about) else { return };
+        interest.window.change_later(now);
+        if let Some(at) = interest.window.next() {
+            self.deadlines.by(Key::Pair { to, about }, at);
+        }
+    }
+
+    /// What waited for the end of a window may have to be told.
+    pub(super) fn pair_due(&mut self, to: DeviceId, about: DeviceId, now: Instant) {
+        let Some(interest) = self.interest(to, about) else { return };
+        if interest.window.end(now) {
+            self.tell(to, about);
+        } else if let Some(at) = interest.window.next() {
+            self.deadlines.by(Key::Pair { to, about }, at);
+        }
+    }
+
+    fn interest(&mut self, of: DeviceId, about: DeviceId) -> Option<&mut super::interest::Interest> {
+        self.devices.get_mut(&of)?.interests.get_mut(&about)
+    }
+
+    /// Without the other's consent there is no news, nor to a device without TCP: it asks again when it is back.
+    fn news(&self, to: DeviceId, about: DeviceId) -> News {
+        let Some(receiver) = self.devices.get(&to).filter(|d| d.link.conn().is_some()) else {
+            return News::None;
+        };
+        let Some(interest) = receiver.interests.get(&about) else { return News::None };
+        let mutual = self.devices.get(&about).filter(|d| d.interests.contains_key(&to));
+        match (mutual, interest.told) {
+            (None, Told::Nothing) => News::None,
+            (None, Told::Unsure | Told::Version(_)) => News::Gone,
+            (Some(d), Told::Version(told)) if told == d.version && !interest.again => News::None,
+            (Some(_), _) => News::Here,
+        }
+    }
+
+    fn tell(&mut self, to: DeviceId, about: DeviceId) {
+        let (message, told) = match self.news(to, about) {
+            News::None => return,
+            News::Gone => (DeviceAddresses::gone(about), Told::Nothing),
+            News::Here => {
+                let Some(d) = self.devices.get(&about) else { return };
+                let master = d.master_key.value;
+                let message = DeviceAddresses {
+                    device: about,
+                    online: true,
+                    introduction: master.map_or(IntroductionKey::NONE, |k| IntroductionKey::derive(&k, to)),
+                    reflexive: d.location.reflexive(),
+                    own: d.own.value.clone(),
+                };
+                (message, Told::Version(d.version))
+            }
+        };
+        let Some(interest) = self.interest(to, about) else { return };
+        interest.told = told;
+        interest.again = false;
+        if let Some(conn) = self.devices.get(&to).and_then(|d| d.link.conn()) {
+            self.counters.addresses_sent += 1;
+            self.write(conn, &BaseFrame::DeviceAddresses(message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_change_passes_at_once_and_the_windows_double_until_one_is_quiet() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut window = Window::default();
+        assert!(window.change(at(0)));
+        assert!(!window.change(at(10)));
+        assert_eq!(window.next(), Some(at(250)));
+        assert!(!window.end(at(249)));
+        assert!(window.end(at(250)));
+        assert!(!window.change(at(300)));
+        assert_eq!(window.next(), Some(at(750)));
+        assert!(window.end(at(750)));
+        assert!(window.change(at(1_750)), "a window without a change resets");
+        assert!(!window.change(at(1_751)));
+        assert_eq!(window.next(), Some(at(2_000)));
+    }
+
+    #[test]
+    fn windows_grow_to_their_limit_and_no_further() {
+        let mut now = Instant::now();
+        let mut window = Window::default();
+        assert!(window.change(now));
+        let mut lengths = Vec::new();
+        for _ in 0..8 {
+            assert!(!window.change(now));
+            let next = window.next().unwrap();
+            lengths.push((next - now).as_millis());
+            now = next;
+            assert!(window.end(now));
+        }
+        assert_eq!(lengths, [250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
+    }
+
+    #[test]
+    fn what_waits_in_grace_is_overtaken_by_a_better_change() {
+        let now = Instant::now();
+        let mut window = Window::default();
+        window.change_later(now);
+        assert_eq!(window.next(), Some(now + COALESCE_FIRST));
+        assert!(window.change(now + Duration::from_millis(5)));
+        assert_eq!(window.next(), None);
+    }
+}

@@ -1,0 +1,417 @@
+//! The devices that are registered here: how they come, are replaced, and go.
+//!
+//! A registration is made by a REGISTER that passed all checks, cheapest first. It ends with LEAVE, an ERROR, 60
+//! seconds without INFO, or some time after its TCP connection was lost; the same boot may take it over before
+//! that, and nobody else notices. State is soft: a host brings everything back by itself.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Base, ConnId, SocketId, UdpAddress,
+    binding::Location,
+    config::{
+        CLONE_RETRY_AFTER, INHERITED_LIFE, NOTICE_RATE, OUTLIVES_TCP, REPEAT_WITHIN, WANTED_RATE,
+        WANTED_WAITING,
+    },
+    conn::Failure,
+    deadline::Key,
+    interest::{Interest, Wanted},
+    memory::{Map, Source},
+    push::Window,
+    relay::Unreached,
+};
+use crate::{
+    bucket::Bucket,
+    id::DeviceId,
+    identity::PublicKey,
+    wire::{
+        BootId, Cookie, INTRODUCTION_KEY_LEN,
+        tcp::{BaseFrame, ErrorCode, Info, Notice, NoticeCode, Register, Registered, UnverifiedRegister},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) public_key: PublicKey,
+    boot: BootId,
+    attempt: u32,
+    pub(super) cookie: Cookie,
+    pub(super) link: Link,
+    /// The base's UDP addresses as REGISTERED told them; the index of one is what NAT-INITs are signed for.
+    pub(super) udp: Vec<UdpAddress>,
+    /// Dropped then, unless an INFO comes.
+    info_by: Instant,
+    pub(super) own: Numbered<Vec<SocketAddr>>,
+    pub(super) master_key: Numbered<Option<[u8; INTRODUCTION_KEY_LEN]>>,
+    pub(super) location: Location,
+    pub(super) interests: Map<DeviceId, Interest>,
+    /// How often this boot has registered: tells repeated interests from inherited ones.
+    pub(super) epoch: u32,
+    /// Interests that are not repeated are released then.
+    pub(super) repeat_by: Option<Instant>,
+    pub(super) wanted: Wanted,
+    /// Names what others may be told of this device at present.
+    pub(super) version: u64,
+    /// Collects the changes of this device before others are told.
+    pub(super) changes: Window,
+    pub(super) unreached: Unreached,
+    pub(super) relay_rate: Bucket,
+    notice_rate: Bucket,
+}
+
+/// The TCP half of a registration.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Link {
+    Tcp(ConnId),
+    /// The connection was lost; the registration ends then, or as soon as UDP is no longer confirmed.
+    Lost {
+        until: Instant,
+    },
+}
+
+impl Link {
+    pub(super) fn conn(self) -> Option<ConnId> {
+        match self {
+            Self::Tcp(conn) => Some(conn),
+            Self::Lost { .. } => None,
+        }
+    }
+}
+
+/// Something the host numbers: the highest number counts, whatever the order of arrival. Numbers start from 1.
+#[derive(Debug, Default)]
+pub(super) struct Numbered<T> {
+    number: u64,
+    pub(super) value: T,
+}
+
+impl<T: PartialEq> Numbered<T> {
+    /// Takes a newer value; tells whether it differs.
+    pub(super) fn update(&mut self, number: u64, value: T) -> bool {
+        if number <= self.number {
+            return false;
+        }
+        self.number = number;
+        let changed = self.value != value;
+        self.value = value;
+        changed
+    }
+
+    /// Keeps the value; numbers start anew.
+    fn inherit(&mut self) {
+        self.number = 0;
+    }
+}
+
+impl Device {
+    /// Which of the base's UDP addresses, as told to this host, is behind a socket.
+    pub(super) fn index_of(&self, socket: SocketId) -> Option<usize> {
+        self.udp.iter().position(|a| a.socket == socket)
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let link = match self.link {
+            Link::Tcp(_) => self.info_by,
+            Link::Lost { until } => until.min(self.location.vouched_until().unwrap_or(until)),
+        };
+        [Some(link), self.repeat_by, self.wanted.next(), self.changes.next()].into_iter().flatten().min()
+    }
+}
+
+impl Base {
+    /// REGISTER: checked, cheapest first, then taken over.
+    pub(super) fn handle_register(
+        &mut self,
+        conn: ConnId,
+        cookie: &Cookie,
+        unverified: UnverifiedRegister<'_>,
+        now: Instant,
+    ) {
+        let verified = self
+            .admit(conn, unverified.claim(), now)
+            .and_then(|()| unverified.verify(self.id, cookie).ok_or_else(bad_signature));
+        let outcome = verified.and_then(|register| self.take_over(conn, cookie, &register, now));
+        if let Err(failure) = outcome {
+            match failure.code {
+                ErrorCode::Signature => self.counters.register_bad_signature += 1,
+                ErrorCode::SourceLimit | ErrorCode::Busy => self.counters.register_over_rate += 1,
+                _ => {}
+            }
+            self.fail(conn, failure, now);
+        }
+    }
+
+    /// Everything that is cheaper than a signature.
+    fn admit(&mut self, conn: ConnId, claim: &Register, now: Instant) -> Result<(), Failure> {
+        if self.draining != super::Draining::No {
+            return Err(Failure::draining(&self.config));
+        }
+        if claim.public_key.device_id() != claim.device {
+            return Err(bad_signature());
+        }
+        if self.config.allow.as_ref().is_some_and(|allow| !allow.contains(&claim.device)) {
+            let text = "this device is not on the list of this base";
+            return Err(Failure::new(ErrorCode::NotAllowed, 0, text));
+        }
+        let Some(remote) = self.conns.get(&conn).map(|c| c.remote.ip()) else {
+            return Err(Failure::malformed("no connection"));
+        };
+        let (narrow, wide) = Source::of(remote);
+        let rates = &mut self.register_rates_wide;
+        self.register_rates
+            .take(narrow, now)
+            .and_then(|()| wide.map_or(Ok(()), |wide| rates.take(wide, now)))
+            .map_err(|next| {
+                let text = "too many registrations from this address";
+                Failure::new(ErrorCode::SourceLimit, seconds_until(next, now), text)
+            })?;
+        if self.devices.len() >= self.config.max_devices && !self.devices.contains_key(&claim.device) {
+            return Err(Failure::busy(&self.config, "this base has as many devices as it takes"));
+        }
+        if !self.verify_rate.take(self.config.verify_rate, now) {
+            return Err(Failure::busy(&self.config, "too many registrations"));
+        }
+        Ok(())
+    }
+
+    /// A verified REGISTER against whoever is registered already (protocol section 4, replacement).
+    fn take_over(
+        &mut self,
+        conn: ConnId,
+        cookie: &Cookie,
+        register: &Register,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let id = register.device;
+        match self.devices.get(&id) {
+            None => self.insert(conn, cookie, register, now),
+            Some(old) if old.boot == register.boot => {
+                if register.attempt <= old.attempt {
+                    return Err(replaced());
+                }
+                self.reattach(conn, cookie, register, now);
+            }
+            Some(old) if self.replaced.get(&(id, register.boot), now).is_some() => {
+                let stays = old.link.conn();
+                self.counters.cloned += 1;
+                if let Some(stays) = stays {
+                    self.notice(id, stays, NoticeCode::KeyInUse, "another device uses this key", now);
+                }
+                let text = "another device uses this key";
+                return Err(Failure::new(ErrorCode::Cloned, CLONE_RETRY_AFTER, text));
+            }
+            Some(old) => {
+                let (boot, link) = (old.boot, old.link);
+                self.replaced.insert((id, boot), (), 1, now);
+                self.counters.replaced += 1;
+                if let Some(loser) = link.conn() {
+                    self.fail_conn(loser, replaced());
+                }
+                for peer in self.remove(id) {
+                    // Not gone, but starting anew: it will ask back within a round trip.
+                    self.push_later(peer, id, now);
+                }
+                self.insert(conn, cookie, register, now);
+            }
+        }
+        self.welcome(conn, id, now);
+        Ok(())
+    }
+
+    fn insert(&mut self, conn: ConnId, cookie: &Cookie, register: &Register, now: Instant) {
+        self.versions += 1;
+        let device = Device {
+            public_key: register.public_key,
+            boot: register.boot,
+            attempt: register.attempt,
+            cookie: *cookie,
+            link: Link::Tcp(conn),
+            udp: self.conns.get(&conn).map(|c| c.udp.clone()).unwrap_or_default(),
+            info_by: now + self.config.info_timeout,
+            own: Numbered::default(),
+            master_key: Numbered::default(),
+            location: Location::default(),
+            interests: Map::with_hasher(self.keyed),
+            epoch: 0,
+            repeat_by: None,
+            wanted: Wanted::default(),
+            version: self.versions,
+            changes: Window::default(),
+            unreached: Unreached::default(),
+            relay_rate: Bucket::default(),
+            notice_rate: Bucket::default(),
+        };
+        self.devices.insert(register.device, device);
+        self.cookies.insert(*cookie, register.device);
+        self.absent.remove(&register.device);
+        self.replaced.remove(&(register.device, register.boot));
+        self.counters.registered += 1;
+        tracing::info!(device = %register.device, agent = %register.agent, "registered");
+    }
+
+    /// The same boot again: it inherits everything, under new numbers.
+    fn reattach(&mut self, conn: ConnId, cookie: &Cookie, register: &Register, now: Instant) {
+        let id = register.device;
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let loser = device.link.conn();
+        self.cookies.remove(&device.cookie);
+        self.cookies.insert(*cookie, id);
+        device.cookie = *cookie;
+        device.attempt = register.attempt;
+        device.link = Link::Tcp(conn);
+        device.udp = self.conns.get(&conn).map(|c| c.udp.clone()).unwrap_or_default();
+        device.info_by = now + self.config.info_timeout;
+        device.own.inherit();
+        device.master_key.inherit();
+        device.location.inherit(now + INHERITED_LIFE);
+        device.epoch = device.epoch.wrapping_add(1);
+        device.repeat_by = Some(now + REPEAT_WITHIN);
+        device.wanted = Wanted::default();
+        for interest in device.interests.values_mut() {
+            interest.told = interest.told.on_a_new_connection();
+            interest.window = Window::default();
+        }
+        self.counters.re_registered += 1;
+        tracing::info!(device = %id, attempt = register.attempt, "registered again");
+        if let Some(loser) = loser {
+            self.fail_conn(loser, replaced());
+        }
+    }
+
+    /// REGISTERED, and what has waited for this device.
+    fn welcome(&mut self, conn: ConnId, id: DeviceId, now: Instant) {
+        self.finish(conn, id);
+        let Some(seen) = self.conns.get(&conn).map(|c| c.remote) else { return };
+        let Some(device) = self.devices.get(&id) else { return };
+        let registered = Registered {
+            seen,
+            keepalive: self.config.keepalive.clamp(10, 25),
+            udp: device.udp.iter().map(|a| a.address).collect(),
+        };
+        let askers: Vec<DeviceId> = self.wanters.get(&id).map_or_else(Vec::new, |wanters| {
+            let strangers = wanters.iter().filter(|asker| !device.interests.contains_key(asker));
+            strangers.take(WANTED_RATE.burst as usize + WANTED_WAITING).copied().collect()
+        });
+        self.write(conn, &BaseFrame::Registered(registered));
+        for asker in askers {
+            self.ask(id, asker, now);
+        }
+        self.schedule(id);
+    }
+
+    /// INFO: the address list with the highest number counts, the key of the highest INFO; each gets its PONG.
+    pub(super) fn handle_info(&mut self, id: DeviceId, conn: ConnId, info: Info, now: Instant) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        device.info_by = now + self.config.info_timeout;
+        let key = device.master_key.update(info.number, Some(info.master_key));
+        let own = device.own.update(info.number, info.own);
+        self.write(conn, &BaseFrame::Pong(info.number));
+        if key || own {
+            self.changed(id, now);
+        }
+    }
+
+    pub(super) fn notice(&mut self, id: DeviceId, conn: ConnId, code: NoticeCode, text: &str, now: Instant) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        if device.notice_rate.take(NOTICE_RATE, now) {
+            self.counters.notices_sent += 1;
+            self.write(conn, &BaseFrame::Notice(Notice { code, text: text.to_owned() }));
+        }
+    }
+
+    /// A registered connection was lost: UDP, while it is confirmed, vouches for the device a little longer.
+    pub(super) fn link_lost(&mut self, id: DeviceId, now: Instant) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        if device.location.vouched_until().is_some_and(|until| until > now) {
+            device.link = Link::Lost { until: now + OUTLIVES_TCP };
+            device.wanted = Wanted::default();
+            tracing::debug!(device = %id, "TCP lost, UDP is confirmed");
+            self.schedule(id);
+        } else {
+            self.unregister(id, "its connection was lost", now);
+        }
+    }
+
+    /// Forgets a device and tells its peers.
+    pub(super) fn unregister(&mut self, id: DeviceId, why: &str, now: Instant) {
+        if !self.devices.contains_key(&id) {
+            return;
+        }
+        self.counters.lost += 1;
+        tracing::info!(device = %id, why, "lost");
+        let mut wanted = self.remove(id);
+        for &peer in &wanted {
+            self.push(peer, id, now);
+        }
+        if !wanted.is_empty() {
+            wanted.sort_unstable();
+            let weight = wanted.len();
+            self.absent.insert(id, wanted, weight, now);
+        }
+    }
+
+    /// Takes a device and all that hangs on it out of every table; gives back whom it wanted.
+    pub(super) fn remove(&mut self, id: DeviceId) -> Vec<DeviceId> {
+        let Some(device) = self.devices.remove(&id) else { return Vec::new() };
+        self.cookies.remove(&device.cookie);
+        self.deadlines.forget(Key::Device(id));
+        for address in device.location.addresses() {
+            self.let_go(id, address);
+        }
+        let wanted: Vec<DeviceId> = device.interests.into_keys().collect();
+        for &about in &wanted {
+            self.forget_interest(id, about);
+        }
+        wanted
+    }
+
+    /// Something of a device may have had its time.
+    pub(super) fn device_due(&mut self, id: DeviceId, now: Instant) {
+        let Some(device) = self.devices.get(&id) else { return };
+        match device.link {
+            Link::Tcp(conn) if device.info_by <= now => {
+                let text = format!("no INFO within {} seconds", self.config.info_timeout.as_secs());
+                self.fail(conn, Failure::new(ErrorCode::Silent, 0, text), now);
+                return;
+            }
+            Link::Lost { until }
+                if until <= now || device.location.vouched_until().is_none_or(|until| until <= now) =>
+            {
+                self.unregister(id, "its connection was lost, and UDP did not outlive it", now);
+                return;
+            }
+            Link::Tcp(_) | Link::Lost { .. } => {}
+        }
+        self.release_unrepeated(id, now);
+        self.expire_bindings(id, now);
+        self.send_wanted(id, now);
+        self.changes_due(id, now);
+        self.schedule(id);
+    }
+
+    /// Has the device woken when the next of its deadlines comes.
+    pub(super) fn schedule(&mut self, id: DeviceId) {
+        let Some(device) = self.devices.get(&id) else { return };
+        let binding = device.location.next_deadline(|socket, address| self.heard(id, socket, address));
+        if let Some(at) = [device.next_deadline(), binding].into_iter().flatten().min() {
+            self.deadlines.by(Key::Device(id), at);
+        }
+    }
+}
+
+fn bad_signature() -> Failure {
+    Failure::new(ErrorCode::Signature, 0, "the signature does not hold, or the key does not make the ID")
+}
+
+fn replaced() -> Failure {
+    Failure::new(ErrorCode::Replaced, 0, "a newer session of this device took over")
+}
+
+/// Whole seconds, rounded up, one at least: what `retry after` tells.
+fn seconds_until(moment: Instant, now: Instant) -> u16 {
+    let wait = moment.saturating_duration_since(now) + Duration::from_nanos(999_999_999);
+    wait.as_secs().clamp(1, u16::MAX.into()) as u16
+}
