@@ -694,6 +694,18 @@ impl World {
         self.queue.push(Reverse(Queued { at, order: self.order, event }));
     }
 
+    /// A net's NAT and firewall lose all their state.
+    pub fn reboot_router(&mut self, net: NetId) {
+        let rng = &mut self.seeds;
+        let gateway = &mut self.fabric.net_mut(net).gateway;
+        if let Some(nat) = &mut gateway.nat {
+            nat.reboot(rng);
+        }
+        if let Some(firewall) = &mut gateway.firewall {
+            firewall.reboot();
+        }
+    }
+
     /// Gives a host's interface another net (or none): what roaming and address changes are made of. The host is told
     /// by [`HostNode::network_changed`], which is for the caller to do.
     pub fn move_interface(&mut self, node: NodeId, index: u32, to: Option<NetId>) {
