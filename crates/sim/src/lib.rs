@@ -1,1 +1,25 @@
-//! placeholder
+//! A deterministic world in which the real host and base machines run.
+//!
+//! Virtual time, one seed, no sockets, no threads: the same seed gives the same run, bit for bit. The machines are
+//! `bowline_proto::host::Host` and `bowline_proto::base::Base` themselves; only their surroundings are simulated.
+//!
+//! - the network: [`packet`], [`link`], [`nat`], [`fabric`] (nets, gateways, routes), [`tcp`] and [`stack`] (a node's
+//!   kernel)
+//! - who lives in it: [`host_node`], [`base_node`]; [`world`] holds clock, queue and nodes
+//! - what is watched: [`trace`] (the packet diagram), [`checks`] (safety), [`oracle`] (can a direct path exist?)
+//! - what happens: [`faults`], and [`scenario`] (random worlds from a seed, liveness)
+
+pub mod base_node;
+pub mod checks;
+pub mod fabric;
+pub mod faults;
+pub mod host_node;
+pub mod link;
+pub mod nat;
+pub mod oracle;
+pub mod packet;
+pub mod scenario;
+pub mod stack;
+pub mod tcp;
+pub mod trace;
+pub mod world;
