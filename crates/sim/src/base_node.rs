@@ -1,13 +1,9 @@
 //! A base server of the world: the real machine, and the thinnest shell around it.
 //!
-//! Two UDP sockets and one TCP listener, as a base has them. It performs outputs and forwards, with the bounded
+//! Two UDP sockets a family and one TCP listener, as a base has them. It performs outputs and forwards, with the bounded
 //! queues that a shell has; everything else is the machine's.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv6Addr, SocketAddr},
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use bowline_proto::{
     DeviceId,
@@ -19,6 +15,7 @@ use rand::RngExt;
 
 use crate::{
     checks::{BaseWatch, MAX_IMMEDIATE_TIMEOUTS, MAX_OUTPUTS},
+    fabric::is_link_local,
     host_node::split_frames,
     packet::{NodeId, Time},
     stack::{Env, SockId, Stack},
@@ -51,8 +48,8 @@ pub struct BaseNode {
     pub stack: Stack,
     /// Its limits, at the next start, too.
     pub config: BaseConfig,
-    /// The UDP ports it tells hosts.
-    pub udp_ports: Vec<u16>,
+    /// Its UDP sockets, by number: address and port.
+    pub sockets: Vec<SocketAddr>,
     /// The process is stopped: the system still accepts and acknowledges, nobody answers.
     pub frozen: bool,
     /// What addresses gave and got.
@@ -71,12 +68,17 @@ impl BaseNode {
     /// A base that does not run yet.
     #[must_use]
     pub fn new(node: NodeId, id: DeviceId, stack: Stack) -> Self {
+        let ips = stack.ifaces.iter().flat_map(|iface| iface.addresses.iter().map(|a| a.0));
+        let sockets = ips
+            .filter(|ip| !is_link_local(*ip))
+            .flat_map(|ip| [PORT, SECOND_PORT].map(|port| SocketAddr::new(ip, port)))
+            .collect();
         Self {
             node,
             id,
             stack,
             config: BaseConfig::default(),
-            udp_ports: vec![PORT, SECOND_PORT],
+            sockets,
             frozen: false,
             watch: BaseWatch::default(),
             most_outputs: 0,
@@ -149,7 +151,7 @@ impl BaseNode {
 
     /// A datagram came in.
     pub fn on_datagram(&mut self, dst: SocketAddr, src: SocketAddr, payload: &[u8], env: &mut Env<'_>) {
-        let Some(socket) = self.udp_ports.iter().position(|&port| port == dst.port()) else { return };
+        let Some(socket) = self.sockets.iter().position(|&address| address == dst) else { return };
         if self.frozen {
             return;
         }
@@ -177,14 +179,10 @@ impl BaseNode {
                     let conn = ConnId(self.next_conn);
                     self.next_conn += 1;
                     self.conns.insert(conn, Conn { sock, frames: Frames::default() });
-                    let udp: Vec<UdpAddress> = self
-                        .udp_ports
-                        .iter()
-                        .enumerate()
-                        .map(|(index, &port)| UdpAddress {
-                            address: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
-                            socket: SocketId(index as u16),
-                        })
+                    // Both families: a host with both gets reflexive addresses in both.
+                    let udp: Vec<UdpAddress> = (0..)
+                        .zip(&self.sockets)
+                        .map(|(socket, &address)| UdpAddress { address, socket: SocketId(socket) })
                         .collect();
                     machine.handle_accepted(conn, remote, &udp, env.instant());
                 }
@@ -246,7 +244,7 @@ impl BaseNode {
         if let Err(what) = self.watch.outgoing(to, &payload) {
             self.violations.push(what);
         }
-        let Some(&port) = self.udp_ports.get(usize::from(via.socket.0)) else {
+        let Some(port) = self.sockets.get(usize::from(via.socket.0)).map(SocketAddr::port) else {
             self.violations.push(format!("a datagram leaves from {via:?}, which does not exist"));
             return;
         };

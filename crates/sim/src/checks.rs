@@ -162,6 +162,7 @@ impl BaseWatch {
 #[derive(Debug, Default)]
 struct PeerLedger {
     hellos_in: usize,
+    last_hello_in: Option<Time>,
     replies_out: usize,
     data_in: usize,
     unknown_out: usize,
@@ -188,13 +189,16 @@ const HELLOS_A_WINDOW: u32 = 32;
 
 impl HostWatch {
     /// A datagram came from an address that is no base's.
-    pub fn incoming(&mut self, from: SocketAddr, payload: &[u8]) {
+    pub fn incoming(&mut self, from: SocketAddr, payload: &[u8], now: Time) {
         if self.ledgers.len() >= MAX_LEDGERS && !self.ledgers.contains_key(&from) {
             return;
         }
         let ledger = self.ledgers.entry(from).or_default();
         match PeerDatagram::decode(payload) {
-            Ok(PeerDatagram::Hello(_)) => ledger.hellos_in += 1,
+            Ok(PeerDatagram::Hello(_)) => {
+                ledger.hellos_in += 1;
+                ledger.last_hello_in = Some(now);
+            }
             Ok(PeerDatagram::HelloReply(reply)) => {
                 ledger.answered |= ledger.tokens.contains(&reply.claim().token);
             }
@@ -220,6 +224,10 @@ impl HostWatch {
                     ledger.tokens.remove(0);
                 }
                 self.hellos_sent += 1;
+                // One that was drawn has a rate of its own: one a second for each address.
+                if ledger.last_hello_in == Some(now) {
+                    return Ok(());
+                }
                 let (since, count) = self.hellos.entry(to.ip()).or_insert((now, 0));
                 if now >= *since + Duration::from_secs(1) {
                     (*since, *count) = (now, 0);

@@ -75,6 +75,8 @@ pub struct Gateway {
     pub firewall: Option<Firewall>,
     /// Lets no UDP pass.
     pub blocks_udp: bool,
+    /// Lets no UDP out, whatever comes in.
+    pub blocks_udp_out: bool,
     /// Lets no TCP pass.
     pub blocks_tcp: bool,
 }
@@ -229,7 +231,12 @@ impl Fabric {
             parent: Some(spec.parent),
             v4: spec.v4,
             v6: spec.v6,
-            gateway: Gateway { nat, firewall: spec.firewall, blocks_udp: spec.blocks_udp, blocks_tcp: false },
+            gateway: Gateway {
+                nat,
+                firewall: spec.firewall,
+                blocks_udp: spec.blocks_udp,
+                ..Gateway::default()
+            },
             lan: Link::new(spec.lan),
             up: Link::new(spec.uplink),
             down: Link::new(spec.uplink),
@@ -369,7 +376,8 @@ impl Fabric {
         if n.cut {
             return Step::Dropped("cut", packet);
         }
-        if refuses(&n.gateway, packet.protocol()) {
+        let one_way = n.gateway.blocks_udp_out && packet.protocol() == Protocol::Udp;
+        if one_way || refuses(&n.gateway, packet.protocol()) {
             return Step::Dropped("firewall: protocol", packet);
         }
         match (&mut n.gateway.nat, &mut n.gateway.firewall) {

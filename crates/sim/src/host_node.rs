@@ -189,6 +189,7 @@ impl HostNode {
                 default_v4: routable(true),
                 default_v6: routable(false),
                 addresses: iface.addresses.clone(),
+                routes: Vec::new(),
             }
         });
         Network { interfaces: interfaces.collect(), port_v4: Some(self.port), port_v6: Some(self.port) }
@@ -288,7 +289,7 @@ impl HostNode {
         }
         let src = scoped(src.ip(), src.port(), interface);
         if !self.base_ips.contains(&src.ip()) {
-            self.watch.incoming(src, payload);
+            self.watch.incoming(src, payload, env.now);
         }
         let Some(machine) = self.machine.as_mut() else { return };
         let delivery = machine.handle_datagram(Some(dst.ip()), src, payload, env.instant());

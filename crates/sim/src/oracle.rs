@@ -50,9 +50,20 @@ pub struct Verdict {
     pub back: bool,
 }
 
+/// What the two ends are taken to know and to be able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skill {
+    /// What every machine has to: bases are asked from where the system asks them.
+    Ordinary,
+    /// All that a machine may have come to know, by luck or history: bases asked from every interface.
+    Lucky,
+    /// As [`Self::Ordinary`], and each side predicts the other's next ports.
+    PredictsPorts,
+}
+
 /// Whether the two can reach each other directly, as the nets are now.
 #[must_use]
-pub fn direct(world: &World, one: NodeId, other: NodeId, predicts_ports: bool) -> Verdict {
+pub fn direct(world: &World, one: NodeId, other: NodeId, skill: Skill) -> Verdict {
     let mut probe = Probe {
         fabric: world.fabric.pristine(),
         trace: Trace::default(),
@@ -69,10 +80,10 @@ pub fn direct(world: &World, one: NodeId, other: NodeId, predicts_ports: bool) -
         })
         .filter(|base| !is_link_local(base.ip()))
         .collect();
-    probe.introduce(&bases);
+    probe.introduce(&bases, skill == Skill::Lucky);
     for _ in 0..ROUNDS {
         for side in 0..2 {
-            probe.round(side, predicts_ports);
+            probe.round(side, skill == Skill::PredictsPorts);
         }
     }
     Verdict { forth: !probe.ends[0].established.is_empty(), back: !probe.ends[1].established.is_empty() }
@@ -95,15 +106,25 @@ struct Probe {
 
 impl Probe {
     /// Reflexive and own addresses become pairs.
-    fn introduce(&mut self, bases: &[SocketAddr]) {
+    fn introduce(&mut self, bases: &[SocketAddr], from_everywhere: bool) {
         for side in 0..2 {
             let mut known: Vec<SocketAddr> =
                 self.ends[side].own.iter().map(|a| SocketAddr::new(a.1, self.ends[side].port)).collect();
-            for (net, ip) in self.ends[side].own.clone() {
-                for &base in bases.iter().filter(|base| base.is_ipv4() == ip.is_ipv4() && !is_link_local(ip))
-                {
-                    if let Some((_, packet)) = self.send(side, net, ip, base) {
-                        known.push(packet.src);
+            // A system asks a base from its first interface that leads there: only that source becomes known.
+            for v4 in [true, false] {
+                let fits = |own: &&(NetId, IpAddr)| own.1.is_ipv4() == v4 && !is_link_local(own.1);
+                let sources: Vec<(NetId, IpAddr)> = self.ends[side]
+                    .own
+                    .iter()
+                    .filter(fits)
+                    .take(if from_everywhere { usize::MAX } else { 1 })
+                    .copied()
+                    .collect();
+                for (net, ip) in sources {
+                    for &base in bases.iter().filter(|base| base.is_ipv4() == v4) {
+                        if let Some((_, packet)) = self.send(side, net, ip, base) {
+                            known.push(packet.src);
+                        }
                     }
                 }
             }

@@ -52,8 +52,6 @@ pub struct Trace {
     first: u64,
     names: BTreeMap<usize, String>,
     addresses: BTreeMap<IpAddr, String>,
-    /// Whether lines are also printed as they come to an end.
-    pub quiet: bool,
 }
 
 impl Trace {
@@ -100,6 +98,27 @@ impl Trace {
         if let Some(Line { what: What::Datagram { fates, .. }, .. }) = self.lines.get_mut(index as usize) {
             fates.push((at, fate));
         }
+    }
+
+    /// What a node sent over UDP since a moment: when, where to, what, and whether it reached a node.
+    pub fn datagrams(
+        &self,
+        node: NodeId,
+        since: Time,
+    ) -> impl Iterator<Item = (Time, SocketAddr, &Bytes, bool)> {
+        self.lines.iter().filter(move |line| line.node == Some(node) && line.at >= since).filter_map(|line| {
+            let What::Datagram { dst, payload, fates, .. } = &line.what else { return None };
+            let arrived = fates.iter().any(|(_, fate)| matches!(fate, Fate::Arrived(_)));
+            Some((line.at, *dst, payload, arrived))
+        })
+    }
+
+    /// The frames a node wrote since a moment: when, to which address, and (at most 256 bytes of) each.
+    pub fn frames(&self, node: NodeId, since: Time) -> impl Iterator<Item = (Time, SocketAddr, &Bytes)> {
+        self.lines.iter().filter(move |line| line.node == Some(node) && line.at >= since).filter_map(|line| {
+            let What::Frame { to, frame, .. } = &line.what else { return None };
+            Some((line.at, *to, frame))
+        })
     }
 
     /// The line number of packets that have no line of their own.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bowline_sim::{
     nat::{Allocation, Dependence, NatKind},
-    oracle::{self, Verdict},
+    oracle::{self, Skill, Verdict},
     packet::NodeId,
     world::World,
 };
@@ -53,7 +53,7 @@ fn every_pair_of_nats_is_judged_as_by_hand() {
             let kind = |nat: (Dependence, Dependence)| NatKind::with(nat.0, nat.1, Allocation::Random);
             let (world, a, b) = two_homes(kind(one), kind(other));
             let possible = by_hand(one, other);
-            let verdict = oracle::direct(&world, a, b, false);
+            let verdict = oracle::direct(&world, a, b, Skill::Ordinary);
             assert_eq!(verdict, Verdict { forth: possible, back: possible }, "{one:?} and {other:?}");
         }
     }
@@ -62,19 +62,17 @@ fn every_pair_of_nats_is_judged_as_by_hand() {
 #[test]
 fn preserved_ports_and_prediction_make_dependent_mappings_known() {
     let kind = |allocation| NatKind::with(AddressAndPort, AddressAndPort, allocation);
-    for (allocation, predicts, possible) in [
-        (Allocation::PortPreserving, false, true),
-        (Allocation::Sequential, false, false),
-        (Allocation::Random, false, false),
-    ] {
+    for (allocation, possible) in
+        [(Allocation::PortPreserving, true), (Allocation::Sequential, false), (Allocation::Random, false)]
+    {
         let (world, a, b) = two_homes(kind(allocation), kind(allocation));
-        assert_eq!(oracle::direct(&world, a, b, predicts).forth, possible, "{allocation:?}");
+        assert_eq!(oracle::direct(&world, a, b, Skill::Ordinary).forth, possible, "{allocation:?}");
     }
     // One symmetric NAT against a port-filtering one: prediction is exactly what is missing.
     let cone = NatKind::with(Endpoint, AddressAndPort, Allocation::Sequential);
     let (world, a, b) = two_homes(cone, kind(Allocation::Sequential));
-    assert_eq!(oracle::direct(&world, a, b, false), Verdict { forth: false, back: false });
-    assert_eq!(oracle::direct(&world, a, b, true), Verdict { forth: true, back: true });
+    assert_eq!(oracle::direct(&world, a, b, Skill::Ordinary), Verdict { forth: false, back: false });
+    assert_eq!(oracle::direct(&world, a, b, Skill::PredictsPorts), Verdict { forth: true, back: true });
 }
 
 #[test]
@@ -86,9 +84,9 @@ fn one_link_is_enough_and_a_udp_block_is_too_much() {
     let centre = world.data_centre("centre", 5 * MS);
     let base = world.idle_base("base", centre);
     let [a, b, c] = [home, home, away].map(|net| world.idle_host("host", &[net], &[base]));
-    assert!(oracle::direct(&world, a, b, false).forth);
-    assert!(oracle::direct(&world, a, c, false).forth);
+    assert!(oracle::direct(&world, a, b, Skill::Ordinary).forth);
+    assert!(oracle::direct(&world, a, c, Skill::Ordinary).forth);
     world.fabric.net_mut(home).gateway.blocks_udp = true;
-    assert!(oracle::direct(&world, a, b, false).forth);
-    assert!(!oracle::direct(&world, a, c, false).forth);
+    assert!(oracle::direct(&world, a, b, Skill::Ordinary).forth);
+    assert!(!oracle::direct(&world, a, c, Skill::Ordinary).forth);
 }

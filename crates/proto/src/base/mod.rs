@@ -187,44 +187,38 @@ impl Base {
     /// A base with this ID. `seed` is the source of all its randomness (cookies, challenges).
     #[must_use]
     pub fn new(config: BaseConfig, id: DeviceId, seed: [u8; 32], now: Instant) -> Self {
-        let _ = (config, id, seed, now);
-        todo!()
-    }
-    /// A TCP connection was accepted. `udp` is the list that REGISTERED will tell this host (four at most).
-    pub fn handle_accepted(&mut self, conn: ConnId, remote: SocketAddr, udp: &[UdpAddress], now: Instant) {
-        let _ = (conn, remote, udp, now);
-        todo!()
-    }
-    /// A whole frame (type and body) came in.
-    pub fn handle_frame(&mut self, conn: ConnId, frame: &mut [u8], now: Instant) -> Forward {
-        let _ = (conn, frame, now);
-        todo!()
-    }
-    /// A connection's framing is lost.
-    pub fn handle_malformed(&mut self, conn: ConnId, why: Malformed, now: Instant) {
-        let _ = (conn, why, now);
-        todo!()
-    }
-    /// A connection ended by itself.
-    pub fn handle_closed(&mut self, conn: ConnId, now: Instant) {
-        let _ = (conn, now);
-        todo!()
-    }
-    /// A datagram came in.
-    pub fn handle_datagram(
-        &mut self,
-        via: Via,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        now: Instant,
-    ) -> Forward {
-        let _ = (via, from, datagram, now);
-        todo!()
-    }
-    /// The shell dropped a message because the queue of its destination was full.
-    pub fn handle_overflow(&mut self, ticket: Ticket, now: Instant) {
-        let _ = (ticket, now);
-        todo!()
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let keyed = Keyed::new(&mut rng);
+        let mut secret = [0; 16];
+        rng.fill_bytes(&mut secret);
+        let mut deadlines = Deadlines::new(keyed);
+        deadlines.by(Key::Memory, now + config::SWEEP_EVERY);
+        Self {
+            id,
+            secret,
+            keyed,
+            draining: Draining::No,
+            conns: Map::with_hasher(keyed),
+            unfinished: Unfinished::new(keyed),
+            devices: Map::with_hasher(keyed),
+            cookies: Map::with_hasher(keyed),
+            addresses: Map::with_hasher(keyed),
+            wanters: Map::with_hasher(keyed),
+            interests_in_all: 0,
+            absent: Expiring::new(config::ABSENT_MEMORY, config.max_absent_interests, keyed),
+            replaced: Expiring::new(config::REPLACED_MEMORY, config.max_replaced_boots, keyed),
+            register_rates: Buckets::new(config.register_rate, config.max_sources, keyed),
+            register_rates_wide: Buckets::new(config.register_rate_wide, config.max_sources, keyed),
+            verify_rate: Bucket::default(),
+            nat_unknown_rates: Buckets::new(config::NAT_UNKNOWN_RATE, config.max_sources, keyed),
+            nat_unknown_rate: Bucket::default(),
+            versions: 0,
+            deadlines,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+            config,
+            rng,
+        }
     }
 
     /// The moment of the last [`Output::Timeout`] has come.
