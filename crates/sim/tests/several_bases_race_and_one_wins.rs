@@ -125,7 +125,7 @@ fn a_name_with_both_families_is_asked_at_both() {
     let v6 = world.home_v6("v6", bowline_sim::nat::Dependence::AddressAndPort, 10 * MS);
     let [a, b] = [v4, v6].map(|net| {
         world.host_with("host", &[net], &[], None, |config| {
-            config.bases = vec!["base.example".parse().unwrap()]
+            config.bases = vec!["base.example".parse().unwrap()];
         })
     });
     settle(&mut world);

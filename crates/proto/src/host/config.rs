@@ -130,6 +130,9 @@ pub const PROOF_LIFE: Duration = secs(75);
 pub const MAX_CLAIMS: usize = 5;
 /// One HELLO to an unproven source that sent one.
 pub const DRAWN: Rate = Rate { burst: 1, every: secs(1) };
+/// … and in all for one peer: behind a NAT with a new port for every destination each drawn HELLO comes from a new
+/// source and would draw the next, for ever.
+pub const DRAWN_PEER: Rate = Rate { burst: 8, every: secs(5) };
 
 // --- Budgets of what we send -------------------------------------------------------------------------------------
 

@@ -145,6 +145,10 @@ impl Host {
             return None;
         }
         let from = canonical(from);
+        if from.ip().is_unspecified() || from.ip().is_multicast() || from.port() == 0 {
+            self.ctx.counters.malformed += 1;
+            return None;
+        }
         if self.bases.is_base(from) {
             let message = self.bases.handle_datagram(from, datagram, &mut self.ctx, now);
             return self.handle_from_base(message, now);
@@ -165,7 +169,7 @@ impl Host {
                 self.peers.handle_hello(hello, hop, &self.bases, &relay, &mut self.ctx, now);
             }
             PeerDatagram::HelloReply(reply) => {
-                self.peers.handle_reply(reply, hop, &relay, &mut self.ctx, now)
+                self.peers.handle_reply(reply, hop, &relay, &mut self.ctx, now);
             }
             PeerDatagram::UnknownSource => self.peers.handle_unknown_source(from, &mut self.ctx, now),
         }

@@ -51,6 +51,7 @@ pub(super) struct Peer {
     pub(super) claims: VecDeque<SocketAddr>,
     pub(super) proofs: VecDeque<(SocketAddr, Instant)>,
     pub(super) introduced: Bucket,
+    pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
     pub(super) link_reaction: Option<Instant>,
     /// The moment under which the index of deadlines has it.
@@ -140,6 +141,7 @@ impl Peer {
             claims: VecDeque::new(),
             proofs: VecDeque::new(),
             introduced: Bucket::default(),
+            drawn: Bucket::default(),
             unknown_source: Bucket::default(),
             link_reaction: None,
             scheduled: None,
@@ -235,7 +237,7 @@ impl Peer {
         let known = &self.known;
         let mut all: Vec<(SocketAddr, CandidateSource)> = Vec::new();
         let mut add = |addresses: &mut dyn Iterator<Item = SocketAddr>, source| {
-            all.extend(addresses.map(|a| (a, source)))
+            all.extend(addresses.map(|a| (a, source)));
         };
         add(&mut known.given.iter().copied(), CandidateSource::Given);
         let fresh = self.proofs.iter().rev().filter(|(_, at)| *at + FORGET > now);

@@ -14,8 +14,8 @@ use super::{
     bases::Bases,
     candidate::Judge,
     config::{
-        ANNOUNCEMENT_REACTION, INTRODUCED, MAX_ASKING_PEERS, MAX_CLAIMS, MAX_GIVEN, MAX_PEERS, MAX_PROVEN,
-        UNKNOWN_SOURCE_MIN, UNKNOWN_SOURCE_REACTION,
+        ANNOUNCEMENT_REACTION, DRAWN_PEER, INTRODUCED, MAX_ASKING_PEERS, MAX_CLAIMS, MAX_GIVEN, MAX_PEERS,
+        MAX_PROVEN, UNKNOWN_SOURCE_MIN, UNKNOWN_SOURCE_REACTION,
     },
     context::Context,
     link::Link,
@@ -360,7 +360,7 @@ impl Peers {
         if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.to == from && claim == Claim::Proven) {
             standing.note_heard(now);
         }
-        if draw {
+        if draw && peer.drawn.take(DRAWN_PEER, now) {
             peer.send_hello(draw_hop(peer, hop), false, ctx, now);
         }
     }
