@@ -115,7 +115,7 @@ impl World {
                 let body = input.bytes().to_vec();
                 if !body.is_empty() {
                     self.frame(input, |out, _| {
-                        bowline_proto::wire::frame::write(out, |out| out.extend_from_slice(&body))
+                        bowline_proto::wire::frame::write(out, |out| out.extend_from_slice(&body));
                     });
                 }
             }

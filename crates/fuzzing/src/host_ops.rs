@@ -188,7 +188,7 @@ impl World {
 
     fn resolved(&mut self, input: &mut Input<'_>) {
         let base = input.below(3);
-        let failed = input.u8() % 4 == 0;
+        let failed = input.u8().is_multiple_of(4);
         // A resolver puts the port in that it was asked for.
         let addresses = input.addrs(10).into_iter().map(|a| SocketAddr::new(a.ip(), 4477)).collect();
         let result = if failed { Err("no such name".to_owned()) } else { Ok(addresses) };

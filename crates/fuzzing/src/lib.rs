@@ -16,6 +16,7 @@ pub use decoders::{announce, peer, stream, tcp_from_base, tcp_from_host, texts, 
 pub use host_ops::host_ops;
 
 /// Every target by its name: the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
+#[allow(clippy::type_complexity, reason = "a name and its function")]
 pub const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("tcp_from_host", tcp_from_host),
     ("tcp_from_base", tcp_from_base),

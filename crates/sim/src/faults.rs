@@ -104,7 +104,7 @@ impl Fault {
             }
             Self::BlockUdp(net) => world.fabric.net_mut(net).gateway.blocks_udp = true,
             Self::BaseCrash { base, silently } => {
-                world.with_base(base, |base, env| base.crash(silently, env))
+                world.with_base(base, |base, env| base.crash(silently, env));
             }
             Self::Freeze(base) => world.with_base(base, |base, _| base.frozen = true),
             Self::Drain(base) => {
@@ -114,7 +114,7 @@ impl Fault {
                 });
             }
             Self::Sleep(host) => world.with_host(host, |host, _| host.asleep = true),
-            Self::HostCrash(host) => world.with_host(host, |host, env| host.crash(env)),
+            Self::HostCrash(host) => world.with_host(host, super::host_node::HostNode::crash),
         }
     }
 
@@ -140,7 +140,7 @@ impl Fault {
             }
             Self::BlockUdp(net) => world.fabric.net_mut(net).gateway.blocks_udp = false,
             Self::BaseCrash { base, .. } => restart_base(world, base),
-            Self::Freeze(base) => world.with_base(base, |base, env| base.thaw(env)),
+            Self::Freeze(base) => world.with_base(base, super::base_node::BaseNode::thaw),
             Self::Drain(base) => {
                 world.with_base(base, |base, env| {
                     base.with(env, |machine: &mut Base, now| machine.drain(0, now));
@@ -151,7 +151,7 @@ impl Fault {
             Self::Sleep(host) => {
                 world.with_host(host, |host, env| {
                     host.asleep = false;
-                    host.with(env, |machine, now| machine.handle_resume(now));
+                    host.with(env, bowline_proto::host::Host::handle_resume);
                     host.on_wake(env);
                 });
             }

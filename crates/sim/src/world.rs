@@ -588,7 +588,7 @@ impl World {
                 self.trace.fate(packet.line, self.now, Fate::Arrived(node));
                 match self.nodes[node.0] {
                     Node::Host(_) => {
-                        self.with_host(node, |host, env| arrive_at_host(host, interface, &packet, env))
+                        self.with_host(node, |host, env| arrive_at_host(host, interface, &packet, env));
                     }
                     Node::Base(_) => self.with_base(node, |base, env| arrive_at_base(base, &packet, env)),
                 }
