@@ -193,8 +193,10 @@ pub const ANNOUNCE: Duration = secs(25);
 pub const MAX_ANNOUNCEMENTS: usize = 256;
 /// … for so long.
 pub const ANNOUNCEMENT_LIFE: Duration = secs(60);
-/// One reaction to announcements of a peer (or on an interface) per so long.
+/// One announcement in answer to others' on an interface per so long.
 pub const ANNOUNCEMENT_REACTION: Duration = ms(2500);
+/// Reactions to announcements of a peer: a peer that restarts at once is new twice.
+pub const LINK_REACTIONS: Rate = Rate { burst: 4, every: ms(2500) };
 
 // --- Keys -----------------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ pub(super) struct Peer {
     pub(super) introduced: Bucket,
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
-    pub(super) link_reaction: Option<Instant>,
+    pub(super) link_reaction: Bucket,
     /// The moment under which the index of deadlines has it.
     pub(super) scheduled: Option<Instant>,
     pairs: Vec<Pair>,
@@ -143,7 +143,7 @@ impl Peer {
             introduced: Bucket::default(),
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),
-            link_reaction: None,
+            link_reaction: Bucket::default(),
             scheduled: None,
             pairs: Vec::new(),
             tokens: VecDeque::new(),

@@ -14,7 +14,7 @@ use super::{
     bases::Bases,
     candidate::Judge,
     config::{
-        ANNOUNCEMENT_REACTION, DRAWN_PEER, INTRODUCED, MAX_ASKING_PEERS, MAX_CLAIMS, MAX_GIVEN, MAX_PEERS,
+        DRAWN_PEER, INTRODUCED, LINK_REACTIONS, MAX_ASKING_PEERS, MAX_CLAIMS, MAX_GIVEN, MAX_PEERS,
         MAX_PROVEN, UNKNOWN_SOURCE_MIN, UNKNOWN_SOURCE_REACTION,
     },
     context::Context,
@@ -426,10 +426,9 @@ impl Peers {
         let Some(peer) = self.map.get_mut(&id).filter(|p| p.is_active() && p.role == Role::Wanted) else {
             return;
         };
-        if peer.link_reaction.is_some_and(|at| now < at + ANNOUNCEMENT_REACTION) {
+        if !peer.link_reaction.take(LINK_REACTIONS, now) {
             return;
         }
-        peer.link_reaction = Some(now);
         peer.known.link = candidates;
         rebuild(peer, relay, ctx, now);
         self.reschedule(id);
