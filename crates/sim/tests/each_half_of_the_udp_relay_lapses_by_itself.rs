@@ -39,7 +39,7 @@ fn the_base_s_half_lapses_35_s_after_it_last_heard() {
     world.fabric.net_mut(net_a).gateway.blocks_udp = true;
     let heard = world
         .trace
-        .datagrams(a, Duration::ZERO)
+        .datagrams(a, std::time::Duration::ZERO)
         .filter(|(_, to, payload, arrived)| to.port() == 4477 && *arrived && payload[0] == NAT_INIT)
         .map(|d| d.0)
         .last()
