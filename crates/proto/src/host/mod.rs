@@ -4,8 +4,8 @@
 //! answers with a timeout. A message's bytes are never held here: [`Host::route`] says where they go, and received
 //! ones are handed back as slices of what the shell handed in.
 //!
-//! Inside, two halves meet here and nowhere else: [`bases`] (the race, the session, NAT-INIT) and [`peers`] (HELLO, pairs,
-//! direct paths, the local link). Both borrow the [`context`] that they share.
+//! Inside, two halves meet here and nowhere else: `bases` (the race, the session, NAT-INIT) and `peers` (HELLO, pairs,
+//! direct paths, the local link). Both borrow the `context` that they share.
 
 mod base_name;
 mod bases;
