@@ -153,7 +153,7 @@ impl World {
         }
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
-        let remote = input.addr();
+        let remote = input.unicast();
         let udp = [0, 1].map(|n| UdpAddress {
             address: SocketAddr::from(([0u16; 8], 4477 + 2 * n)),
             socket: SocketId(n),
@@ -261,7 +261,7 @@ impl World {
     }
 
     fn datagram(&mut self, input: &mut Input<'_>, datagram: &mut [u8]) {
-        let (via, from) = (Self::via(input), input.addr());
+        let (via, from) = (Self::via(input), input.unicast());
         let sent = datagram.to_vec();
         let forward = self.base.handle_datagram(via, from, datagram, self.now);
         self.check_forward(forward, &sent, datagram);

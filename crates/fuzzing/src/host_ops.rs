@@ -157,9 +157,9 @@ impl World {
     /// An address that the host has sent something to, or any.
     fn some_source(&self, input: &mut Input<'_>) -> SocketAddr {
         match input.u8() % 4 {
-            0 => self.tokens.last().map_or_else(|| input.addr(), |token| token.2),
-            1 => self.last_nat.map_or_else(|| input.addr(), |nat| nat.2),
-            _ => input.addr(),
+            0 => self.tokens.last().map_or_else(|| input.unicast(), |token| token.2),
+            1 => self.last_nat.map_or_else(|| input.unicast(), |nat| nat.2),
+            _ => input.unicast(),
         }
     }
 
@@ -190,7 +190,7 @@ impl World {
         let base = input.below(3);
         let failed = input.u8().is_multiple_of(4);
         // A resolver puts the port in that it was asked for.
-        let addresses = input.addrs(10).into_iter().map(|a| SocketAddr::new(a.ip(), 4477)).collect();
+        let addresses = (0..input.below(11)).map(|_| SocketAddr::new(input.unicast().ip(), 4477)).collect();
         let result = if failed { Err("no such name".to_owned()) } else { Ok(addresses) };
         self.host.handle_resolved(base, result, self.now);
         self.drain_output();
@@ -309,7 +309,7 @@ impl World {
             _ => &self.peers[input.below(self.peers.len())],
         };
         let datagram = HelloReply::encode(self.id, token, key);
-        let from = if choice & 0x38 == 0x38 { input.addr() } else { to };
+        let from = if choice & 0x38 == 0x38 { input.unicast() } else { to };
         self.datagram(from, &datagram);
     }
 
@@ -326,7 +326,7 @@ impl World {
 
     fn announcement(&mut self, input: &mut Input<'_>) {
         let id = self.some_id(input);
-        let mut from = input.addr();
+        let mut from = input.unicast();
         if let SocketAddr::V6(v6) = &mut from {
             v6.set_scope_id(u32::from(input.u8() & 3));
         }

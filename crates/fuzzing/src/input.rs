@@ -70,6 +70,19 @@ impl<'a> Input<'a> {
         SocketAddr::new(ip, port)
     }
 
+    /// An address that a datagram can come from, or that a connection can be opened to: the system sees to that.
+    pub(crate) fn unicast(&mut self) -> SocketAddr {
+        let addr = self.addr();
+        let never = match addr.ip() {
+            IpAddr::V4(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
+            IpAddr::V6(ip) => match ip.to_canonical() {
+                IpAddr::V4(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),
+                IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast(),
+            },
+        };
+        if never { SocketAddr::new(Ipv4Addr::new(192, 0, 2, 200).into(), addr.port()) } else { addr }
+    }
+
     /// Up to `most` addresses.
     pub(crate) fn addrs(&mut self, most: usize) -> Vec<SocketAddr> {
         (0..self.below(most + 1)).map(|_| self.addr()).collect()

@@ -180,6 +180,11 @@ impl Base {
         now: Instant,
     ) -> Forward {
         let from = addr::canonical(from);
+        if from.port() == 0 {
+            // No answer can go there, and no message.
+            self.malformed_datagram(from, &"from port 0");
+            return Forward::Nowhere;
+        }
         match datagram.first() {
             Some(&SEND_DATA) => return self.relay_datagram(via, from, datagram, now),
             Some(&NAT_INIT) => match UnverifiedNatInit::decode(datagram) {

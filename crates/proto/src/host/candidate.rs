@@ -31,11 +31,8 @@ impl Judge<'_> {
         let (ip, port) = (address.ip(), address.port());
         let learned =
             matches!(source, CandidateSource::Given | CandidateSource::Proven | CandidateSource::Link);
-        let never = ip.is_unspecified()
-            || ip.is_multicast()
+        let never = !names_a_place(address)
             || self.locals.is_broadcast(ip)
-            || is_device_range(ip)
-            || port == 0
             || !self.locals.has_family(ip)
             || self.is_self(address);
         if never || (port < 1024 && port != 443 && !learned) {
@@ -95,6 +92,14 @@ impl Rank {
             v6: Reverse(address.is_ipv6()),
         }
     }
+}
+
+/// Whether a datagram to this address can mean one host somewhere: what does not is never sent to, and what comes from
+/// there is not looked at. A HELLO that came through the layer above us would otherwise make a path out of itself.
+pub(super) fn names_a_place(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    !(address.port() == 0 || ip.is_unspecified() || ip.is_multicast() || broadcast || is_device_range(ip))
 }
 
 /// fdb0::/16: addresses that stand for device IDs, never for places.

@@ -145,7 +145,7 @@ impl Host {
             return None;
         }
         let from = canonical(from);
-        if from.ip().is_unspecified() || from.ip().is_multicast() || from.port() == 0 {
+        if !candidate::names_a_place(from) {
             self.ctx.counters.malformed += 1;
             return None;
         }

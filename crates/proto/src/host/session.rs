@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     ConnId, Output,
+    candidate::names_a_place,
     config::{KEEPALIVE, PONG_TIMEOUT, PONG_TIMEOUT_IDLE, TCP_QUIET},
     context::{Context, Rtt, earlier},
     event::BaseStatus,
@@ -91,7 +92,7 @@ impl Session {
                 let ip = if is_unspecified(told.ip()) { remote.ip() } else { told.ip() };
                 (i as u8, wire::addr::canonical(SocketAddr::new(ip, told.port())))
             })
-            .filter(|&(_, address)| address.port() != 0 && believed(address))
+            .filter(|&(_, address)| names_a_place(address) && believed(address))
             .collect();
         Self {
             conn,
