@@ -276,3 +276,12 @@ fn the_cookie_of_a_replaced_session_is_dead_on_udp() {
     world.datagram(FIRST, host.udp, &bytes);
     assert_eq!(world.datagrams[0].2, [NAT_UNKNOWN]);
 }
+
+#[test]
+fn what_comes_from_port_0_is_not_looked_at() {
+    let (mut world, mut host, _) = two();
+    let init = world.nat_init_bytes(&mut host, FIRST, NAT_OK_LEN);
+    assert_eq!(world.exchange(FIRST, addr("203.0.113.66:0"), &init), None);
+    assert!(world.datagrams.is_empty());
+    assert_eq!(world.base.sizes().bound_addresses, 0);
+}
