@@ -616,16 +616,19 @@ impl Bases {
             _ => None,
         };
         let Some(base) = base else { return };
+        if matches!(code, ErrorCode::Replaced | ErrorCode::Cloned) {
+            self.why_not = Some(format!("{}: {}", self.entries[base].name, describe(code, "")));
+        }
         match code {
             ErrorCode::Replaced => {
                 ctx.event(Event::Replaced);
-                self.wait_for_key(REPLACED_WAIT, ctx, now);
+                self.wait_for_key(conn, REPLACED_WAIT, ctx, now);
             }
             ErrorCode::Cloned => {
                 let wait = CLONED_BACKOFF.0.saturating_mul(1 << self.cloned.min(6)).min(CLONED_BACKOFF.1);
                 self.cloned += 1;
                 ctx.event(Event::Replaced);
-                self.wait_for_key(wait, ctx, now);
+                self.wait_for_key(conn, wait, ctx, now);
             }
             _ if retry_after > 0 => {
                 self.entries[base].avoid = Some(now + Duration::from_secs(u64::from(retry_after)));
@@ -634,9 +637,11 @@ impl Bases {
         }
     }
 
-    /// Another process has this key: stay away from all bases for a while.
-    fn wait_for_key(&mut self, wait: Duration, ctx: &mut Context, now: Instant) {
-        if let Some(race) = self.race.take() {
+    /// Another process has this key, as it was told on a connection that is closed already: stay away from all bases for
+    /// a while.
+    fn wait_for_key(&mut self, conn: ConnId, wait: Duration, ctx: &mut Context, now: Instant) {
+        if let Some(mut race) = self.race.take() {
+            race.drop_conn(conn, now);
             race.cancel(ctx);
         }
         self.wait = Wait::Key(now + wait);
