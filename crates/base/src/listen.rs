@@ -164,14 +164,28 @@ fn failed(transport: &'static str, address: SocketAddr, error: io::Error) -> Bin
     }
 }
 
-/// What hosts that connect to a listening address are told of its UDP sockets: the address they reached it at
-/// (`::`), or the advertised one of that family.
+/// What hosts that connect to listening address number `at` are told of UDP sockets: its own, under the address they
+/// reached it at (`::`) or the advertised one, then those of the other family where that one's address is known, so that
+/// a host with both families learns its reflexive addresses in both.
 pub(crate) fn udp_addresses(
-    tcp: SocketAddr,
-    udp: [(SocketId, SocketAddr); 2],
+    at: usize,
+    tcp: &[SocketAddr],
+    udp: &[[(SocketId, SocketAddr); 2]],
     advertise: &[IpAddr],
-) -> [UdpAddress; 2] {
-    let ip = advertise.iter().find(|ip| ip.is_ipv4() == tcp.is_ipv4());
-    let ip = ip.copied().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    udp.map(|(socket, local)| UdpAddress { address: SocketAddr::new(ip, local.port()), socket })
+) -> Vec<UdpAddress> {
+    let advertised = |v4: bool| advertise.iter().copied().find(|ip| ip.is_ipv4() == v4);
+    let named = |sockets: &[(SocketId, SocketAddr); 2], ip: IpAddr| {
+        sockets.map(|(socket, local)| UdpAddress { address: SocketAddr::new(ip, local.port()), socket })
+    };
+    let own = advertised(tcp[at].is_ipv4()).unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let mut list = named(&udp[at], own).to_vec();
+    let other =
+        tcp.iter().zip(udp).filter(|(t, _)| t.is_ipv4() != tcp[at].is_ipv4()).find_map(|(t, sockets)| {
+            let bound = Some(t.ip()).filter(|ip| !ip.is_unspecified());
+            Some((sockets, advertised(t.is_ipv4()).or(bound)?))
+        });
+    if let Some((sockets, ip)) = other {
+        list.extend(named(sockets, ip));
+    }
+    list
 }

@@ -59,7 +59,7 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     local_addrs: Vec<SocketAddr>,
     /// What hosts that come to each listener are told.
-    udp_lists: Vec<[UdpAddress; 2]>,
+    udp: Vec<[(SocketId, SocketAddr); 2]>,
     ports: Vec<Port>,
 }
 
@@ -91,7 +91,7 @@ impl Server {
             base: Base::new(config.base_config(), id, seed, Instant::now()),
             listeners: Vec::new(),
             local_addrs: Vec::new(),
-            udp_lists: Vec::new(),
+            udp: Vec::new(),
             ports: Vec::new(),
             config,
         };
@@ -115,7 +115,7 @@ impl Server {
             *slot = (SocketId(self.ports.len() as u16), port.local_addr()?);
             self.ports.push(port);
         }
-        self.udp_lists.push(udp_addresses(tcp, sockets, &self.config.advertise));
+        self.udp.push(sockets);
         self.local_addrs.push(tcp);
         self.listeners.push(listener);
         Ok(())
@@ -136,7 +136,10 @@ impl Server {
     /// Serves until `shutdown` is ready, and then until its hosts have left. Dropped, it stops at once.
     pub async fn run(self, shutdown: impl Future<Output = Shutdown> + Send) {
         let (events_in, mut events) = mpsc::channel(EVENTS);
-        let mut owner = Owner::new(&self.config, self.base, self.ports, self.udp_lists, events_in.clone());
+        let advertise = &self.config.advertise;
+        let udp_list = |at| udp_addresses(at, &self.local_addrs, &self.udp, advertise);
+        let udp_lists = (0..self.udp.len()).map(udp_list).collect();
+        let mut owner = Owner::new(&self.config, self.base, self.ports, udp_lists, events_in.clone());
         for (listening, listener) in self.listeners.into_iter().enumerate() {
             owner.tasks.spawn(accept(listener, listening, events_in.clone()));
         }
@@ -185,7 +188,7 @@ struct Owner {
     base: Base,
     ports: Vec<Port>,
     next_port: usize,
-    udp_lists: Vec<[UdpAddress; 2]>,
+    udp_lists: Vec<Vec<UdpAddress>>,
     receiver: Receiver,
     sender: Sender,
     conns: HashMap<ConnId, Arc<Outbox>>,
@@ -206,7 +209,7 @@ impl Owner {
         config: &Config,
         base: Base,
         ports: Vec<Port>,
-        udp_lists: Vec<[UdpAddress; 2]>,
+        udp_lists: Vec<Vec<UdpAddress>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let limits = &config.limits;

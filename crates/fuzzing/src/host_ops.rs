@@ -435,7 +435,9 @@ impl World {
                     assert!(before.is_none(), "a connection's name is used twice");
                 }
                 Output::Write { conn, frames } => self.read_frames(conn, &frames),
-                Output::Close { conn } => assert!(self.conns.remove(&conn).is_some(), "closed twice: {conn:?}"),
+                Output::Close { conn } => {
+                    assert!(self.conns.remove(&conn).is_some(), "closed twice: {conn:?}")
+                }
                 Output::Resolve { .. } | Output::Event(_) => {}
                 Output::Timeout(at) => {
                     self.next_timeout = at;

@@ -11,8 +11,8 @@ use siphasher::sip::SipHasher24;
 use super::{
     Base, Forward, Output, SocketId, Via,
     config::{
-        BINDING_LIFE, NAT_UNKNOWN_RATE_IN_ALL, NAT_VERIFY_RATE, PADDED_SEQS, SMALL_DATA, UDP_FRESH,
-        UNVERIFIED_SEQS,
+        BINDING_LIFE, NAT_UNKNOWN_RATE_IN_ALL, NAT_VERIFY_RATE, PADDED_SEQS, SMALL_DATA, TCP_SPEAKS,
+        UDP_FRESH, UNVERIFIED_SEQS,
     },
 };
 use crate::{
@@ -46,6 +46,8 @@ pub(super) struct Location {
     last: [u64; MAX_BASE_ADDRESSES],
     /// The last seq that was confirmed.
     last_confirmed: u64,
+    /// The seq of the last NAT-INIT that moved a binding: what was answered before it belongs to another network.
+    moved: u64,
     verify_rate: Bucket,
     /// Until when UDP vouches for the device: outlives a move, which is unconfirmed for a round trip.
     vouched_until: Option<Instant>,
@@ -93,13 +95,24 @@ impl Location {
     /// The device's addresses as this base sees them, the confirmed one first.
     pub(super) fn reflexive(&self) -> Vec<SocketAddr> {
         let mut list: Vec<SocketAddr> = Vec::with_capacity(MAX_BASE_ADDRESSES);
-        let confirmed = self.confirmed.iter().map(|c| c.to);
-        for address in confirmed.chain(self.bindings.iter().map(|b| b.address)) {
+        let current = || self.bindings.iter().filter(|b| b.answered >= self.moved).map(|b| b.address);
+        let confirmed =
+            self.confirmed.iter().map(|c| c.to).filter(|to| current().any(|address| address == *to));
+        for address in confirmed.chain(current()) {
             if list.len() < MAX_BASE_ADDRESSES && !list.contains(&address) {
                 list.push(address);
             }
         }
         list
+    }
+
+    /// The device sent over TCP what it would send over UDP if that worked: what it cannot hear is not sent there
+    /// until a NAT-CONFIRM says otherwise. A sign of life over UDP within the last second weighs more: messages of
+    /// the two transports overtake each other.
+    pub(super) fn doubt(&mut self, length: usize, now: Instant) {
+        if length <= SMALL_DATA {
+            self.confirmed.take_if(|c| c.until <= now + (UDP_FRESH - TCP_SPEAKS));
+        }
     }
 
     /// What is bound, as the table of addresses names it.
@@ -111,6 +124,7 @@ impl Location {
     pub(super) fn inherit(&mut self, until: Instant) {
         self.last = Default::default();
         self.last_confirmed = 0;
+        self.moved = 0;
         self.verify_rate = Bucket::default();
         for binding in &mut self.bindings {
             binding.inherited = true;
@@ -283,15 +297,21 @@ impl Base {
     fn bind(&mut self, id: DeviceId, via: Via, from: SocketAddr, init: NatInit, now: Instant) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         let before = device.location.reflexive();
-        let own = device.own.update(init.seq, init.own);
+        let (seq, own) = (init.seq, device.own.update(init.seq, init.own));
         let moved = device.location.take_out(|b| b.socket == via.socket && b.address != from);
+        if !moved.is_empty() {
+            device.location.moved = seq;
+        }
         match device.location.binding(via.socket) {
-            Some(binding) => binding.inherited = false,
+            Some(binding) => {
+                binding.inherited = false;
+                binding.answered = binding.answered.max(seq);
+            }
             None => device.location.bindings.push(Binding {
                 socket: via.socket,
                 address: from,
                 heard: now,
-                answered: 0,
+                answered: seq,
                 padded: [0; PADDED_SEQS],
                 inherited: false,
             }),

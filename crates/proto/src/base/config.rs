@@ -95,6 +95,9 @@ pub(super) const CLONE_RETRY_AFTER: u16 = 60;
 /// How long a device that left is remembered by those it wanted.
 pub(super) const ABSENT_MEMORY: Duration = Duration::from_secs(600);
 
+/// A small message over TCP puts UDP in doubt when nothing but relayed data has come over UDP for as long.
+pub(super) const TCP_SPEAKS: Duration = Duration::from_secs(1);
+
 /// The base sends over UDP for as long after a NAT-CONFIRM, or a NAT-INIT from the confirmed address.
 pub(super) const UDP_FRESH: Duration = Duration::from_secs(35);
 /// A binding silent for as long is gone.

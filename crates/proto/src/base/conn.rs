@@ -17,7 +17,7 @@ use crate::{
     id::DeviceId,
     wire::{
         COOKIE_LEN, Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
-        relay::SEND_DATA,
+        relay::{HEADER_LEN, SEND_DATA},
         tcp::{self, BaseFrame, BaseHello, ErrorCode, HostFrame},
     },
 };
@@ -109,6 +109,9 @@ impl Base {
         if let State::Registered(device) = state
             && frame.first() == Some(&SEND_DATA)
         {
+            if let Some(device) = self.devices.get_mut(&device) {
+                device.location.doubt(frame.len().saturating_sub(HEADER_LEN), now);
+            }
             return match self.relay(device, frame, now) {
                 Ok(forward) => forward,
                 Err(why) => {

@@ -312,16 +312,29 @@ impl Bases {
         }
     }
 
+    /// The system cannot send to an address for which [`Bases::is_base`] holds: TCP carries the data meanwhile.
+    pub(super) fn handle_send_error(&mut self, to: SocketAddr, too_large: bool) {
+        if let Some(session) = self.session.as_mut().filter(|s| s.bindings.has(to)) {
+            session.bindings.handle_send_error(to, too_large);
+        }
+    }
+
     /// Does what is due.
     pub(super) fn tick(&mut self, ctx: &mut Context, now: Instant) {
         if self.closed {
             return;
         }
         self.tick_master_key(ctx, now);
-        if let Some(session) = &mut self.session
-            && session.tick(&self.master_key.current, ctx, now) == Verdict::Silent
-        {
-            self.start_race(ctx, now);
+        if let Some(session) = &mut self.session {
+            let conn = session.conn;
+            match session.tick(&self.master_key.current, ctx, now) {
+                Verdict::Alive => {}
+                Verdict::Silent => self.start_race(ctx, now),
+                Verdict::Dead => {
+                    ctx.push(Output::Close { conn });
+                    self.conn_failed(conn, None, "nothing came from it for a minute".to_owned(), ctx, now);
+                }
+            }
         }
         self.report_udp(ctx, now);
         self.tick_leaving(ctx, now);
@@ -526,7 +539,7 @@ impl Bases {
         now: Instant,
     ) -> FromBase<'a> {
         let Some(session) = &mut self.session else { return FromBase::Nothing };
-        session.heard_tcp();
+        session.heard_tcp(now);
         match message {
             BaseFrame::RecvData(from, data) => return FromBase::Data { from, data, udp: false },
             BaseFrame::DeviceAddresses(addresses) => return FromBase::Addresses(addresses),

@@ -58,6 +58,9 @@ pub const UDP_QUIET_INFO: Duration = ms(1250);
 /// … and data over TCP.
 pub const UDP_SILENT: Duration = ms(1750);
 
+/// A session that nothing came from over TCP for so long is over, whatever the system says: the base has dropped it, too.
+pub const SESSION_DEAD: Duration = secs(60);
+
 // --- NAT-INIT --------------------------------------------------------------------------------------------------
 
 /// Gaps between an unanswered NAT-INIT and the next.

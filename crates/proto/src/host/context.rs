@@ -106,8 +106,11 @@ impl Budgets {
 
     /// Whether a HELLO without introduction from this address may cost a verification.
     pub(super) fn stranger(&mut self, ip: IpAddr, on_link: bool, now: Instant) -> bool {
-        let Some(bucket) = self.stranger_sources.try_get(source_group(ip), config::MAX_STRANGER_SOURCES, now)
-        else {
+        let Some(bucket) = self.stranger_sources.try_get(
+            if on_link { ip } else { source_group(ip) },
+            config::MAX_STRANGER_SOURCES,
+            now,
+        ) else {
             return false;
         };
         let all = if on_link { &mut self.strangers_on_link } else { &mut self.strangers };

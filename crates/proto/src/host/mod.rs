@@ -226,8 +226,13 @@ impl Host {
 
     /// The system refused to send a datagram (unreachable, too large, address gone).
     pub fn handle_send_error(&mut self, hop: Hop, error: &std::io::Error, now: Instant) {
-        let relay = peers::Relay::of(&self.bases, now);
-        self.peers.handle_send_error(hop, error, &relay, &mut self.ctx, now);
+        let too_large = peers::is_too_large(error);
+        if self.bases.is_base(hop.to) {
+            self.bases.handle_send_error(hop.to, too_large);
+        } else {
+            let relay = peers::Relay::of(&self.bases, now);
+            self.peers.handle_send_error(hop, &error.to_string(), too_large, &relay, &mut self.ctx, now);
+        }
         self.tick(now);
     }
 

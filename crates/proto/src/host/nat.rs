@@ -204,6 +204,16 @@ impl Bindings {
         self.health = Health::Quiet;
     }
 
+    /// The system refuses to send there: too large a datagram says so of its size, anything else of the way.
+    pub(super) fn handle_send_error(&mut self, to: SocketAddr, too_large: bool) {
+        let Some(index) = self.list.iter().position(|b| b.address == to) else { return };
+        if too_large {
+            self.list[index].full_size = false;
+        } else if self.chosen.is_none_or(|chosen| chosen.index == index) {
+            self.health = Health::Silent;
+        }
+    }
+
     pub(super) fn handle_nat_ok(
         &mut self,
         from: SocketAddr,

@@ -398,6 +398,7 @@ impl Peer {
                     self.pairs.pop();
                 }
                 let mut pair = Pair::new(hop, CandidateSource::Proven, now);
+                pair.note_sent(now);
                 pair.next = None;
                 self.pairs.push(pair);
                 self.pairs.len() - 1

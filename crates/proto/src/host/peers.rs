@@ -19,6 +19,7 @@ use super::{
     },
     context::Context,
     link::Link,
+    locals::Locals,
     peer::{Activity, Due, Peer, Role},
     sources::{Claim, Sources},
 };
@@ -361,7 +362,7 @@ impl Peers {
             standing.note_heard(now);
         }
         if draw && peer.drawn.take(DRAWN_PEER, now) {
-            peer.send_hello(draw_hop(peer, hop), false, ctx, now);
+            peer.send_hello(draw_hop(peer, hop, &ctx.locals), false, ctx, now);
         }
     }
 
@@ -488,16 +489,15 @@ impl Peers {
     pub(super) fn handle_send_error(
         &mut self,
         hop: Hop,
-        error: &std::io::Error,
+        error: &str,
+        too_large: bool,
         relay: &Relay,
         ctx: &mut Context,
         now: Instant,
     ) {
-        let too_large =
-            error.kind() == std::io::ErrorKind::FileTooLarge || error.raw_os_error() == Some(EMSGSIZE);
         let Some(id) = self.sources.owner(hop.to, now).or_else(|| self.with_pair(hop)) else { return };
         let Some(peer) = self.map.get_mut(&id) else { return };
-        if peer.handle_send_error(hop, &error.to_string(), too_large, now) {
+        if peer.handle_send_error(hop, error, too_large, now) {
             peer.report(relay.path, "the system cannot send there", ctx, now);
         }
         self.reschedule(id);
@@ -578,6 +578,11 @@ impl Peers {
     }
 }
 
+/// Whether the system refuses a datagram for its size alone.
+pub(super) fn is_too_large(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(EMSGSIZE)
+}
+
 /// EMSGSIZE where the standard library has no name for it.
 const EMSGSIZE: i32 = if cfg!(target_os = "linux") { 90 } else { 40 };
 
@@ -591,9 +596,10 @@ fn judge<'a>(relay: &'a Relay, peer_reflexive: &'a [SocketAddr], ctx: &'a Contex
 }
 
 /// The hop for a HELLO that is drawn: the pair that is known already, or the one the HELLO came by.
-fn draw_hop(peer: &Peer, came_by: Hop) -> Hop {
+fn draw_hop(peer: &Peer, came_by: Hop, locals: &Locals) -> Hop {
     let system_chooses = Hop { source: None, to: came_by.to };
-    if peer.has_pair(system_chooses) { system_chooses } else { came_by }
+    let is_choice = locals.sources_for(came_by.to).contains(&None);
+    if is_choice || peer.has_pair(system_chooses) { system_chooses } else { came_by }
 }
 
 fn canonical(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {

@@ -10,7 +10,7 @@ use std::{
 use super::{
     ConnId, Output,
     candidate::names_a_place,
-    config::{KEEPALIVE, PONG_TIMEOUT, PONG_TIMEOUT_IDLE, TCP_QUIET},
+    config::{KEEPALIVE, PONG_TIMEOUT, PONG_TIMEOUT_IDLE, SESSION_DEAD, TCP_QUIET},
     context::{Context, Rtt, earlier},
     event::BaseStatus,
     nat::{Bindings, Terms},
@@ -53,6 +53,8 @@ pub(super) struct Session {
     /// The oldest INFO without its PONG.
     waiting: Option<(u64, Instant)>,
     health: Health,
+    /// When something last came over TCP.
+    heard: Instant,
     rtt: Rtt,
 }
 
@@ -74,6 +76,8 @@ pub(super) enum Verdict {
     Alive,
     /// No PONG came in time: a new race is due (said once).
     Silent,
+    /// Nothing has come for so long that the base has dropped it, too.
+    Dead,
 }
 
 impl Session {
@@ -108,6 +112,7 @@ impl Session {
             next_info: now,
             waiting: None,
             health: Health::Quiet,
+            heard: now,
             rtt: Rtt::default(),
         }
     }
@@ -118,7 +123,8 @@ impl Session {
     }
 
     /// Something came over this session's TCP connection.
-    pub(super) fn heard_tcp(&mut self) {
+    pub(super) fn heard_tcp(&mut self, now: Instant) {
+        self.heard = now;
         if self.health != Health::Lost {
             self.health = Health::Quiet;
         }
@@ -167,6 +173,9 @@ impl Session {
             Info { number: self.counter, master_key: *master_key, own }.write(&mut frames);
             ctx.push(Output::Write { conn: self.conn, frames });
         }
+        if now >= self.heard + SESSION_DEAD {
+            return Verdict::Dead;
+        }
         if self.health != Health::Lost && self.pong_deadline().is_some_and(|at| at <= now) {
             self.health = Health::Lost;
             return Verdict::Silent;
@@ -192,7 +201,7 @@ impl Session {
             _ => None,
         };
         let own = earlier(Some(self.next_info), earlier(health, self.pong_deadline()));
-        earlier(own, self.bindings.deadline())
+        earlier(earlier(own, Some(self.heard + SESSION_DEAD)), self.bindings.deadline())
     }
 
     pub(super) fn status(&self) -> BaseStatus {
