@@ -104,8 +104,6 @@ pub const MAX_GIVEN: usize = 4;
 pub const MAX_PROVEN: usize = 8;
 /// Link-local candidates per interface and peer.
 pub const MAX_LINK_PER_INTERFACE: usize = 2;
-/// One REQUEST-INFO in answer to WANTED per peer and so long.
-pub const WANTED_REACTION: Duration = secs(1);
 
 // --- HELLO -----------------------------------------------------------------------------------------------------
 
