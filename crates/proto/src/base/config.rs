@@ -132,7 +132,9 @@ pub(super) const WANTED_WAITING: usize = 64;
 /// NOTICEs of one kind to one host.
 pub(super) const NOTICE_RATE: Rate = Rate { burst: 1, every: Duration::from_secs(10) };
 
-/// A second change of addresses within this time of the first waits until it has passed.
+/// Changes of addresses beyond the first that pass at once after a quiet time.
+pub(super) const COALESCE_FREE: u8 = 3;
+/// One more change within this time of the first waits until it has passed.
 pub(super) const COALESCE_FIRST: Duration = Duration::from_millis(250);
 /// It doubles up to this while changes go on.
 pub(super) const COALESCE_MAX: Duration = Duration::from_secs(10);

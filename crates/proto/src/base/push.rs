@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Base,
-    config::{COALESCE_FIRST, COALESCE_MAX},
+    config::{COALESCE_FIRST, COALESCE_FREE, COALESCE_MAX},
     deadline::Key,
 };
 use crate::{
@@ -39,7 +39,8 @@ impl Told {
     }
 }
 
-/// Collects changes: the first passes at once, the next at the window's end.
+/// Collects changes: after a quiet time the first few pass at once, then the next at the window's end. A move is rarely a
+/// single change (an address goes, another comes, its mapping appears), and the last of them is the one that matters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Window {
     /// No change for a while.
@@ -47,23 +48,31 @@ pub(super) enum Window {
     Quiet,
     /// A change that may be taken back at once waits; any other passes.
     Grace { until: Instant },
-    /// A change passed; nothing came since.
-    Open { until: Instant, length: Duration },
+    /// A change passed; nothing has had to wait since, and so many more may pass.
+    Open { until: Instant, length: Duration, free: u8 },
     /// A change waits for the end.
     Waiting { until: Instant, length: Duration },
 }
 
 impl Window {
+    fn first(now: Instant) -> Self {
+        Self::Open { until: now + COALESCE_FIRST, length: COALESCE_FIRST, free: COALESCE_FREE }
+    }
+
     /// A change: whether it passes now.
     fn change(&mut self, now: Instant) -> bool {
         match *self {
-            Self::Open { until, length } | Self::Waiting { until, length } if until > now => {
+            Self::Open { until, length, free: free @ 1.. } if until > now => {
+                *self = Self::Open { until, length, free: free - 1 };
+                true
+            }
+            Self::Open { until, length, .. } | Self::Waiting { until, length } if until > now => {
                 *self = Self::Waiting { until, length };
                 false
             }
             Self::Waiting { .. } => self.end(now),
             Self::Quiet | Self::Grace { .. } | Self::Open { .. } => {
-                *self = Self::Open { until: now + COALESCE_FIRST, length: COALESCE_FIRST };
+                *self = Self::first(now);
                 true
             }
         }
@@ -72,7 +81,7 @@ impl Window {
     /// A change that is likely to be followed by a better one: it never passes now.
     fn change_later(&mut self, now: Instant) {
         match *self {
-            Self::Open { until, length } | Self::Waiting { until, length } if until > now => {
+            Self::Open { until, length, .. } | Self::Waiting { until, length } if until > now => {
                 *self = Self::Waiting { until, length };
             }
             Self::Waiting { .. } | Self::Grace { .. } => {}
@@ -84,10 +93,13 @@ impl Window {
     fn end(&mut self, now: Instant) -> bool {
         let length = match *self {
             Self::Waiting { until, length } if until <= now => (length * 2).min(COALESCE_MAX),
-            Self::Grace { until } if until <= now => COALESCE_FIRST,
+            Self::Grace { until } if until <= now => {
+                *self = Self::first(now);
+                return true;
+            }
             _ => return false,
         };
-        *self = Self::Open { until: now + length, length };
+        *self = Self::Open { until: now + length, length, free: 0 };
         true
     }
 
@@ -221,11 +233,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_change_passes_at_once_and_the_windows_double_until_one_is_quiet() {
+    fn the_first_changes_pass_at_once_and_the_windows_double_until_one_is_quiet() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut window = Window::default();
-        assert!(window.change(at(0)));
+        assert!((0..=u64::from(COALESCE_FREE)).all(|ms| window.change(at(ms))));
         assert!(!window.change(at(10)));
         assert_eq!(window.next(), Some(at(250)));
         assert!(!window.end(at(249)));
@@ -234,7 +246,8 @@ mod tests {
         assert_eq!(window.next(), Some(at(750)));
         assert!(window.end(at(750)));
         assert!(window.change(at(1_750)), "a window without a change resets");
-        assert!(!window.change(at(1_751)));
+        assert!((1..=u64::from(COALESCE_FREE)).all(|ms| window.change(at(1_750 + ms))));
+        assert!(!window.change(at(1_760)));
         assert_eq!(window.next(), Some(at(2_000)));
     }
 
@@ -242,7 +255,7 @@ mod tests {
     fn windows_grow_to_their_limit_and_no_further() {
         let mut now = Instant::now();
         let mut window = Window::default();
-        assert!(window.change(now));
+        assert!((0..=COALESCE_FREE).all(|_| window.change(now)));
         let mut lengths = Vec::new();
         for _ in 0..8 {
             assert!(!window.change(now));

@@ -101,6 +101,8 @@ struct OldSession {
     session: Session,
     until: Instant,
     open: bool,
+    /// Its TCP connection was lost, not ended by either side: over UDP it goes on until its successor stands.
+    lingers: bool,
 }
 
 /// GOAWAY was received.
@@ -150,6 +152,17 @@ impl Bases {
         self.session.as_mut()
     }
 
+    /// While there is no session: the last one, if it lost no more than its TCP connection. The base keeps its
+    /// registration for as long, and relays over UDP.
+    pub(super) fn lingering(&self) -> Option<&Session> {
+        self.old.last().filter(|old| self.session.is_none() && old.lingers).map(|old| &old.session)
+    }
+
+    pub(super) fn lingering_mut(&mut self) -> Option<&mut Session> {
+        let none = self.session.is_none();
+        self.old.last_mut().filter(|old| none && old.lingers).map(|old| &mut old.session)
+    }
+
     pub(super) fn any_configured(&self) -> bool {
         !self.entries.is_empty()
     }
@@ -191,6 +204,9 @@ impl Bases {
         if let Some(session) = &mut self.session {
             session.bindings.restart(true, now);
             session.info_now(now);
+        }
+        if let Some(session) = self.lingering_mut() {
+            session.bindings.restart(true, now);
         }
         self.lost_races = 0;
         if !matches!(self.wait, Wait::Key(at) if at > now) {
@@ -289,7 +305,11 @@ impl Bases {
             ctx.counters.malformed += 1;
             return FromBase::Nothing;
         };
-        let current = self.session.as_mut().filter(|s| s.bindings.has(from));
+        let current = match &mut self.session {
+            Some(session) => Some(session),
+            None => self.old.last_mut().filter(|old| old.lingers).map(|old| &mut old.session),
+        };
+        let current = current.filter(|s| s.bindings.has(from));
         match (message, current) {
             (BaseDatagram::RecvData(from, data), current) => {
                 if let Some(session) = current {
@@ -336,6 +356,9 @@ impl Bases {
                 }
             }
         }
+        if let Some(session) = self.lingering_mut() {
+            session.tick_udp(ctx, now);
+        }
         self.report_udp(ctx, now);
         self.tick_leaving(ctx, now);
         self.old.retain(|old| {
@@ -365,8 +388,12 @@ impl Bases {
         let session = self.session.as_ref().and_then(Session::deadline);
         let old = self.old.iter().map(|o| o.until).min();
         let leaving = self.leave.as_ref().map(|l| l.at);
-        let udp = self.session.as_ref().and_then(|s| s.bindings.lapse(now));
-        [race, session, old, leaving, udp, Some(self.master_key.renew)].into_iter().fold(None, earlier)
+        let over_udp = self.session().or_else(|| self.lingering());
+        let udp = over_udp.and_then(|s| s.bindings.lapse(now));
+        let lingering = self.lingering().and_then(|s| s.bindings.deadline());
+        [race, session, old, leaving, udp, lingering, Some(self.master_key.renew)]
+            .into_iter()
+            .fold(None, earlier)
     }
 
     /// Leaves the base at once and for good.
@@ -497,20 +524,20 @@ impl Bases {
             seen: session.seen,
         });
         if let Some(old) = self.session.replace(session) {
-            self.retire(old, true, ctx, now);
+            self.retire(old, true, false, ctx, now);
         }
         self.report_udp(ctx, now);
         FromBase::Registered
     }
 
-    fn retire(&mut self, session: Session, open: bool, ctx: &mut Context, now: Instant) {
+    fn retire(&mut self, session: Session, open: bool, lingers: bool, ctx: &mut Context, now: Instant) {
         if self.old.len() == MAX_OLD_SESSIONS {
             let oldest = self.old.remove(0);
             if oldest.open {
                 ctx.push(Output::Close { conn: oldest.session.conn });
             }
         }
-        self.old.push(OldSession { session, until: now + OLD_SESSION, open });
+        self.old.push(OldSession { session, until: now + OLD_SESSION, open, lingers });
     }
 
     fn close_old(&mut self, conn: ConnId) {
@@ -608,7 +635,8 @@ impl Bases {
         ctx.event(Event::BaseLost { base: session.name.clone(), reason });
         self.leave = None;
         let stable = now >= session.since + STABLE_SESSION;
-        self.retire(session, false, ctx, now);
+        // An ERROR means that the base has forgotten the session; a lost connection does not.
+        self.retire(session, false, code.is_none(), ctx, now);
         self.report_udp(ctx, now);
         if self.race.is_none() && self.wait == Wait::No {
             if stable {
@@ -672,7 +700,8 @@ impl Bases {
     }
 
     fn report_udp(&mut self, ctx: &mut Context, now: Instant) {
-        let usable = self.session.as_ref().is_some_and(|s| s.bindings.is_usable(now));
+        let session = self.session().or_else(|| self.lingering());
+        let usable = session.is_some_and(|s| s.bindings.is_usable(now));
         if usable != self.udp_reported {
             self.udp_reported = usable;
             ctx.event(Event::RelayUdp(usable));

@@ -296,6 +296,9 @@ impl Host {
     }
 
     fn relay_route(&mut self, length: usize, now: Instant) -> Option<Relay> {
+        if let Some(session) = self.bases.lingering_mut() {
+            return session.bindings.route(length, now).map(Relay::Udp);
+        }
         let session = self.bases.session_mut()?;
         if let Some(hop) = session.bindings.route(length, now) {
             return Some(Relay::Udp(hop));

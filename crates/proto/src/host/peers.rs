@@ -43,13 +43,18 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn of(bases: &Bases, now: Instant) -> Self {
-        let Some(session) = bases.session() else {
+        let Some(session) = bases.session().or_else(|| bases.lingering()) else {
             return Self { path: Path::None, conn: None, base: None, reflexive: Vec::new() };
         };
-        let path = if session.bindings.is_usable(now) { Path::RelayUdp } else { Path::RelayTcp };
+        let conn = bases.session().map(|s| s.conn);
+        let path = match conn {
+            _ if session.bindings.is_usable(now) => Path::RelayUdp,
+            Some(_) => Path::RelayTcp,
+            None => Path::None,
+        };
         let mut reflexive: Vec<IpAddr> = session.bindings.reflexive().map(|a| a.ip()).collect();
         reflexive.push(session.seen.ip());
-        Self { path, conn: Some(session.conn), base: Some(session.remote.ip()), reflexive }
+        Self { path, conn, base: Some(session.remote.ip()), reflexive }
     }
 }
 

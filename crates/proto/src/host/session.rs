@@ -183,6 +183,12 @@ impl Session {
         Verdict::Alive
     }
 
+    /// The session has lost its TCP connection: what UDP still needs, for as long as the base keeps the registration.
+    pub(super) fn tick_udp(&mut self, ctx: &mut Context, now: Instant) {
+        let own = ctx.locals.own_addresses(self.remote.ip().is_loopback());
+        let _ = self.bindings.tick(&own, &mut self.counter, ctx, now);
+    }
+
     fn pong_deadline(&self) -> Option<Instant> {
         let (_, at) = self.waiting?;
         let data_waits =
