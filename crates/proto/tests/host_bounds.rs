@@ -168,3 +168,23 @@ fn an_unproven_source_is_taken_for_five_seconds_and_draws_one_hello() {
     world.advance(ms(1));
     assert!(!takes(&mut world));
 }
+
+#[test]
+fn a_peer_that_became_idle_and_sends_again_is_not_forgotten_while_it_does() {
+    let mut world = World::with_given(&["192.0.2.1:4000"]);
+    let from = addr("192.0.2.1:4000");
+    world.hello(2, from);
+    world.answer(2, from);
+    world.advance(config::IDLE + secs(1));
+    // It never stops now; what it sends draws nothing of ours but replies.
+    let mut refused = 0;
+    for _ in 0..60 {
+        world.hello(2, from);
+        world.answer(2, from);
+        for _ in 0..25 {
+            world.advance(secs(1));
+            refused += u32::from(world.host.handle_datagram(None, from, b"data", world.now).is_none());
+        }
+    }
+    assert_eq!(refused, 0);
+}
