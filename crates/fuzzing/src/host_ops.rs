@@ -436,7 +436,7 @@ impl World {
                 }
                 Output::Write { conn, frames } => self.read_frames(conn, &frames),
                 Output::Close { conn } => {
-                    assert!(self.conns.remove(&conn).is_some(), "closed twice: {conn:?}")
+                    assert!(self.conns.remove(&conn).is_some(), "closed twice: {conn:?}");
                 }
                 Output::Resolve { .. } | Output::Event(_) => {}
                 Output::Timeout(at) => {

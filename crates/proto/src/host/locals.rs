@@ -85,7 +85,9 @@ impl Locals {
 
     pub(super) fn on_link(&self, remote: SocketAddr) -> bool {
         let ip = remote.ip();
-        is_link_local(ip) || self.addresses().any(|(_, own, prefix)| same_subnet(own, ip, prefix))
+        // fe80::/10 is on some link of every host; 169.254/16 only of one that has such an address itself.
+        (ip.is_ipv6() && is_link_local(ip))
+            || self.addresses().any(|(_, own, prefix)| same_subnet(own, ip, prefix))
     }
 
     /// Whether a route of its own (not a default route) leads to this address.

@@ -77,7 +77,7 @@ pub(super) enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
     Active,
-    /// No traffic since; forgotten later.
+    /// No traffic of ours since this moment; forgotten later.
     Idle(Instant),
 }
 
@@ -482,7 +482,7 @@ impl Peer {
     pub(super) fn tick(&mut self, relay: Path, ctx: &mut Context, now: Instant) -> Due {
         match self.activity {
             Activity::Active if now >= self.used + IDLE => {
-                self.activity = Activity::Idle(now + FORGET);
+                self.activity = Activity::Idle(now);
                 if let Some(standing) = self.direct.take() {
                     self.known.last_good = Some(standing.hop.to);
                 }
@@ -493,7 +493,9 @@ impl Peer {
                 self.report(relay, "no traffic for two minutes", ctx, now);
                 return Due::Release;
             }
-            Activity::Idle(until) => return if now >= until { Due::Forget } else { Due::Nothing },
+            Activity::Idle(since) => {
+                return if now >= self.forget_at(since) { Due::Forget } else { Due::Nothing };
+            }
             Activity::Active => {}
         }
         self.tick_path(relay, ctx, now);
@@ -521,9 +523,14 @@ impl Peer {
         }
     }
 
+    /// An idle peer whose data still comes in is kept: its source addresses go with it.
+    fn forget_at(&self, idle_since: Instant) -> Instant {
+        idle_since.max(self.used) + FORGET
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.activity {
-            Activity::Idle(until) => Some(until),
+            Activity::Idle(since) => Some(self.forget_at(since)),
             Activity::Active => {
                 let pairs = self.pairs.iter().filter_map(|p| p.next).min();
                 let path = self.direct.as_ref().and_then(|s| s.deadline(&rtt_of(&self.pairs, s.hop)));

@@ -1,0 +1,190 @@
+//! Issue rows 9 and 13, from the host's side: interest ends when a peer idles; peers, pairs and unverified work are
+//! bounded, and what happens at each bound.
+
+mod host_world;
+
+use bowline_proto::{
+    DeviceId, SecretKey,
+    host::{HostConfig, Route, SendError, config},
+    wire::{
+        peer::{Hello, IntroductionKey},
+        tcp::{BaseFrame, DeviceAddresses},
+    },
+};
+use host_world::{Told, World, addr, key, ms, secs};
+
+fn device(n: u32) -> DeviceId {
+    let mut bytes = [0xde; 14];
+    bytes[..4].copy_from_slice(&n.to_be_bytes());
+    DeviceId::from_bytes(bytes)
+}
+
+#[test]
+fn interest_is_requested_with_the_first_message_and_released_after_two_minutes_without() {
+    let mut world = World::registered(HostConfig::default());
+    let peer = key(2).device_id();
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayTcp(_))));
+    assert_eq!(world.told, [Told::Request(peer)]);
+    world.advance(config::IDLE - ms(1));
+    assert_eq!(world.told, [Told::Request(peer)]);
+    world.advance(ms(1));
+    assert_eq!(world.told, [Told::Request(peer), Told::Release(peer)]);
+    assert!(world.send(2, 10).is_ok());
+    assert_eq!(world.told[2..], [Told::Request(peer)]);
+}
+
+#[test]
+fn a_peer_that_only_asks_is_asked_back_and_forgotten_in_the_end() {
+    let mut world = World::registered(HostConfig::default());
+    let peer = key(2).device_id();
+    world.from_base(&BaseFrame::Wanted(peer));
+    assert_eq!(world.told, [Told::Request(peer)]);
+    world.advance(config::IDLE);
+    assert_eq!(world.told, [Told::Request(peer), Told::Release(peer)]);
+    world.advance(config::FORGET);
+    assert_eq!(world.host.sizes().0, 0);
+}
+
+#[test]
+fn one_peer_too_many_is_an_error_while_all_are_in_use_and_replaces_an_idle_one_later() {
+    let mut world = World::registered(HostConfig::default());
+    for n in 0..config::MAX_PEERS as u32 {
+        assert!(world.host.route(device(n), 1, world.now).is_ok());
+    }
+    let refused = world.host.route(device(9_999), 1, world.now);
+    assert_eq!(refused, Err(SendError::TooManyPeers { limit: config::MAX_PEERS }));
+    world.advance(config::IDLE + ms(1));
+    assert!(world.host.route(device(9_999), 1, world.now).is_ok());
+    assert_eq!(world.host.sizes().0, config::MAX_PEERS);
+}
+
+#[test]
+fn peers_that_only_ask_are_fewer_and_the_one_unused_longest_goes() {
+    let mut world = World::registered(HostConfig::default());
+    for n in 0..config::MAX_ASKING_PEERS as u32 + 10 {
+        world.from_base(&BaseFrame::Wanted(device(n)));
+        world.advance(ms(1));
+    }
+    assert_eq!(world.host.sizes().0, config::MAX_ASKING_PEERS);
+    assert!(world.host.peer_status(device(0), world.now).is_none());
+    assert_eq!(world.host.status(world.now).counters.peers_evicted, 10);
+}
+
+#[test]
+fn of_a_peer_that_only_asks_reflexive_addresses_get_five_hellos_and_own_ones_none() {
+    let mut world = World::registered(HostConfig::default());
+    let peer = key(2).device_id();
+    world.from_base(&BaseFrame::Wanted(peer));
+    let (reflexive, own) = (addr("192.0.2.7:4000"), addr("192.0.2.99:4000"));
+    world.from_base(&BaseFrame::DeviceAddresses(DeviceAddresses {
+        device: peer,
+        online: true,
+        introduction: IntroductionKey([5; 16]),
+        reflexive: vec![reflexive],
+        own: vec![own],
+    }));
+    world.advance(secs(119));
+    assert_eq!(world.hello_times(reflexive).len(), 5);
+    assert_eq!(world.hello_times(own), Vec::<u128>::new());
+}
+
+#[test]
+fn candidates_and_pairs_are_bounded_and_some_addresses_are_never_tried() {
+    let mut world = World::registered(HostConfig::default());
+    let never = [
+        "192.0.2.1:0",
+        "192.0.2.1:22",
+        "224.0.0.1:4000",
+        "255.255.255.255:4000",
+        "0.0.0.0:4000",
+        "198.51.100.255:4000",
+        "10.1.2.3:4000",
+        "127.0.0.1:4000",
+        "169.254.1.1:4000",
+        "198.51.100.1:4000",
+        "[fdb0::1]:4000",
+        "[2001:db8::1]:4000",
+    ]
+    .map(addr);
+    assert!(world.send(2, 10).is_ok());
+    world.from_base(&BaseFrame::DeviceAddresses(DeviceAddresses {
+        device: key(2).device_id(),
+        online: true,
+        introduction: IntroductionKey::NONE,
+        reflexive: (1..=4).map(|n| addr(&format!("192.0.2.{n}:4000"))).collect(),
+        own: never.to_vec(),
+    }));
+    world.advance(secs(60));
+    let tried: std::collections::BTreeSet<_> = world.hellos.iter().map(|hello| hello.to).collect();
+    assert_eq!(tried.len(), 4, "{tried:?}");
+    assert!(world.host.sizes().1 <= config::MAX_PAIRS);
+}
+
+#[test]
+fn hellos_of_strangers_cost_a_bounded_number_of_verifications_and_create_a_bounded_number_of_peers() {
+    let mut world = World::registered(HostConfig::default());
+    for n in 0..200u32 {
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        let stranger = SecretKey::from_seed(&seed);
+        let hello = Hello::encode(key(1).device_id(), [1; 16], &IntroductionKey::NONE, &stranger, 0);
+        world.datagram(addr(&format!("203.0.113.{}:{}", n % 250, 5_000 + n)), &hello);
+    }
+    assert_eq!(world.replies.len(), config::STRANGERS.burst as usize);
+    assert_eq!(world.host.sizes().0, config::STRANGERS.burst as usize);
+    let counters = world.host.status(world.now).counters;
+    assert_eq!(counters.hello_over_budget, 200 - u64::from(config::STRANGERS.burst));
+}
+
+#[test]
+fn one_source_of_strangers_has_five_in_two_seconds() {
+    let mut world = World::registered(HostConfig::default());
+    for n in 2..40 {
+        world.hello(n, addr("203.0.113.7:5000"));
+    }
+    // The first has the address; the others are verified, and not answered while it is his.
+    let counters = world.host.status(world.now).counters;
+    assert_eq!(counters.hello_over_budget, 38 - u64::from(config::STRANGER_SOURCE.burst));
+    assert_eq!(world.replies.len(), 1);
+}
+
+#[test]
+fn an_unproven_source_is_taken_for_five_seconds_and_draws_one_hello() {
+    let mut world = World::registered(HostConfig::default());
+    let from = addr("203.0.113.7:5000");
+    let takes = |world: &mut World| world.host.handle_datagram(None, from, b"data", world.now).is_some();
+    assert!(!takes(&mut world));
+    world.hello(2, from);
+    assert_eq!(world.hello_times(from).len(), 1);
+    assert!(takes(&mut world));
+    world.advance(config::CLAIM_LIFE - ms(1));
+    assert!(takes(&mut world));
+    world.advance(ms(1));
+    assert!(!takes(&mut world));
+    world.hello(2, from);
+    world.answer(2, from);
+    world.advance(config::PROOF_LIFE - ms(1));
+    assert!(takes(&mut world));
+    world.advance(ms(1));
+    assert!(!takes(&mut world));
+}
+
+#[test]
+fn a_peer_that_became_idle_and_sends_again_is_not_forgotten_while_it_does() {
+    let mut world = World::with_given(&["192.0.2.1:4000"]);
+    let from = addr("192.0.2.1:4000");
+    world.hello(2, from);
+    world.answer(2, from);
+    world.advance(config::IDLE + secs(1));
+    // It never stops now; what it sends draws nothing of ours but replies.
+    let mut refused = 0;
+    for _ in 0..60 {
+        world.hello(2, from);
+        world.answer(2, from);
+        for _ in 0..25 {
+            world.advance(secs(1));
+            refused += u32::from(world.host.handle_datagram(None, from, b"data", world.now).is_none());
+        }
+    }
+    assert_eq!(refused, 0);
+}

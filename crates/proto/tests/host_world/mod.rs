@@ -1,0 +1,216 @@
+//! A host machine by itself, under a clock that the test moves: what it is handed, and everything it wants sent.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bowline_proto::{
+    DeviceId, SecretKey,
+    host::{ConnId, Event, Host, HostConfig, Interface, Network, Output, Route, SendError},
+    wire::{
+        Token,
+        frame::{Frames, LENGTH_LEN},
+        peer::{Hello, HelloReply, IntroductionKey, PeerDatagram},
+        tcp::{BaseFrame, BaseHello, HostFrame, Registered},
+    },
+};
+
+/// A HELLO that the host sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SentHello {
+    pub(crate) at: Instant,
+    pub(crate) to: SocketAddr,
+    pub(crate) token: Token,
+    pub(crate) length: usize,
+}
+
+/// What the host told its base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Request(DeviceId),
+    Release(DeviceId),
+}
+
+pub(crate) struct World {
+    pub(crate) host: Host,
+    pub(crate) start: Instant,
+    pub(crate) now: Instant,
+    pub(crate) hellos: Vec<SentHello>,
+    pub(crate) replies: Vec<SocketAddr>,
+    pub(crate) told: Vec<Told>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) conn: Option<ConnId>,
+    due: Option<Instant>,
+}
+
+pub(crate) fn key(n: u8) -> SecretKey {
+    SecretKey::from_seed(&[n; 32])
+}
+
+pub(crate) fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+pub(crate) fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+impl World {
+    /// A host with key 1 on one ordinary interface.
+    pub(crate) fn new(config: HostConfig) -> Self {
+        let now = Instant::now();
+        let host = Host::new(config, key(1), [7; 32], now);
+        let mut world = Self {
+            host,
+            start: now,
+            now,
+            hellos: vec![],
+            replies: vec![],
+            told: vec![],
+            events: vec![],
+            conn: None,
+            due: None,
+        };
+        let eth = Interface {
+            index: 1,
+            name: "eth0".to_owned(),
+            loopback: false,
+            multicast: false,
+            default_v4: true,
+            default_v6: false,
+            addresses: vec![("198.51.100.1".parse().unwrap(), 24)],
+            routes: vec![],
+        };
+        world
+            .host
+            .handle_network(Network { interfaces: vec![eth], port_v4: Some(4000), port_v6: None }, world.now);
+        world.drain();
+        world
+    }
+
+    /// A host that knows where its peer 2 is and has no base.
+    pub(crate) fn with_given(addresses: &[&str]) -> Self {
+        let given = addresses.iter().map(|text| (key(2).device_id(), addr(text))).collect();
+        Self::new(HostConfig { given, link_local: false, ..HostConfig::default() })
+    }
+
+    /// A host that is registered at a base without UDP.
+    pub(crate) fn registered(config: HostConfig) -> Self {
+        let bases = vec!["203.0.113.9".parse().unwrap()];
+        let mut world = Self::new(HostConfig { bases, link_local: false, ..config });
+        world.host.handle_resolved(0, Ok(vec![addr("203.0.113.9:4477")]), world.now);
+        world.drain();
+        let conn = world.conn.expect("it connects");
+        world.host.handle_connected(conn, world.now);
+        let base = DeviceId::from_bytes([0xba; 14]);
+        world.from_base(&BaseFrame::BaseHello(BaseHello {
+            version: 1,
+            cookie: [1; 8],
+            base,
+            cluster: base,
+            capabilities: 0,
+        }));
+        let seen = addr("198.51.100.1:50000");
+        world.from_base(&BaseFrame::Registered(Registered { seen, keepalive: 25, udp: vec![] }));
+        assert!(world.host.is_registered());
+        world
+    }
+
+    pub(crate) fn from_base(&mut self, frame: &BaseFrame<'_>) {
+        let mut out = Vec::new();
+        frame.write(&mut out);
+        let conn = self.conn.expect("connected");
+        let _ = self.host.handle_frame(conn, &out[LENGTH_LEN..], self.now);
+        self.drain();
+    }
+
+    pub(crate) fn send(&mut self, to: u8, length: usize) -> Result<Route, SendError> {
+        let route = self.host.route(key(to).device_id(), length, self.now);
+        // The driver looks at the machine after each use.
+        self.host.handle_timeout(self.now);
+        self.drain();
+        route
+    }
+
+    pub(crate) fn datagram(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let _ = self.host.handle_datagram(None, from, datagram, self.now);
+        self.drain();
+    }
+
+    /// Peer `n` answers the last HELLO that went to this address.
+    pub(crate) fn answer(&mut self, n: u8, from: SocketAddr) {
+        let token = self.hellos.iter().rfind(|hello| hello.to == from).expect("a HELLO went there").token;
+        self.datagram(from, &HelloReply::encode(key(1).device_id(), token, &key(n)));
+    }
+
+    /// Peer `n` says HELLO from this address.
+    pub(crate) fn hello(&mut self, n: u8, from: SocketAddr) {
+        let datagram = Hello::encode(key(1).device_id(), [n; 16], &IntroductionKey::NONE, &key(n), 0);
+        self.datagram(from, &datagram);
+    }
+
+    pub(crate) fn advance(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.due.filter(|&due| due <= end) {
+            self.now = self.now.max(due);
+            self.host.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    /// When HELLOs went to this address, since the start, in milliseconds.
+    pub(crate) fn hello_times(&self, to: SocketAddr) -> Vec<u128> {
+        self.hellos.iter().filter(|h| h.to == to).map(|h| (h.at - self.start).as_millis()).collect()
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.host.poll_output(self.now) {
+                Output::Transmit { to, payload, .. } => match PeerDatagram::decode(&payload) {
+                    Ok(PeerDatagram::Hello(hello)) => self.hellos.push(SentHello {
+                        at: self.now,
+                        to,
+                        token: hello.claim().token,
+                        length: payload.len(),
+                    }),
+                    Ok(PeerDatagram::HelloReply(_)) => self.replies.push(to),
+                    _ => {}
+                },
+                Output::Connect { conn, .. } => self.conn = Some(conn),
+                Output::Write { frames, .. } => self.read(&frames),
+                Output::Event(event) => self.events.push(event),
+                Output::Timeout(at) => {
+                    self.due = at;
+                    return;
+                }
+                Output::Announce { .. } | Output::Resolve { .. } | Output::Close { .. } => {}
+            }
+        }
+    }
+
+    /// What a base would read; PONG comes at once, so that the session lives.
+    fn read(&mut self, bytes: &[u8]) {
+        let mut frames = Frames::default();
+        frames.buffer().extend_from_slice(bytes);
+        while let Some(frame) = frames.next_frame().unwrap() {
+            match HostFrame::decode(&frame).unwrap() {
+                HostFrame::RequestInfo(id) => self.told.push(Told::Request(id)),
+                HostFrame::ReleaseInfo(id) => self.told.push(Told::Release(id)),
+                HostFrame::Info(info) => {
+                    let mut out = Vec::new();
+                    BaseFrame::Pong(info.number).write(&mut out);
+                    let _ = self.host.handle_frame(self.conn.unwrap(), &out[LENGTH_LEN..], self.now);
+                }
+                _ => {}
+            }
+        }
+    }
+}
