@@ -123,7 +123,7 @@ fn milliseconds(expression: &str) -> Option<u64> {
 }
 
 fn show_time(ms: u64) -> String {
-    if ms != 0 && ms % 1_000 == 0 {
+    if ms != 0 && ms.is_multiple_of(1_000) {
         format!("{} s", thousands(ms / 1_000))
     } else {
         format!("{} ms", thousands(ms))
@@ -162,7 +162,7 @@ fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
