@@ -37,7 +37,7 @@ fn interest_is_requested_with_the_first_message_and_released_after_two_minutes_w
 fn a_peer_that_only_asks_is_asked_back_and_forgotten_in_the_end() {
     let mut world = World::registered(HostConfig::default());
     let peer = key(2).device_id();
-    world.from_base(&BaseFrame::Wanted(peer));
+    world.hand_over(&BaseFrame::Wanted(peer));
     assert_eq!(world.told, [Told::Request(peer)]);
     world.advance(config::IDLE);
     assert_eq!(world.told, [Told::Request(peer), Told::Release(peer)]);
@@ -62,7 +62,7 @@ fn one_peer_too_many_is_an_error_while_all_are_in_use_and_replaces_an_idle_one_l
 fn peers_that_only_ask_are_fewer_and_the_one_unused_longest_goes() {
     let mut world = World::registered(HostConfig::default());
     for n in 0..config::MAX_ASKING_PEERS as u32 + 10 {
-        world.from_base(&BaseFrame::Wanted(device(n)));
+        world.hand_over(&BaseFrame::Wanted(device(n)));
         world.advance(ms(1));
     }
     assert_eq!(world.host.sizes().0, config::MAX_ASKING_PEERS);
@@ -74,9 +74,9 @@ fn peers_that_only_ask_are_fewer_and_the_one_unused_longest_goes() {
 fn of_a_peer_that_only_asks_reflexive_addresses_get_five_hellos_and_own_ones_none() {
     let mut world = World::registered(HostConfig::default());
     let peer = key(2).device_id();
-    world.from_base(&BaseFrame::Wanted(peer));
+    world.hand_over(&BaseFrame::Wanted(peer));
     let (reflexive, own) = (addr("192.0.2.7:4000"), addr("192.0.2.99:4000"));
-    world.from_base(&BaseFrame::DeviceAddresses(DeviceAddresses {
+    world.hand_over(&BaseFrame::DeviceAddresses(DeviceAddresses {
         device: peer,
         online: true,
         introduction: IntroductionKey([5; 16]),
@@ -107,7 +107,7 @@ fn candidates_and_pairs_are_bounded_and_some_addresses_are_never_tried() {
     ]
     .map(addr);
     assert!(world.send(2, 10).is_ok());
-    world.from_base(&BaseFrame::DeviceAddresses(DeviceAddresses {
+    world.hand_over(&BaseFrame::DeviceAddresses(DeviceAddresses {
         device: key(2).device_id(),
         online: true,
         introduction: IntroductionKey::NONE,

@@ -110,7 +110,7 @@ impl World {
         let conn = world.conn.expect("it connects");
         world.host.handle_connected(conn, world.now);
         let base = DeviceId::from_bytes([0xba; 14]);
-        world.from_base(&BaseFrame::BaseHello(BaseHello {
+        world.hand_over(&BaseFrame::BaseHello(BaseHello {
             version: 1,
             cookie: [1; 8],
             base,
@@ -118,12 +118,12 @@ impl World {
             capabilities: 0,
         }));
         let seen = addr("198.51.100.1:50000");
-        world.from_base(&BaseFrame::Registered(Registered { seen, keepalive: 25, udp: vec![] }));
+        world.hand_over(&BaseFrame::Registered(Registered { seen, keepalive: 25, udp: vec![] }));
         assert!(world.host.is_registered());
         world
     }
 
-    pub(crate) fn from_base(&mut self, frame: &BaseFrame<'_>) {
+    pub(crate) fn hand_over(&mut self, frame: &BaseFrame<'_>) {
         let mut out = Vec::new();
         frame.write(&mut out);
         let conn = self.conn.expect("connected");
