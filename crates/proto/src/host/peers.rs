@@ -112,7 +112,8 @@ impl Peers {
     /// Makes a peer active in this role (or a better one it has already), and starts what that means.
     fn activate(&mut self, id: DeviceId, role: Role, relay: &Relay, ctx: &mut Context, now: Instant) {
         let peer = self.map.entry(id).or_insert_with(|| Peer::new(id, role, now));
-        let was_idle = !peer.is_active();
+        // Idle ones are not tried at all, asking ones five times: both begin anew.
+        let begins_anew = !peer.is_active() || (role == Role::Wanted && peer.role == Role::Asking);
         if role == Role::Wanted {
             peer.role = role;
         }
@@ -129,7 +130,7 @@ impl Peers {
                 peer.requested = true;
             }
             rebuild(peer, relay, ctx, now);
-            if was_idle {
+            if begins_anew {
                 peer.restart_pairs(now);
             }
         }
