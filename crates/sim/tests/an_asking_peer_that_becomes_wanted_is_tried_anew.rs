@@ -18,7 +18,9 @@ fn sending_back_later_starts_the_ladder_and_keeps_its_rounds() {
     assert_eq!(sent(&world, b, "HELLO ", quiet).len(), 0, "five an address and no more");
     let since = world.now();
     talk(&mut world, b, a, SECOND, 40 * SECOND);
-    let wanted = sent(&world, b, "HELLO ", since);
-    assert!(wanted.len() > 5, "a ladder and a round: {wanted:?}");
+    // To its reflexive addresses, which had had their five; its own addresses are new.
+    let wanted =
+        sent(&world, b, "HELLO ", since).into_iter().filter(|(_, to)| to.ip().to_string().starts_with("11."));
+    assert!(wanted.count() > 5, "a ladder and a round");
     world.assert_held();
 }
