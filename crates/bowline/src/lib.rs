@@ -44,7 +44,7 @@
 //! | events that wait for one subscriber | 1,024 | the oldest are lost and counted ([`EventItem::Lost`]) |
 //! | messages that wait for the base's TCP connection | 128 KiB | [`Endpoint::send`] waits, 1 s at most, then drops |
 //! | control frames that wait for it | 1 MiB | the connection is given up |
-//! | size of a message | 1,200 bytes on any path, up to 16,000 where the path is known to carry them | [`SendError::TooLarge`] |
+//! | size of a message | 16,000 bytes while a base is connected (over 1,200 they go by its TCP); 1,200 on a direct path alone | [`SendError::TooLarge`] |
 //! | buffers to receive into | 512 KiB an endpoint | a chunk that fills much of its buffer is handed on in it, a small one copied |
 //! | peers with state | see [`SendError::TooManyPeers`] | the longest idle goes; if all are in use, that error |
 //!

@@ -1,7 +1,7 @@
 //! Writes the test vectors in `docs/vectors`: `cargo run -p bowline-proto --example vectors`.
 //!
 //! The files are a function of the code alone. The test `vectors` fails when they differ from what this writes, and
-//! CI runs `docs/vectors/check.py` over them: it recomputes everything in Python, without this code.
+//! `docs/vectors/check.py` recomputes everything in Python, without this code: run it after a change here.
 
 #[path = "../tests/vectors_support/mod.rs"]
 mod vectors_support;
