@@ -45,6 +45,13 @@ impl Bucket {
         true
     }
 
+    /// Takes one whether there is one or not: what cannot wait is paid for by what can. The debt is at most one burst.
+    pub fn charge(&mut self, rate: Rate, now: Instant) {
+        let full = rate.every * rate.burst;
+        let full_at = self.full_at.map_or(now, |t| t.max(now)) + rate.every;
+        self.full_at = Some(full_at.min(now + full * 2));
+    }
+
     /// When the next one can be taken.
     #[must_use]
     pub fn next(&self, rate: Rate, now: Instant) -> Instant {

@@ -51,6 +51,8 @@ pub(super) struct Bases {
     entries: Vec<Entry>,
     boot: BootId,
     attempt: u32,
+    /// The attempt that the present session came from.
+    session_attempt: u32,
     next_conn: u64,
     race: Option<Race>,
     wait: Wait,
@@ -126,6 +128,7 @@ impl Bases {
             entries: config.bases.iter().map(|name| Entry { name: name.clone(), avoid: None }).collect(),
             boot: ctx.random(),
             attempt: 0,
+            session_attempt: 0,
             next_conn: 0,
             race: None,
             wait: Wait::No,
@@ -512,6 +515,7 @@ impl Bases {
             return FromBase::Nothing;
         };
         self.lost_races = 0;
+        self.session_attempt = self.attempt;
         self.wait = Wait::No;
         self.leave = None;
         self.why_not = None;
@@ -657,6 +661,11 @@ impl Bases {
             _ => None,
         };
         let Some(base) = base else { return };
+        let session = self.session.as_ref().is_some_and(|s| s.conn == conn);
+        if code == ErrorCode::Replaced && session && self.attempt > self.session_attempt {
+            // By ourselves: this overtook the answer to a REGISTER of ours on a newer connection.
+            return;
+        }
         if matches!(code, ErrorCode::Replaced | ErrorCode::Cloned) {
             self.why_not = Some(format!("{}: {}", self.entries[base].name, describe(code, "")));
         }

@@ -141,8 +141,8 @@ pub const DRAWN_PEER: Rate = Rate { burst: 8, every: secs(5) };
 pub const NEW_FLOWS: Rate = Rate::per_second(64);
 /// HELLO bytes a peer: 40 KiB a minute.
 pub const PEER_BYTES: Rate = Rate { burst: 40_960, every: Duration::from_nanos(60_000_000_000 / 40_960) };
-/// HELLOs a remote IP.
-pub const IP_HELLOS: Rate = Rate::per_second(16);
+/// HELLOs a remote IP: 16 a second, a few less at once, since probes do not wait for it.
+pub const IP_HELLOS: Rate = Rate { burst: 12, every: ms(63) };
 /// Unanswered HELLOs to one IP of a peer before it rests …
 pub const REST_AFTER: u32 = 32;
 /// … for so long.

@@ -104,6 +104,11 @@ impl Budgets {
         if bucket.take(config::IP_HELLOS, now) { Ok(()) } else { Err(bucket.next(config::IP_HELLOS, now)) }
     }
 
+    /// A HELLO goes to this IP that cannot wait (a probe, or one that was drawn): others wait for it.
+    pub(super) fn urgent_hello_to(&mut self, ip: IpAddr, now: Instant) {
+        self.per_ip.get(ip, config::MAX_IP_BUDGETS, now).charge(config::IP_HELLOS, now);
+    }
+
     /// Whether a HELLO without introduction from this address may cost a verification.
     pub(super) fn stranger(&mut self, ip: IpAddr, on_link: bool, now: Instant) -> bool {
         let Some(bucket) = self.stranger_sources.try_get(

@@ -291,6 +291,7 @@ impl Peer {
             pair.note_sent(now);
         }
         let _ = self.bytes.take_many(hello_len(padded), PEER_BYTES, now);
+        ctx.budgets.urgent_hello_to(hop.to.ip(), now);
         self.transmit_hello(vec![hop], padded, ctx, now);
     }
 
