@@ -174,12 +174,10 @@ impl Peer {
         Some(if full { ANY_PATH_DATA } else { SMALL_DATA })
     }
 
-    /// The way messages take at present, given the relay's.
+    /// The way messages take at present, given the relay's. A suspect path is still one of them, and most suspicions pass:
+    /// what is said to change is what has changed.
     pub(super) fn path(&self, relay: Path) -> Path {
-        match &self.direct {
-            Some(standing) if !standing.is_suspect() => Path::Direct(standing.hop.to),
-            _ => relay,
-        }
+        self.direct.as_ref().map_or(relay, |standing| Path::Direct(standing.hop.to))
     }
 
     /// Says so, if messages take another way than was said before.

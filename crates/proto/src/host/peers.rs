@@ -20,6 +20,7 @@ use super::{
     context::Context,
     link::Link,
     locals::Locals,
+    path::Standing,
     peer::{Activity, Due, Peer, Role},
     sources::{Claim, Sources},
 };
@@ -353,7 +354,6 @@ impl Peers {
             let reply = HelloReply::encode(id, token, &ctx.key);
             ctx.transmit(hop, reply);
         }
-        let draw = claim != Claim::Proven && self.sources.may_draw(from, now);
         let Some(peer) = self.map.get_mut(&id) else { return };
         if claim == Claim::New {
             peer.claims.retain(|&a| a != from);
@@ -367,7 +367,10 @@ impl Peers {
         if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.to == from && claim == Claim::Proven) {
             standing.note_heard(now);
         }
-        if draw && peer.drawn.take(DRAWN_PEER, now) {
+        // A source to be proven draws a HELLO; so does one that reaches us while we have no good path ourselves.
+        let wanting = peer.role == Role::Wanted && peer.direct.as_ref().is_none_or(Standing::is_suspect);
+        let draw = claim != Claim::Proven || wanting;
+        if draw && self.sources.may_draw(from, now) && peer.drawn.take(DRAWN_PEER, now) {
             peer.send_hello(draw_hop(peer, hop, &ctx.locals), false, ctx, now);
         }
     }
