@@ -141,7 +141,7 @@ impl Endpoint {
         self.shared().inbox.dropped()
     }
 
-    /// What happens from now on; every call gives a stream of its own.
+    /// What happens; every call gives a stream of its own. The first one begins with the endpoint, the others with the call.
     #[must_use]
     pub fn events(&self) -> Events {
         self.shared().events.subscribe()
@@ -196,7 +196,7 @@ impl Endpoint {
     /// # Errors
     /// When the endpoint is closed.
     pub async fn online(&self) -> Result<(), ClosedError> {
-        let mut events = self.events();
+        let mut events = self.shared().events.subscribe_from_now();
         loop {
             if *self.shared().ended.borrow() {
                 return Err(ClosedError);

@@ -1,7 +1,8 @@
 //! Events for whoever asks for them: each subscriber has a bounded stream of its own.
 //!
-//! A subscriber that does not read holds nobody up: it loses the oldest events and is told how many. Nothing is
-//! kept for those who subscribe later; the status tells what has become of the past.
+//! A subscriber that does not read holds nobody up: it loses the oldest events and is told how many. The first stream that
+//! is asked for begins with the endpoint, so that nobody misses the beginning; nothing is kept for those who come later:
+//! the status tells what has become of the past.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -39,23 +40,38 @@ impl Events {
 
 /// Where events are published.
 #[derive(Debug)]
-pub(crate) struct Publisher(Mutex<Option<broadcast::Sender<Event>>>);
+pub(crate) struct Publisher(Mutex<Streams>);
+
+#[derive(Debug)]
+struct Streams {
+    /// Until the endpoint is closed.
+    sender: Option<broadcast::Sender<Event>>,
+    /// Until somebody asks for it: what has happened since the start.
+    first: Option<Events>,
+}
 
 impl Publisher {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Some(broadcast::Sender::new(EVENTS))))
+        let (sender, first) = broadcast::channel(EVENTS);
+        Self(Mutex::new(Streams { sender: Some(sender), first: Some(Events(first)) }))
     }
 
     pub(crate) fn publish(&self, event: Event) {
-        if let Some(sender) = &*self.lock() {
+        if let Some(sender) = &self.lock().sender {
             // It fails when nobody listens, which is fine.
             let _ = sender.send(event);
         }
     }
 
-    /// A stream from now on; an ended one after [`Publisher::close`].
+    /// The first time: a stream from the start on.
     pub(crate) fn subscribe(&self) -> Events {
-        Events(match &*self.lock() {
+        let first = self.lock().first.take();
+        first.unwrap_or_else(|| self.subscribe_from_now())
+    }
+
+    /// A stream from now on; an ended one after [`Publisher::close`].
+    pub(crate) fn subscribe_from_now(&self) -> Events {
+        Events(match &self.lock().sender {
             Some(sender) => sender.subscribe(),
             None => broadcast::Sender::new(1).subscribe(),
         })
@@ -63,10 +79,10 @@ impl Publisher {
 
     /// Ends all streams behind what they hold.
     pub(crate) fn close(&self) {
-        *self.lock() = None;
+        self.lock().sender = None;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<broadcast::Sender<Event>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Streams> {
         // Nothing panics while it holds this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

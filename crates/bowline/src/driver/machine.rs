@@ -6,7 +6,7 @@
 use std::{
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bowline_proto::{
@@ -97,6 +97,10 @@ impl Machine {
 
     pub(crate) fn want(&self, peer: DeviceId) -> Result<(), SendError> {
         self.call(|host, now| host.want(peer, now))
+    }
+
+    pub(super) fn parting(&self) -> Duration {
+        self.call(|host, now| host.parting(now))
     }
 
     pub(crate) fn set_direct(&self, on: bool) {

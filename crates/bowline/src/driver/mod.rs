@@ -250,6 +250,7 @@ impl Driver {
             }
         })
         .await;
+        tokio::time::sleep(self.shared.machine.parting()).await;
         self.shared.machine.drive(Host::close);
         self.answer();
         for (_, outbox) in self.shared.outboxes().drain() {

@@ -14,10 +14,6 @@ use crate::{
     signals::Stop,
 };
 
-/// How long the last message has to reach the base before this device leaves: a round trip to the base, within these.
-const SHORTEST_LINGER: Duration = Duration::from_millis(50);
-const LONGEST_LINGER: Duration = Duration::from_secs(1);
-
 /// Send datagrams to a device: the message, or each line of standard input
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -59,20 +55,8 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
             }
         }
     };
-    if done.is_ok() {
-        linger(&host).await;
-    }
     host.leave().await;
     done
-}
-
-/// Gives what left last the time to be relayed: the base forgets this device as soon as it is told that it leaves, and
-/// that word must not overtake a message.
-async fn linger(host: &Host) {
-    let base = host.endpoint.status().base;
-    let slowest = base.iter().flat_map(|base| base.udp.iter().map(|binding| binding.rtt).chain([base.rtt]));
-    let round_trip = slowest.flatten().max().unwrap_or_default();
-    tokio::time::sleep(round_trip.clamp(SHORTEST_LINGER, LONGEST_LINGER)).await;
 }
 
 async fn send_all(host: &Host, args: &Args) -> anyhow::Result<()> {

@@ -43,6 +43,9 @@ pub const MAX_OLD_SESSIONS: usize = 2;
 /// Bounds of the keepalive that a base may ask for; also the value without a base.
 pub const KEEPALIVE: (Duration, Duration) = (secs(10), secs(25));
 
+/// LEAVE follows the last message relayed over UDP by the round trip to the base, within these: it must not overtake it.
+pub const PARTING: (Duration, Duration) = (ms(50), secs(1));
+
 // --- Liveness of a session -------------------------------------------------------------------------------------
 
 /// Data went out over TCP and nothing came in for so long: INFO.

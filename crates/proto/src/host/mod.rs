@@ -27,7 +27,7 @@ mod sources;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub use base_name::{BaseName, ParseBaseError};
@@ -56,6 +56,8 @@ pub struct Host {
     bases: Bases,
     peers: Peers,
     closed: bool,
+    /// When the last message went to the base over UDP.
+    relayed_over_udp: Option<Instant>,
     /// The relay's way as last told to peers.
     relay_path: Path,
 }
@@ -66,7 +68,14 @@ impl Host {
     pub fn new(config: HostConfig, key: SecretKey, seed: [u8; 32], now: Instant) -> Self {
         let mut ctx = Context::new(config.clone(), key, seed);
         let bases = Bases::new(&config, &mut ctx, now);
-        Self { ctx, bases, peers: Peers::default(), closed: false, relay_path: Path::None }
+        Self {
+            ctx,
+            bases,
+            peers: Peers::default(),
+            closed: false,
+            relayed_over_udp: None,
+            relay_path: Path::None,
+        }
     }
 
     // --- What happened -----------------------------------------------------------------------------------------------
@@ -291,7 +300,7 @@ impl Host {
                 None => return Err(self.no_way(peer, length)),
             },
         };
-        self.count_sent(&route);
+        self.note_sent(&route, now);
         Ok(route)
     }
 
@@ -318,7 +327,10 @@ impl Host {
         }
     }
 
-    fn count_sent(&mut self, route: &Route) {
+    fn note_sent(&mut self, route: &Route, now: Instant) {
+        if matches!(route, Route::RelayUdp(_) | Route::Both(_, Relay::Udp(_))) {
+            self.relayed_over_udp = Some(now);
+        }
         let counters = &mut self.ctx.counters;
         match route {
             Route::Direct(_) => counters.data_sent_direct += 1,
@@ -373,6 +385,19 @@ impl Host {
             }
             self.tick(now);
         }
+    }
+
+    /// How long to wait before [`Host::close`], so that LEAVE (over TCP) does not overtake the last message relayed over
+    /// UDP: the base forgets this device at once, and drops what comes from it after that.
+    #[must_use]
+    pub fn parting(&self, now: Instant) -> Duration {
+        let (Some(sent), Some(session)) = (self.relayed_over_udp, self.bases.session()) else {
+            return Duration::ZERO;
+        };
+        let status = session.status();
+        let round_trips = status.udp.iter().map(|binding| binding.rtt).chain([status.rtt]);
+        let slowest = round_trips.flatten().max().unwrap_or_default();
+        (sent + slowest.clamp(config::PARTING.0, config::PARTING.1)).saturating_duration_since(now)
     }
 
     /// Leaves: the base forgets this device at once. Everything after this is refused.
