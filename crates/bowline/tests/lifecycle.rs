@@ -71,24 +71,6 @@ async fn what_was_sent_before_closing_arrives() {
 }
 
 #[tokio::test]
-async fn the_last_message_over_udp_is_not_overtaken_by_leaving() {
-    let base = base().await;
-    let b = with(52, |builder| builder.base(base.clone()).direct(false)).await;
-    for round in 0..20u8 {
-        let a = with(53, |builder| builder.base(base.clone()).direct(false)).await;
-        soon("confirmed", async {
-            while !a.status().base.is_some_and(|base| base.udp.iter().any(|binding| binding.confirmed)) {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-        a.send(b.id(), &[round]).await.unwrap();
-        soon("closed", a.close()).await;
-        assert_eq!(soon("received", b.recv()).await.unwrap().1, [round][..]);
-    }
-}
-
-#[tokio::test]
 async fn the_first_stream_of_events_begins_with_the_endpoint() {
     let base = base().await;
     let a = online(54, &base).await;
