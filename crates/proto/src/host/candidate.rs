@@ -20,7 +20,7 @@ pub(super) struct Judge<'a> {
     /// The base's address, as far as there is one: what it can see depends on where it is.
     pub(super) base: Option<IpAddr>,
     /// This device's reflexive IPs.
-    pub(super) reflexive: &'a [IpAddr],
+    pub(super) reflexive: &'a [Option<IpAddr>],
     /// The peer's reflexive addresses.
     pub(super) peer_reflexive: &'a [SocketAddr],
 }
@@ -51,7 +51,7 @@ impl Judge<'_> {
         if !is_private(ip) {
             return true;
         }
-        let same_nat = || self.peer_reflexive.iter().any(|peer| self.reflexive.contains(&peer.ip()));
+        let same_nat = || self.peer_reflexive.iter().any(|peer| self.reflexive.contains(&Some(peer.ip())));
         self.locals.on_link(address)
             || self.locals.routed(ip)
             || same_nat()

@@ -93,6 +93,8 @@ pub const SMALL_DATA: usize = 500;
 pub const MAX_PEERS: usize = 1024;
 /// Of these, peers that only asked for us; the one idle longest goes first.
 pub const MAX_ASKING_PEERS: usize = 256;
+/// WANTED of devices that are not active, taken: a base sends ten a second at most, after 64 that waited.
+pub const WANTED_TAKEN: Rate = Rate { burst: 128, every: ms(50) };
 /// A peer without traffic for so long is idle: its interest is released, its path is a candidate again.
 pub const IDLE: Duration = secs(120);
 /// An idle peer is forgotten after so much more.

@@ -41,7 +41,7 @@ pub use event::{
     BaseStatus, BindingStatus, CandidateSource, Counters, Event, PairStatus, Path, PeerStatus, Status,
 };
 use locals::Locals;
-use peers::Peers;
+use peers::{Peers, RelayView};
 
 use crate::{
     id::DeviceId,
@@ -107,7 +107,7 @@ impl Host {
         } else if addresses {
             self.bases.handle_addresses_changed(now);
         }
-        let relay = peers::Relay::of(&self.bases, now);
+        let relay = RelayView::of(&self.bases, now);
         self.peers.handle_network(moved, &relay, &mut self.ctx, now);
         self.tick(now);
     }
@@ -167,7 +167,6 @@ impl Host {
             return None;
         };
         let hop = Hop { source: local.map(|ip| ip.to_canonical()), to: from };
-        let relay = peers::Relay::of(&self.bases, now);
         match message {
             PeerDatagram::Data(data) => {
                 let id = self.peers.handle_data(from, datagram.len(), hop.source, &mut self.ctx, now)?;
@@ -175,9 +174,11 @@ impl Host {
                 return Some(Delivery { from: id, data, path: Path::Direct(from) });
             }
             PeerDatagram::Hello(hello) => {
+                let relay = RelayView::of(&self.bases, now);
                 self.peers.handle_hello(hello, hop, &self.bases, &relay, &mut self.ctx, now);
             }
             PeerDatagram::HelloReply(reply) => {
+                let relay = RelayView::of(&self.bases, now);
                 self.peers.handle_reply(reply, hop, &relay, &mut self.ctx, now);
             }
             PeerDatagram::UnknownSource => self.peers.handle_unknown_source(from, &mut self.ctx, now),
@@ -187,10 +188,12 @@ impl Host {
     }
 
     fn handle_from_base<'a>(&mut self, message: FromBase<'a>, now: Instant) -> Option<Delivery<'a>> {
-        let relay = peers::Relay::of(&self.bases, now);
+        if let FromBase::Data { from, data, udp } = message {
+            return self.deliver_relayed(from, data, udp, now);
+        }
+        let relay = RelayView::of(&self.bases, now);
         match message {
-            FromBase::Data { from, data, udp } => return self.deliver_relayed(from, data, udp, now),
-            FromBase::Nothing => {}
+            FromBase::Nothing | FromBase::Data { .. } => {}
             FromBase::Registered => self.peers.handle_registered(&relay, &mut self.ctx, now),
             FromBase::Addresses(told) => self.peers.handle_addresses(told, &relay, &mut self.ctx, now),
             FromBase::Wanted(id) => self.peers.handle_wanted(id, &relay, &mut self.ctx, now),
@@ -227,7 +230,7 @@ impl Host {
             return;
         }
         if let Some(id) = self.peers.link.handle(canonical(from), hop_limit, payload, &mut self.ctx, now) {
-            let relay = peers::Relay::of(&self.bases, now);
+            let relay = RelayView::of(&self.bases, now);
             self.peers.handle_announced(id, &relay, &mut self.ctx, now);
         }
         self.tick(now);
@@ -239,7 +242,7 @@ impl Host {
         if self.bases.is_base(hop.to) {
             self.bases.handle_send_error(hop.to, too_large);
         } else {
-            let relay = peers::Relay::of(&self.bases, now);
+            let relay = RelayView::of(&self.bases, now);
             self.peers.handle_send_error(hop, &error.to_string(), too_large, &relay, &mut self.ctx, now);
         }
         self.tick(now);
@@ -261,7 +264,7 @@ impl Host {
             return;
         }
         self.bases.tick(&mut self.ctx, now);
-        let relay = peers::Relay::of(&self.bases, now);
+        let relay = RelayView::of(&self.bases, now);
         if relay.path != self.relay_path {
             self.relay_path = relay.path;
             self.peers.report_all(&relay, "the relay has changed", &mut self.ctx, now);
@@ -286,7 +289,7 @@ impl Host {
         if peer == self.ctx.id {
             return Ok(Route::Local);
         }
-        let relay = peers::Relay::of(&self.bases, now);
+        let relay = RelayView::of(&self.bases, now);
         let direct = self.peers.direct_route(peer, length, &relay, &mut self.ctx, now)?;
         let route = match direct {
             Some((hop, false)) => Route::Direct(hop),
@@ -357,7 +360,7 @@ impl Host {
             return Err(SendError::Closed);
         }
         if peer != self.ctx.id {
-            let relay = peers::Relay::of(&self.bases, now);
+            let relay = RelayView::of(&self.bases, now);
             self.peers.want(peer, &relay, &mut self.ctx, now)?;
             self.tick(now);
         }
@@ -369,7 +372,7 @@ impl Host {
     pub fn set_direct(&mut self, on: bool, now: Instant) {
         if !self.closed && self.ctx.config.direct != on {
             self.ctx.config.direct = on;
-            let relay = peers::Relay::of(&self.bases, now);
+            let relay = RelayView::of(&self.bases, now);
             self.peers.handle_direct_switched(&relay, &mut self.ctx, now);
             self.tick(now);
         }
@@ -450,7 +453,7 @@ impl Host {
     /// What is known of one peer.
     #[must_use]
     pub fn peer_status(&self, peer: DeviceId, now: Instant) -> Option<PeerStatus> {
-        let relay = peers::Relay::of(&self.bases, now);
+        let relay = RelayView::of(&self.bases, now);
         self.peers.get(peer).map(|p| p.status(relay.path, self.max_datagram(peer)))
     }
 

@@ -158,6 +158,11 @@ impl Peer {
         self.activity == Activity::Active
     }
 
+    /// Who has to go last: idle ones first, then those that have proven nothing, then those used least recently.
+    pub(super) fn worth(&self) -> (bool, bool, Instant) {
+        (self.is_active(), !self.proofs.is_empty(), self.used)
+    }
+
     /// Where a message of `length` bytes goes directly, if anywhere. `alone`: there is no relay, so that a size that
     /// any path should carry is worth trying before it is proven.
     pub(super) fn direct_route(&mut self, length: usize, alone: bool, now: Instant) -> Option<(Hop, bool)> {

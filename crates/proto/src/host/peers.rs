@@ -15,7 +15,7 @@ use super::{
     candidate::Judge,
     config::{
         DRAWN_PEER, INTRODUCED, LINK_REACTIONS, MAX_ASKING_PEERS, MAX_CLAIMS, MAX_GIVEN, MAX_PEERS,
-        MAX_PROVEN, UNKNOWN_SOURCE_MIN, UNKNOWN_SOURCE_REACTION,
+        MAX_PROVEN, UNKNOWN_SOURCE_MIN, UNKNOWN_SOURCE_REACTION, WANTED_TAKEN,
     },
     context::Context,
     link::Link,
@@ -25,8 +25,10 @@ use super::{
     sources::{Claim, Sources},
 };
 use crate::{
+    bucket::Bucket,
     id::DeviceId,
     wire::{
+        MAX_BASE_ADDRESSES,
         peer::{HelloReply, UnverifiedHello, UnverifiedHelloReply, unknown_source},
         tcp::{self, DeviceAddresses},
     },
@@ -34,18 +36,19 @@ use crate::{
 
 /// What peers need to know of the session with the base.
 #[derive(Debug)]
-pub(super) struct Relay {
+pub(super) struct RelayView {
     /// The way small messages take through the base.
     pub(super) path: Path,
     conn: Option<ConnId>,
     base: Option<IpAddr>,
-    reflexive: Vec<IpAddr>,
+    /// As its UDP addresses see us, and as it sees us over TCP.
+    reflexive: [Option<IpAddr>; MAX_BASE_ADDRESSES + 1],
 }
 
-impl Relay {
+impl RelayView {
     pub(super) fn of(bases: &Bases, now: Instant) -> Self {
         let Some(session) = bases.session().or_else(|| bases.lingering()) else {
-            return Self { path: Path::None, conn: None, base: None, reflexive: Vec::new() };
+            return Self { path: Path::None, conn: None, base: None, reflexive: Default::default() };
         };
         let conn = bases.session().map(|s| s.conn);
         let path = match conn {
@@ -53,8 +56,9 @@ impl Relay {
             Some(_) => Path::RelayTcp,
             None => Path::None,
         };
-        let mut reflexive: Vec<IpAddr> = session.bindings.reflexive().map(|a| a.ip()).collect();
-        reflexive.push(session.seen.ip());
+        let mut reflexive = [None; MAX_BASE_ADDRESSES + 1];
+        let seen = session.bindings.reflexive().chain([session.seen]).map(|address| Some(address.ip()));
+        reflexive.iter_mut().zip(seen).for_each(|(slot, ip)| *slot = ip);
         Self { path, conn, base: Some(session.remote.ip()), reflexive }
     }
 }
@@ -65,6 +69,7 @@ pub(super) struct Peers {
     map: BTreeMap<DeviceId, Peer>,
     due: BTreeSet<(Instant, DeviceId)>,
     sources: Sources,
+    wanted: Bucket,
     pub(super) link: Link,
 }
 
@@ -76,7 +81,7 @@ impl Peers {
         &mut self,
         id: DeviceId,
         length: usize,
-        relay: &Relay,
+        relay: &RelayView,
         ctx: &mut Context,
         now: Instant,
     ) -> Result<Option<(Hop, bool)>, SendError> {
@@ -92,7 +97,7 @@ impl Peers {
     pub(super) fn want(
         &mut self,
         id: DeviceId,
-        relay: &Relay,
+        relay: &RelayView,
         ctx: &mut Context,
         now: Instant,
     ) -> Result<(), SendError> {
@@ -111,7 +116,7 @@ impl Peers {
     }
 
     /// Makes a peer active in this role (or a better one it has already), and starts what that means.
-    fn activate(&mut self, id: DeviceId, role: Role, relay: &Relay, ctx: &mut Context, now: Instant) {
+    fn activate(&mut self, id: DeviceId, role: Role, relay: &RelayView, ctx: &mut Context, now: Instant) {
         let peer = self.map.entry(id).or_insert_with(|| Peer::new(id, role, now));
         // Idle ones are not tried at all, asking ones five times: both begin anew.
         let begins_anew = !peer.is_active() || (role == Role::Wanted && peer.role == Role::Asking);
@@ -138,13 +143,13 @@ impl Peers {
         self.reschedule(id);
     }
 
-    /// Room for one more peer: the one idle longest goes, else the asking one used least recently.
+    /// Room for one more peer: the one worth least goes, of those that are idle or only asking.
     fn make_room(&mut self, now: Instant) -> bool {
         if self.map.len() < MAX_PEERS {
             return true;
         }
         let evictable = self.map.values().filter(|p| !p.is_active() || p.role == Role::Asking);
-        let Some(id) = evictable.min_by_key(|p| (p.is_active(), p.used)).map(|p| p.id) else { return false };
+        let Some(id) = evictable.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
         self.forget(id, now);
         true
     }
@@ -162,7 +167,7 @@ impl Peers {
     // --- From the base -----------------------------------------------------------------------------------------------
 
     /// A session stands: every active peer is asked for again, in one write.
-    pub(super) fn handle_registered(&mut self, relay: &Relay, ctx: &mut Context, now: Instant) {
+    pub(super) fn handle_registered(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) {
         let mut frames = Vec::new();
         for peer in self.map.values_mut() {
             peer.requested = peer.is_active() && ctx.config.direct;
@@ -178,7 +183,7 @@ impl Peers {
 
     pub(super) fn report_all(
         &mut self,
-        relay: &Relay,
+        relay: &RelayView,
         reason: &'static str,
         ctx: &mut Context,
         now: Instant,
@@ -189,7 +194,7 @@ impl Peers {
     }
 
     /// A device asks for us. If it is allowed, we ask back: then both learn the other's addresses.
-    pub(super) fn handle_wanted(&mut self, id: DeviceId, relay: &Relay, ctx: &mut Context, now: Instant) {
+    pub(super) fn handle_wanted(&mut self, id: DeviceId, relay: &RelayView, ctx: &mut Context, now: Instant) {
         if id == ctx.id || !ctx.config.direct {
             return;
         }
@@ -197,7 +202,7 @@ impl Peers {
             ctx.counters.not_allowed += 1;
             return;
         }
-        if self.map.get(&id).is_some_and(Peer::is_active) {
+        if self.map.get(&id).is_some_and(Peer::is_active) || !self.wanted.take(WANTED_TAKEN, now) {
             return;
         }
         let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
@@ -211,7 +216,7 @@ impl Peers {
         if asking.clone().count() < MAX_ASKING_PEERS {
             return self.make_room(now);
         }
-        let Some(id) = asking.min_by_key(|p| (p.is_active(), p.used)).map(|p| p.id) else { return false };
+        let Some(id) = asking.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
         ctx.counters.peers_evicted += 1;
         self.forget(id, now);
         true
@@ -221,7 +226,7 @@ impl Peers {
     pub(super) fn handle_addresses(
         &mut self,
         told: DeviceAddresses,
-        relay: &Relay,
+        relay: &RelayView,
         ctx: &mut Context,
         now: Instant,
     ) {
@@ -290,7 +295,7 @@ impl Peers {
         hello: UnverifiedHello<'_>,
         hop: Hop,
         bases: &Bases,
-        relay: &Relay,
+        relay: &RelayView,
         ctx: &mut Context,
         now: Instant,
     ) {
@@ -304,7 +309,10 @@ impl Peers {
             ctx.counters.not_allowed += 1;
             return;
         }
-        let introduced = bases.introduction_keys(id, now).iter().any(|key| hello.is_introduced_by(key));
+        // Whom a base has introduced is one we have asked back for: for anybody else not even a hash is computed.
+        let known = self.map.contains_key(&id);
+        let introduced =
+            known && bases.introduction_keys(id, now).iter().any(|key| hello.is_introduced_by(key));
         if !self.hello_in_budget(id, introduced, hop.to, ctx, now) {
             ctx.counters.hello_over_budget += 1;
             return;
@@ -313,7 +321,7 @@ impl Peers {
             ctx.counters.hello_bad_signature += 1;
             return;
         };
-        if !self.map.contains_key(&id) {
+        if !known {
             if !self.make_room_for_asking(ctx, now) {
                 return;
             }
@@ -379,7 +387,7 @@ impl Peers {
         &mut self,
         reply: UnverifiedHelloReply<'_>,
         hop: Hop,
-        relay: &Relay,
+        relay: &RelayView,
         ctx: &mut Context,
         now: Instant,
     ) {
@@ -428,7 +436,13 @@ impl Peers {
     }
 
     /// A device has announced itself anew on a local link.
-    pub(super) fn handle_announced(&mut self, id: DeviceId, relay: &Relay, ctx: &mut Context, now: Instant) {
+    pub(super) fn handle_announced(
+        &mut self,
+        id: DeviceId,
+        relay: &RelayView,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
         if !ctx.config.direct || !ctx.allows(id) {
             return;
         }
@@ -447,7 +461,7 @@ impl Peers {
     // --- Changes -----------------------------------------------------------------------------------------------------
 
     /// The network changed. `moved`: in a way that puts every path in doubt.
-    pub(super) fn handle_network(&mut self, moved: bool, relay: &Relay, ctx: &mut Context, now: Instant) {
+    pub(super) fn handle_network(&mut self, moved: bool, relay: &RelayView, ctx: &mut Context, now: Instant) {
         let ids: Vec<DeviceId> = self.map.keys().copied().collect();
         for id in ids {
             let candidates = self.link.candidates(id, now);
@@ -468,7 +482,7 @@ impl Peers {
     }
 
     /// The user allowed direct paths, or forbade them.
-    pub(super) fn handle_direct_switched(&mut self, relay: &Relay, ctx: &mut Context, now: Instant) {
+    pub(super) fn handle_direct_switched(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) {
         let ids: Vec<DeviceId> = self.map.keys().copied().collect();
         for id in ids {
             let Some(peer) = self.map.get_mut(&id) else { continue };
@@ -500,7 +514,7 @@ impl Peers {
         hop: Hop,
         error: &str,
         too_large: bool,
-        relay: &Relay,
+        relay: &RelayView,
         ctx: &mut Context,
         now: Instant,
     ) {
@@ -518,7 +532,7 @@ impl Peers {
 
     // --- Time --------------------------------------------------------------------------------------------------------
 
-    pub(super) fn tick(&mut self, relay: &Relay, ctx: &mut Context, now: Instant) {
+    pub(super) fn tick(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) {
         self.link.tick(ctx, now);
         while let Some(&(at, id)) = self.due.first().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, id));
@@ -595,12 +609,12 @@ pub(super) fn is_too_large(error: &std::io::Error) -> bool {
 /// EMSGSIZE where the standard library has no name for it.
 const EMSGSIZE: i32 = if cfg!(target_os = "linux") { 90 } else { 40 };
 
-fn rebuild(peer: &mut Peer, relay: &Relay, ctx: &Context, now: Instant) {
+fn rebuild(peer: &mut Peer, relay: &RelayView, ctx: &Context, now: Instant) {
     let peer_reflexive = peer.known.reflexive.clone();
     peer.rebuild(&judge(relay, &peer_reflexive, ctx), now);
 }
 
-fn judge<'a>(relay: &'a Relay, peer_reflexive: &'a [SocketAddr], ctx: &'a Context) -> Judge<'a> {
+fn judge<'a>(relay: &'a RelayView, peer_reflexive: &'a [SocketAddr], ctx: &'a Context) -> Judge<'a> {
     Judge { locals: &ctx.locals, base: relay.base, reflexive: &relay.reflexive, peer_reflexive }
 }
 
