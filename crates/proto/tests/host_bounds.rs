@@ -63,11 +63,23 @@ fn peers_that_only_ask_are_fewer_and_the_one_unused_longest_goes() {
     let mut world = World::registered(HostConfig::default());
     for n in 0..config::MAX_ASKING_PEERS as u32 + 10 {
         world.hand_over(&BaseFrame::Wanted(device(n)));
-        world.advance(ms(1));
+        world.advance(config::WANTED_TAKEN.every);
     }
     assert_eq!(world.host.sizes().0, config::MAX_ASKING_PEERS);
     assert!(world.host.peer_status(device(0), world.now).is_none());
     assert_eq!(world.host.status(world.now).counters.peers_evicted, 10);
+}
+
+#[test]
+fn a_base_that_floods_with_wanted_is_answered_as_often_as_an_honest_one_would_ask() {
+    let mut world = World::registered(HostConfig::default());
+    for n in 0..10_000 {
+        world.hand_over(&BaseFrame::Wanted(device(n)));
+    }
+    assert_eq!(world.told.len(), config::WANTED_TAKEN.burst as usize);
+    world.advance(secs(1));
+    world.hand_over(&BaseFrame::Wanted(device(20_000)));
+    assert_eq!(world.told.last(), Some(&Told::Request(device(20_000))));
 }
 
 #[test]
