@@ -10,10 +10,11 @@ use std::{
 use super::{
     BaseName, CloseReason, ConnId, Event, HostConfig, Output,
     config::{
-        CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MASTER_KEY_GRACE, MASTER_KEY_LIFE, MAX_OLD_SESSIONS,
-        NAT_UNKNOWN_REACTION, OLD_SESSION, RACE_BACKOFF, REPLACED_WAIT, STABLE_SESSION,
+        CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MAX_OLD_SESSIONS, NAT_UNKNOWN_REACTION, OLD_SESSION,
+        RACE_BACKOFF, REPLACED_WAIT, STABLE_SESSION,
     },
     context::{Context, earlier},
+    master_key::MasterKey,
     race::{Attempt, Outcome, Race},
     session::{Session, Verdict},
 };
@@ -21,7 +22,7 @@ use crate::{
     bucket::Bucket,
     id::DeviceId,
     wire::{
-        BootId, INTRODUCTION_KEY_LEN,
+        BootId,
         peer::IntroductionKey,
         tcp::{self, BaseFrame, DeviceAddresses, ErrorCode, UnreachableReason},
         udp::BaseDatagram,
@@ -114,14 +115,6 @@ struct Leaving {
     avoid_until: Instant,
 }
 
-/// What bases derive introduction keys from.
-#[derive(Debug)]
-struct MasterKey {
-    current: [u8; INTRODUCTION_KEY_LEN],
-    previous: Option<([u8; INTRODUCTION_KEY_LEN], Instant)>,
-    renew: Instant,
-}
-
 impl Bases {
     pub(super) fn new(config: &HostConfig, ctx: &mut Context, now: Instant) -> Self {
         Self {
@@ -137,7 +130,7 @@ impl Bases {
             session: None,
             old: Vec::new(),
             leave: None,
-            master_key: MasterKey { current: ctx.random(), previous: None, renew: now + MASTER_KEY_LIFE },
+            master_key: MasterKey::new(ctx, now),
             remembered: config.remembered.iter().cloned().collect(),
             clusters: BTreeMap::new(),
             nat_unknown: Bucket::default(),
@@ -185,11 +178,7 @@ impl Bases {
 
     /// Whether an introduction made for `initiator` is known to us under the present or the previous master key.
     pub(super) fn introduction_keys(&self, initiator: DeviceId, now: Instant) -> [IntroductionKey; 2] {
-        let previous = match self.master_key.previous {
-            Some((key, until)) if now < until => IntroductionKey::derive(&key, initiator),
-            _ => IntroductionKey::NONE,
-        };
-        [IntroductionKey::derive(&self.master_key.current, initiator), previous]
+        self.master_key.introduction_keys(initiator, now)
     }
 
     /// Whether this is a UDP address of a base in use (or lately in use).
@@ -347,10 +336,14 @@ impl Bases {
         if self.closed {
             return;
         }
-        self.tick_master_key(ctx, now);
+        if self.master_key.tick(ctx, now)
+            && let Some(session) = &mut self.session
+        {
+            session.info_now(now);
+        }
         if let Some(session) = &mut self.session {
             let conn = session.conn;
-            match session.tick(&self.master_key.current, ctx, now) {
+            match session.tick(self.master_key.current(), ctx, now) {
                 Verdict::Alive => {}
                 Verdict::Silent => self.start_race(ctx, now),
                 Verdict::Dead => {
@@ -394,7 +387,7 @@ impl Bases {
         let over_udp = self.session().or_else(|| self.lingering());
         let udp = over_udp.and_then(|s| s.bindings.lapse(now));
         let lingering = self.lingering().and_then(|s| s.bindings.deadline());
-        [race, session, old, leaving, udp, lingering, Some(self.master_key.renew)]
+        [race, session, old, leaving, udp, lingering, Some(self.master_key.renewal())]
             .into_iter()
             .fold(None, earlier)
     }
@@ -697,17 +690,6 @@ impl Bases {
         self.wait = Wait::Key(now + wait);
     }
 
-    fn tick_master_key(&mut self, ctx: &mut Context, now: Instant) {
-        if self.master_key.renew > now {
-            return;
-        }
-        let previous = Some((self.master_key.current, now + MASTER_KEY_GRACE));
-        self.master_key = MasterKey { current: ctx.random(), previous, renew: now + MASTER_KEY_LIFE };
-        if let Some(session) = &mut self.session {
-            session.info_now(now);
-        }
-    }
-
     fn report_udp(&mut self, ctx: &mut Context, now: Instant) {
         let session = self.session().or_else(|| self.lingering());
         let usable = session.is_some_and(|s| s.bindings.is_usable(now));
@@ -719,18 +701,5 @@ impl Bases {
 }
 
 fn describe(code: ErrorCode, text: &str) -> String {
-    let what = match code {
-        ErrorCode::Malformed => "a message was malformed or out of order",
-        ErrorCode::Version => "no common version of the protocol",
-        ErrorCode::Signature => "the signature does not hold",
-        ErrorCode::NotAllowed => "this device is not allowed there",
-        ErrorCode::SourceLimit => "too many registrations from this address",
-        ErrorCode::Busy => "it is busy",
-        ErrorCode::Draining => "it is being shut down",
-        ErrorCode::Replaced => "another process with the same key has registered",
-        ErrorCode::Cloned => "two devices use the same key",
-        ErrorCode::Silent => "this device was silent for too long",
-        ErrorCode::Other(_) => "an error this version does not know",
-    };
-    if text.is_empty() { what.to_owned() } else { format!("{what} ({text})") }
+    if text.is_empty() { code.to_string() } else { format!("{code} ({text})") }
 }

@@ -16,6 +16,7 @@ mod context;
 pub mod event;
 mod link;
 mod locals;
+mod master_key;
 mod nat;
 mod pair;
 mod path;

@@ -6,12 +6,13 @@
 //! message itself. No state is kept here, and nothing is decided but well-formedness.
 //!
 //! - [`addr`]: addresses; [`read`]: the cursor that all decoders share
-//! - [`frame`]: framing on TCP; [`tcp`]: the control frames between host and base
+//! - [`frame`]: framing on TCP; [`tcp`]: the control frames between host and base; [`code`]: their codes
 //! - [`udp`]: NAT-INIT and its kin; [`relay`]: SEND-DATA and RECV-DATA on both transports
 //! - [`peer`]: HELLO and its kin between hosts; [`announce`]: the announcement on a local link
 
 pub mod addr;
 pub mod announce;
+pub mod code;
 pub mod frame;
 pub mod peer;
 pub mod read;
