@@ -607,7 +607,13 @@ pub(super) fn is_too_large(error: &std::io::Error) -> bool {
 }
 
 /// EMSGSIZE where the standard library has no name for it.
-const EMSGSIZE: i32 = if cfg!(target_os = "linux") { 90 } else { 40 };
+const EMSGSIZE: i32 = if cfg!(target_os = "linux") {
+    90
+} else if cfg!(windows) {
+    10_040
+} else {
+    40
+};
 
 fn rebuild(peer: &mut Peer, relay: &RelayView, ctx: &Context, now: Instant) {
     let peer_reflexive = peer.known.reflexive.clone();
