@@ -36,6 +36,9 @@ const MAX_OUTPUTS: usize = 2_000;
 /// Wakes within ten simulated minutes at the end of a run, when nothing answers any more.
 const MAX_WAKES: usize = 20_000;
 
+/// The bases of a host that has any.
+const BASES: [&str; 2] = ["192.0.2.1:4477", "base.example"];
+
 /// Sequences of inputs on [`Host`].
 pub fn host_ops(bytes: &[u8]) {
     let mut input = Input(bytes);
@@ -79,7 +82,7 @@ impl World {
         let peers: Vec<SecretKey> = (0..PEERS).map(|n| SecretKey::from_seed(&[n + 1; 32])).collect();
         let choice = input.u8();
         let mut config = HostConfig::default();
-        for (bit, name) in ["192.0.2.1:4477", "base.example"].into_iter().enumerate() {
+        for (bit, name) in BASES.into_iter().enumerate() {
             if choice >> bit & 1 == 0 {
                 config.bases.push(name.parse().expect("a name"));
             }
@@ -441,6 +444,7 @@ impl World {
                 Output::Resolve { .. } | Output::Event(_) => {}
                 Output::Timeout(at) => {
                     self.next_timeout = at;
+                    assert_eq!(self.host.sizes().over(BASES.len()), None);
                     return;
                 }
             }

@@ -42,7 +42,7 @@ fn a_peer_that_only_asks_is_asked_back_and_forgotten_in_the_end() {
     world.advance(config::IDLE);
     assert_eq!(world.told, [Told::Request(peer), Told::Release(peer)]);
     world.advance(config::FORGET);
-    assert_eq!(world.host.sizes().0, 0);
+    assert_eq!(world.host.sizes().peers, 0);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn one_peer_too_many_is_an_error_while_all_are_in_use_and_replaces_an_idle_one_l
     assert_eq!(refused, Err(SendError::TooManyPeers { limit: config::MAX_PEERS }));
     world.advance(config::IDLE + ms(1));
     assert!(world.host.route(device(9_999), 1, world.now).is_ok());
-    assert_eq!(world.host.sizes().0, config::MAX_PEERS);
+    assert_eq!(world.host.sizes().peers, config::MAX_PEERS);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn peers_that_only_ask_are_fewer_and_the_one_unused_longest_goes() {
         world.hand_over(&BaseFrame::Wanted(device(n)));
         world.advance(config::WANTED_TAKEN.every);
     }
-    assert_eq!(world.host.sizes().0, config::MAX_ASKING_PEERS);
+    assert_eq!(world.host.sizes().peers, config::MAX_ASKING_PEERS);
     assert!(world.host.peer_status(device(0), world.now).is_none());
     assert_eq!(world.host.status(world.now).counters.peers_evicted, 10);
 }
@@ -129,7 +129,7 @@ fn candidates_and_pairs_are_bounded_and_some_addresses_are_never_tried() {
     world.advance(secs(60));
     let tried: std::collections::BTreeSet<_> = world.hellos.iter().map(|hello| hello.to).collect();
     assert_eq!(tried.len(), 4, "{tried:?}");
-    assert!(world.host.sizes().1 <= config::MAX_PAIRS);
+    assert!(world.host.sizes().pairs <= config::MAX_PAIRS);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn hellos_of_strangers_cost_a_bounded_number_of_verifications_and_create_a_bound
         world.datagram(addr(&format!("203.0.113.{}:{}", n % 250, 5_000 + n)), &hello);
     }
     assert_eq!(world.replies.len(), config::STRANGERS.burst as usize);
-    assert_eq!(world.host.sizes().0, config::STRANGERS.burst as usize);
+    assert_eq!(world.host.sizes().peers, config::STRANGERS.burst as usize);
     let counters = world.host.status(world.now).counters;
     assert_eq!(counters.hello_over_budget, 200 - u64::from(config::STRANGERS.burst));
 }

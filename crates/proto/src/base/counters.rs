@@ -1,5 +1,8 @@
 //! What a base counts, and how much it holds.
 
+use super::BaseConfig;
+use crate::wire::MAX_BASE_ADDRESSES;
+
 /// What was counted since the start; each name says what it counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -57,4 +60,28 @@ pub struct Sizes {
     pub sources: usize,
     pub deadlines: usize,
     pub outputs: usize,
+}
+
+impl Sizes {
+    /// What is over its bound, if anything is.
+    #[must_use]
+    pub fn over(&self, config: &BaseConfig) -> Option<String> {
+        // Bindings of a session and of the one before it; a device, a connection, an interest is due once each.
+        let bindings = 2 * MAX_BASE_ADDRESSES * self.devices;
+        let due = self.devices + self.unfinished + self.interests + 2;
+        let bounds = [
+            ("devices", self.devices, config.max_devices),
+            ("unfinished connections", self.unfinished, config.max_unfinished),
+            ("connections", self.connections, self.devices + self.unfinished),
+            ("cookies", self.cookies, self.devices),
+            ("bound addresses", self.bound_addresses, bindings),
+            ("interests", self.interests, config.max_interests_in_all),
+            ("interests of the absent", self.absent_interests, config.max_absent_interests),
+            ("replaced boots", self.replaced_boots, config.max_replaced_boots),
+            ("sources", self.sources, 3 * config.max_sources),
+            ("deadlines", self.deadlines, due),
+        ];
+        let (name, size, bound) = bounds.into_iter().find(|&(_, size, bound)| size > bound)?;
+        Some(format!("{size} {name}, {bound} at most"))
+    }
 }

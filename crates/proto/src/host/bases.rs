@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    BaseName, CloseReason, ConnId, Event, HostConfig, Output,
+    BaseName, CloseReason, ConnId, Event, HostConfig, Output, Sizes,
     config::{
         CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MAX_OLD_SESSIONS, NAT_UNKNOWN_REACTION, OLD_SESSION,
         RACE_BACKOFF, REPLACED_WAIT, STABLE_SESSION,
@@ -157,6 +157,13 @@ impl Bases {
     pub(super) fn lingering_mut(&mut self) -> Option<&mut Session> {
         let none = self.session.is_none();
         self.old.last_mut().filter(|old| none && old.lingers).map(|old| &mut old.session)
+    }
+
+    pub(super) fn measure(&self, sizes: &mut Sizes) {
+        let race = self.race.as_ref().map_or(0, Race::connections);
+        let old = self.old.iter().filter(|old| old.open).count();
+        sizes.old_sessions = self.old.len();
+        sizes.connections = race + usize::from(self.session.is_some()) + old;
     }
 
     pub(super) fn any_configured(&self) -> bool {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-use super::{Counters, Event, Hop, HostConfig, Output, config, locals::Locals};
+use super::{Counters, Event, Hop, HostConfig, Output, Sizes, config, locals::Locals};
 use crate::{bucket::Bucket, id::DeviceId, identity::SecretKey};
 
 /// Shared by the session with the base and by all peers; lent to whichever part handles an input.
@@ -70,6 +70,13 @@ impl Context {
 
     pub(super) fn pop(&mut self) -> Option<Output> {
         self.out.pop_front()
+    }
+
+    pub(super) fn measure(&self, sizes: &mut Sizes) {
+        sizes.ip_budgets = self.budgets.per_ip.map.len();
+        sizes.stranger_sources = self.budgets.stranger_sources.map.len();
+        sizes.unknown_sources = self.budgets.unknown_source.map.len();
+        sizes.outputs = self.out.len();
     }
 
     pub(super) fn allows(&self, peer: DeviceId) -> bool {

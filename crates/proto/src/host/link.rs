@@ -114,6 +114,10 @@ impl Link {
         }
     }
 
+    pub(super) fn heard_count(&self) -> usize {
+        self.heard.len()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.interfaces.values().map(|s| s.next).min()
     }

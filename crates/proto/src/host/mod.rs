@@ -24,6 +24,7 @@ mod peer;
 mod peers;
 mod race;
 mod session;
+mod sizes;
 mod sources;
 
 use std::{
@@ -43,6 +44,7 @@ pub use event::{
 };
 use locals::Locals;
 use peers::{Peers, RelayView};
+pub use sizes::Sizes;
 
 use crate::{
     id::DeviceId,
@@ -476,9 +478,13 @@ impl Host {
         self.bases.remembered()
     }
 
-    /// State held for peers: peers, address pairs, source addresses. For checks of the bounds.
+    /// How much the machine holds at this moment.
     #[must_use]
-    pub fn sizes(&self) -> (usize, usize, usize) {
-        self.peers.sizes()
+    pub fn sizes(&self) -> Sizes {
+        let mut sizes = Sizes::default();
+        self.ctx.measure(&mut sizes);
+        self.bases.measure(&mut sizes);
+        self.peers.measure(&mut sizes);
+        sizes
     }
 }

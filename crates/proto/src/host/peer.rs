@@ -553,6 +553,10 @@ impl Peer {
         self.pairs.len()
     }
 
+    pub(super) fn token_count(&self) -> usize {
+        self.tokens.len()
+    }
+
     pub(super) fn status(&self, relay: Path, max_datagram: usize) -> PeerStatus {
         let rtt = self.direct.as_ref().and_then(|s| rtt_of(&self.pairs, s.hop).smoothed());
         PeerStatus {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    ConnId, Event, Hop, Output, Path, SendError,
+    ConnId, Event, Hop, Output, Path, SendError, Sizes,
     bases::Bases,
     candidate::Judge,
     config::{
@@ -585,9 +585,16 @@ impl Peers {
         self.map.values()
     }
 
-    /// State held for peers: peers, pairs, source addresses. For checks of the bounds.
-    pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        (self.map.len(), self.map.values().map(Peer::pair_count).sum(), self.sources.len())
+    pub(super) fn measure(&self, sizes: &mut Sizes) {
+        sizes.peers = self.map.len();
+        for peer in self.map.values() {
+            sizes.asking_peers += usize::from(peer.role == Role::Asking);
+            sizes.pairs += peer.pair_count();
+            sizes.most_pairs = sizes.most_pairs.max(peer.pair_count());
+            sizes.most_tokens = sizes.most_tokens.max(peer.token_count());
+        }
+        sizes.sources = self.sources.len();
+        sizes.announcements = self.link.heard_count();
     }
 
     pub(super) fn unreachable(&self, id: DeviceId, reason: tcp::UnreachableReason, ctx: &mut Context) {

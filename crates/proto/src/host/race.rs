@@ -108,6 +108,10 @@ impl Race {
         Self { entrants, conns: BTreeMap::new(), registering: None }
     }
 
+    pub(super) fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
     pub(super) fn owns(&self, conn: ConnId) -> bool {
         self.conns.contains_key(&conn)
     }
