@@ -128,6 +128,9 @@ pub const ASKING_HELLOS: u64 = 5;
 pub const TOKEN_LIFE: Duration = secs(5);
 /// HELLOs remembered a peer.
 pub const MAX_TOKENS: usize = 32;
+/// Tokens of HELLOs that came from a peer and held: one that comes again after [`TOKEN_LIFE`] is somebody's replay. At
+/// one a round that is the last half-hour, at one a second the last minute.
+pub const HEARD_TOKENS: usize = 64;
 /// A source that has only sent a HELLO is taken for so long.
 pub const CLAIM_LIFE: Duration = secs(5);
 /// A proven source is taken for so long after its last HELLO or reply.

@@ -258,6 +258,7 @@ pub struct Counters {
     pub hello_received: u64,
     pub hello_over_budget: u64,
     pub hello_bad_signature: u64,
+    pub hello_replayed: u64,
     pub reply_received: u64,
     pub reply_stray: u64,
     pub base_stray: u64,

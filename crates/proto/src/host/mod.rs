@@ -23,6 +23,7 @@ mod path;
 mod peer;
 mod peers;
 mod race;
+mod replay;
 mod session;
 mod sizes;
 mod sources;

@@ -23,6 +23,7 @@ use super::{
     event::PeerStatus,
     pair::Pair,
     path::{Act, Standing},
+    replay::Heard,
 };
 use crate::{
     bucket::Bucket,
@@ -50,6 +51,7 @@ pub(super) struct Peer {
     /// Source addresses it claims, and those it has proven, oldest first.
     pub(super) claims: VecDeque<SocketAddr>,
     pub(super) proofs: VecDeque<(SocketAddr, Instant)>,
+    pub(super) heard: Heard,
     pub(super) introduced: Bucket,
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
@@ -140,6 +142,7 @@ impl Peer {
             direct: None,
             claims: VecDeque::new(),
             proofs: VecDeque::new(),
+            heard: Heard::default(),
             introduced: Bucket::default(),
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),

@@ -309,6 +309,10 @@ impl Peers {
             ctx.counters.not_allowed += 1;
             return;
         }
+        if self.map.get(&id).is_some_and(|peer| peer.heard.is_replay(&hello.claim().token, now)) {
+            ctx.counters.hello_replayed += 1;
+            return;
+        }
         // Whom a base has introduced is one we have asked back for: for anybody else not even a hash is computed.
         let known = self.map.contains_key(&id);
         let introduced =
@@ -363,6 +367,7 @@ impl Peers {
             ctx.transmit(hop, reply);
         }
         let Some(peer) = self.map.get_mut(&id) else { return };
+        peer.heard.note(&token, now);
         if claim == Claim::New {
             peer.claims.retain(|&a| a != from);
             if peer.claims.len() == MAX_CLAIMS
@@ -592,6 +597,7 @@ impl Peers {
             sizes.pairs += peer.pair_count();
             sizes.most_pairs = sizes.most_pairs.max(peer.pair_count());
             sizes.most_tokens = sizes.most_tokens.max(peer.token_count());
+            sizes.most_heard = sizes.most_heard.max(peer.heard.len());
         }
         sizes.sources = self.sources.len();
         sizes.announcements = self.link.heard_count();

@@ -1,8 +1,8 @@
 //! How much a host holds, and the bound of each thing: what tests, fuzzers and the simulated world hold it to.
 
 use super::config::{
-    MAX_ANNOUNCEMENTS, MAX_ASKING_PEERS, MAX_BASE_CONNECTS, MAX_CLAIMS, MAX_IP_BUDGETS, MAX_OLD_SESSIONS,
-    MAX_PAIRS, MAX_PEERS, MAX_PROVEN, MAX_STRANGER_SOURCES, MAX_TOKENS,
+    HEARD_TOKENS, MAX_ANNOUNCEMENTS, MAX_ASKING_PEERS, MAX_BASE_CONNECTS, MAX_CLAIMS, MAX_IP_BUDGETS,
+    MAX_OLD_SESSIONS, MAX_PAIRS, MAX_PEERS, MAX_PROVEN, MAX_STRANGER_SOURCES, MAX_TOKENS,
 };
 
 /// How many of each thing a host holds at this moment.
@@ -16,6 +16,8 @@ pub struct Sizes {
     pub most_pairs: usize,
     /// HELLOs whose reply is awaited, of the peer that has most.
     pub most_tokens: usize,
+    /// Tokens of HELLOs that came, of the peer that has most.
+    pub most_heard: usize,
     /// Source addresses that stand for a peer.
     pub sources: usize,
     pub announcements: usize,
@@ -39,6 +41,7 @@ impl Sizes {
             ("asking peers", self.asking_peers, MAX_ASKING_PEERS),
             ("pairs of a peer", self.most_pairs, MAX_PAIRS),
             ("HELLOs awaited of a peer", self.most_tokens, MAX_TOKENS),
+            ("HELLOs heard of a peer", self.most_heard, HEARD_TOKENS),
             ("source addresses", self.sources, self.peers * (MAX_CLAIMS + MAX_PROVEN)),
             ("announcements", self.announcements, MAX_ANNOUNCEMENTS),
             ("budgets of addresses", self.ip_budgets, MAX_IP_BUDGETS),

@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) told: Vec<Told>,
     pub(crate) events: Vec<Event>,
     pub(crate) conn: Option<ConnId>,
+    /// HELLOs that peers have said: each has a token of its own.
+    said: u64,
     due: Option<Instant>,
 }
 
@@ -76,6 +78,7 @@ impl World {
             told: vec![],
             events: vec![],
             conn: None,
+            said: 0,
             due: None,
         };
         let eth = Interface {
@@ -152,7 +155,10 @@ impl World {
 
     /// Peer `n` says HELLO from this address.
     pub(crate) fn hello(&mut self, n: u8, from: SocketAddr) {
-        let datagram = Hello::encode(key(1).device_id(), [n; 16], &IntroductionKey::NONE, &key(n), 0);
+        self.said += 1;
+        let mut token = [n; 16];
+        token[..8].copy_from_slice(&self.said.to_be_bytes());
+        let datagram = Hello::encode(key(1).device_id(), token, &IntroductionKey::NONE, &key(n), 0);
         self.datagram(from, &datagram);
     }
 
