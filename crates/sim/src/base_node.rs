@@ -110,6 +110,12 @@ impl BaseNode {
         self.stack.reset_all(silently, env);
     }
 
+    /// The machine, while the program runs.
+    #[must_use]
+    pub fn machine(&self) -> Option<&Base> {
+        self.machine.as_ref()
+    }
+
     /// Whether the program runs.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -35,6 +35,10 @@ pub const MAX_IMMEDIATE_TIMEOUTS: usize = 64;
 /// Sender, receiver, number, and the hash at the end.
 const HEADER: usize = 2 + 2 + 8;
 const HASH: usize = 8;
+/// Numbers from here on are of messages that nobody sent: an attacker made them up.
+pub const FORGED: u64 = 1 << 48;
+/// And from here on of those that came from where he replays HELLOs: for a while they may be taken for another's.
+pub const REPLAYED: u64 = 1 << 49;
 /// The shortest message of the world.
 pub const MIN_MESSAGE: usize = HEADER + HASH;
 

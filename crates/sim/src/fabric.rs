@@ -7,13 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     link::{Arrival, Link, Loss, Profile},
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// A net of the world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NetId(pub usize);
 
 /// The root: the public internet.
@@ -77,8 +78,12 @@ pub struct Gateway {
     pub blocks_udp: bool,
     /// Lets no UDP out, whatever comes in.
     pub blocks_udp_out: bool,
+    /// Lets no UDP in, whatever goes out.
+    pub blocks_udp_in: bool,
     /// Lets no TCP pass.
     pub blocks_tcp: bool,
+    /// TCP connections of which it lost its state without a word: nothing of them passes again, and nobody is told.
+    pub forgotten: BTreeSet<u64>,
 }
 
 /// What a net is made of.
@@ -211,21 +216,7 @@ impl Fabric {
     /// Adds a net.
     pub fn add(&mut self, spec: NetSpec) -> NetId {
         let id = NetId(self.nets.len());
-        let nat = spec.nat.map(|kind| {
-            let parent = &mut self.nets[spec.parent.0];
-            let external = match parent.v4 {
-                Some(prefix) => {
-                    parent.next_member += 1;
-                    prefix.address(parent.next_member - 1)
-                }
-                None => {
-                    self.next_external += 256;
-                    IpAddr::V4(self.next_external.into())
-                }
-            };
-            let IpAddr::V4(external) = external else { unreachable!("the v4 prefix of a net is IPv4") };
-            Nat::new(kind, external)
-        });
+        let nat = spec.nat.map(|kind| Nat::new(kind, self.external_address(spec.parent)));
         self.nets.push(Net {
             name: spec.name,
             parent: Some(spec.parent),
@@ -246,6 +237,26 @@ impl Fabric {
             next_member: 2,
         });
         id
+    }
+
+    /// An IPv4 address for a gateway in a net, nobody's so far.
+    fn external_address(&mut self, parent: NetId) -> Ipv4Addr {
+        let parent = &mut self.nets[parent.0];
+        if let Some(Prefix { first: IpAddr::V4(first), .. }) = parent.v4 {
+            parent.next_member += 1;
+            return (first.to_bits() + parent.next_member - 1).into();
+        }
+        self.next_external += 256;
+        self.next_external.into()
+    }
+
+    /// A net's gateway gets another external address, as when a provider connects it anew.
+    pub fn readdress_gateway(&mut self, net: NetId) {
+        let Some(parent) = self.nets[net.0].parent else { return };
+        if self.nets[net.0].gateway.nat.is_some() {
+            let external = self.external_address(parent);
+            self.nets[net.0].gateway.nat.as_mut().map(|nat| nat.readdress(external));
+        }
     }
 
     /// A net.
@@ -377,7 +388,7 @@ impl Fabric {
             return Step::Dropped("cut", packet);
         }
         let one_way = n.gateway.blocks_udp_out && packet.protocol() == Protocol::Udp;
-        if one_way || refuses(&n.gateway, packet.protocol()) {
+        if one_way || refuses(&n.gateway, &packet) {
             return Step::Dropped("firewall: protocol", packet);
         }
         match (&mut n.gateway.nat, &mut n.gateway.firewall) {
@@ -408,7 +419,8 @@ impl Fabric {
         trace: &mut trace::Trace,
     ) -> Step {
         let gateway = &mut self.nets[net.0].gateway;
-        if refuses(gateway, packet.protocol()) {
+        let one_way = gateway.blocks_udp_in && packet.protocol() == Protocol::Udp;
+        if one_way || refuses(gateway, &packet) {
             return Step::Dropped("firewall: protocol", packet);
         }
         match (&mut gateway.nat, &mut gateway.firewall) {
@@ -484,10 +496,10 @@ impl Fabric {
     }
 }
 
-fn refuses(gateway: &Gateway, protocol: Protocol) -> bool {
-    match protocol {
-        Protocol::Udp => gateway.blocks_udp,
-        Protocol::Tcp => gateway.blocks_tcp,
+fn refuses(gateway: &Gateway, packet: &Packet) -> bool {
+    match &packet.body {
+        Body::Udp(_) => gateway.blocks_udp,
+        Body::Tcp(segment) => gateway.blocks_tcp || gateway.forgotten.contains(&segment.conn),
     }
 }
 

@@ -5,17 +5,20 @@
 
 use std::{fmt, time::Duration};
 
-use bowline_proto::base::Base;
+use bowline_proto::{base::Base, host::Host};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     fabric::NetId,
+    host_node::HostNode,
     link::Profile,
+    nat::{Firewall, Nat},
     packet::{NodeId, Time},
     world::World,
 };
 
 /// Something that goes wrong.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Fault {
     /// A host's interface moves to another net; for the duration it has none.
     Roam {
@@ -35,14 +38,30 @@ pub enum Fault {
     },
     /// A NAT or firewall restarts: all its state is lost.
     RouterReboot(NetId),
+    /// A NAT or firewall forgets all UDP, as if it had been idle for too long; TCP goes on.
+    MappingsExpire(NetId),
+    /// A NAT gets another external address.
+    NewPublicAddress(NetId),
     /// A net is cut off.
     Cut(NetId),
     /// Nothing passes between two nodes directly.
     Partition(NodeId, NodeId),
+    /// Nothing passes from the first node to the second directly; the other way it does.
+    OneWay(NodeId, NodeId),
     /// A net's links become bad.
     BadLink(NetId, Profile),
     /// A net's gateway lets no UDP pass.
     BlockUdp(NetId),
+    /// A net's gateway lets no UDP in, though it goes out.
+    BlockUdpIn(NetId),
+    /// A net's gateway lets no UDP out, though it comes in.
+    BlockUdpOut(NetId),
+    /// Nothing of TCP passes a net's gateway; connections stand and stall.
+    StallTcp(NetId),
+    /// A net's gateway resets all TCP connections.
+    ResetTcp(NetId),
+    /// A net's gateway forgets all TCP connections silently: both ends believe that they stand.
+    HalfOpenTcp(NetId),
     /// A base's program dies; it is started again after the duration.
     BaseCrash {
         /// The base.
@@ -56,12 +75,36 @@ pub enum Fault {
     Drain(NodeId),
     /// A host sleeps for the duration.
     Sleep(NodeId),
+    /// A host's process is stopped, and goes on after the duration: it reads what came meanwhile.
+    FreezeHost(NodeId),
     /// A host's program dies; it is started again after the duration.
     HostCrash(NodeId),
+    /// A node's clock jumps ahead.
+    ClockJump {
+        /// The host or base.
+        node: NodeId,
+        /// By so much.
+        by: Duration,
+        /// Its program notices, as after a time asleep.
+        told: bool,
+    },
+    /// For the duration another device uses this host's key.
+    Twin {
+        /// The host.
+        of: NodeId,
+        /// The other device.
+        twin: NodeId,
+    },
+    /// Somebody on the internet listens, replays, changes and forges.
+    Attack,
+    /// A host writes to its base what no machine would; then its program starts anew.
+    Flood(NodeId),
+    /// A host says that everybody else's addresses are its own; after the duration its program starts anew.
+    Lie(NodeId),
 }
 
 /// A fault, its moment and how long it lasts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
     /// When it begins.
     pub at: Time,
@@ -94,15 +137,29 @@ impl Fault {
                 }
             }
             Self::RouterReboot(net) => world.reboot_router(net),
+            Self::MappingsExpire(net) => {
+                let gateway = &mut world.fabric.net_mut(net).gateway;
+                gateway.nat.as_mut().map(Nat::expire_udp);
+                gateway.firewall.as_mut().map(Firewall::expire_udp);
+            }
+            Self::NewPublicAddress(net) => world.fabric.readdress_gateway(net),
             Self::Cut(net) => world.fabric.net_mut(net).cut = true,
             Self::Partition(one, other) => {
                 world.fabric.blocked.extend([(one, other), (other, one)]);
+            }
+            Self::OneWay(one, other) => {
+                world.fabric.blocked.insert((one, other));
             }
             Self::BadLink(net, profile) => {
                 let net = world.fabric.net_mut(net);
                 (net.up.profile, net.down.profile) = (profile, profile);
             }
             Self::BlockUdp(net) => world.fabric.net_mut(net).gateway.blocks_udp = true,
+            Self::BlockUdpIn(net) => world.fabric.net_mut(net).gateway.blocks_udp_in = true,
+            Self::BlockUdpOut(net) => world.fabric.net_mut(net).gateway.blocks_udp_out = true,
+            Self::StallTcp(net) => world.fabric.net_mut(net).gateway.blocks_tcp = true,
+            Self::ResetTcp(net) => world.reset_tcp(net),
+            Self::HalfOpenTcp(net) => world.forget_tcp(net),
             Self::BaseCrash { base, silently } => {
                 world.with_base(base, |base, env| base.crash(silently, env));
             }
@@ -114,7 +171,13 @@ impl Fault {
                 });
             }
             Self::Sleep(host) => world.with_host(host, |host, _| host.asleep = true),
-            Self::HostCrash(host) => world.with_host(host, super::host_node::HostNode::crash),
+            Self::FreezeHost(host) => world.with_host(host, |host, _| host.frozen = true),
+            Self::HostCrash(host) => world.with_host(host, HostNode::crash),
+            Self::ClockJump { node, by, told } => world.jump_clock(node, by, told),
+            Self::Twin { twin, .. } => start_host(world, twin),
+            Self::Attack => world.attack(true),
+            Self::Flood(host) => world.flood(host, true),
+            Self::Lie(host) => world.lie(host),
         }
     }
 
@@ -126,11 +189,20 @@ impl Fault {
                 world.move_interface(host, interface, Some(to));
                 tell(world, host);
             }
-            Self::Readdress { .. } | Self::RouterReboot(_) => {}
+            Self::Readdress { .. }
+            | Self::RouterReboot(_)
+            | Self::MappingsExpire(_)
+            | Self::NewPublicAddress(_)
+            | Self::ResetTcp(_)
+            | Self::HalfOpenTcp(_)
+            | Self::ClockJump { .. } => {}
             Self::Cut(net) => world.fabric.net_mut(net).cut = false,
             Self::Partition(one, other) => {
                 world.fabric.blocked.remove(&(one, other));
                 world.fabric.blocked.remove(&(other, one));
+            }
+            Self::OneWay(one, other) => {
+                world.fabric.blocked.remove(&(one, other));
             }
             Self::BadLink(net, _) => {
                 if let Some(profile) = before {
@@ -139,6 +211,9 @@ impl Fault {
                 }
             }
             Self::BlockUdp(net) => world.fabric.net_mut(net).gateway.blocks_udp = false,
+            Self::BlockUdpIn(net) => world.fabric.net_mut(net).gateway.blocks_udp_in = false,
+            Self::BlockUdpOut(net) => world.fabric.net_mut(net).gateway.blocks_udp_out = false,
+            Self::StallTcp(net) => world.fabric.net_mut(net).gateway.blocks_tcp = false,
             Self::BaseCrash { base, .. } => restart_base(world, base),
             Self::Freeze(base) => world.with_base(base, super::base_node::BaseNode::thaw),
             Self::Drain(base) => {
@@ -151,17 +226,28 @@ impl Fault {
             Self::Sleep(host) => {
                 world.with_host(host, |host, env| {
                     host.asleep = false;
-                    host.with(env, bowline_proto::host::Host::handle_resume);
+                    if !host.frozen {
+                        host.with(env, Host::handle_resume);
+                        host.network_changed(env);
+                    }
                     host.on_wake(env);
                 });
             }
-            Self::HostCrash(host) => {
-                world.with_host(host, |host, env| {
-                    if host.machine().is_none() {
-                        host.start(env);
-                    }
-                });
+            Self::FreezeHost(host) => world.with_host(host, |host, env| {
+                if host.asleep {
+                    host.frozen = false;
+                } else {
+                    host.thaw(env);
+                }
+            }),
+            Self::HostCrash(host) => start_host(world, host),
+            Self::Twin { twin, .. } => world.with_host(twin, HostNode::crash),
+            Self::Attack => world.attack(false),
+            Self::Flood(host) => {
+                world.flood(host, false);
+                restart_host(world, host);
             }
+            Self::Lie(host) => restart_host(world, host),
         }
     }
 
@@ -180,10 +266,25 @@ fn restart_base(world: &mut World, base: NodeId) {
     });
 }
 
+/// A device whose program does not run is switched on.
+fn start_host(world: &mut World, host: NodeId) {
+    world.with_host(host, |host, env| {
+        if host.machine().is_none() {
+            (host.asleep, host.frozen) = (false, false);
+            host.start(env);
+        }
+    });
+}
+
+fn restart_host(world: &mut World, host: NodeId) {
+    world.with_host(host, HostNode::crash);
+    start_host(world, host);
+}
+
 /// The system tells the program at once.
 fn tell(world: &mut World, host: NodeId) {
     world.with_host(host, |host, env| {
-        if !host.asleep {
+        if host.is_awake() {
             host.network_changed(env);
         }
     });

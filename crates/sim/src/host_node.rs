@@ -30,6 +30,10 @@ use crate::{
 
 /// Bytes of messages that may wait for one TCP connection.
 const DATA_QUEUE: usize = 64 * 1024;
+/// Bytes of all kinds that may wait for one connection: what the machine has to say to its base is little.
+const CONTROL_QUEUE: usize = 512 * 1024;
+/// Datagrams that the system keeps for a process that is stopped; more are lost.
+const SOCKET_BUFFER: usize = 128;
 /// Events kept for tests to look at.
 const MAX_LOG: usize = 10_000;
 
@@ -71,6 +75,13 @@ pub enum Effect {
     Violation(String),
 }
 
+/// What the system keeps for a process that is stopped.
+#[derive(Debug)]
+enum Waiting {
+    Datagram { interface: u32, dst: SocketAddr, src: SocketAddr, payload: Bytes },
+    Tcp(SockId, TcpEvent),
+}
+
 #[derive(Debug)]
 struct Conn {
     sock: SockId,
@@ -102,6 +113,9 @@ pub struct HostNode {
     pub to_bases: u64,
     /// Whether it sleeps: nothing runs, nothing is received.
     pub asleep: bool,
+    /// Whether its process is stopped: the system goes on and keeps what comes, as far as its buffers reach.
+    pub frozen: bool,
+    waiting: Vec<Waiting>,
     key: SecretKey,
     machine: Option<Host>,
     conns: BTreeMap<ConnId, Conn>,
@@ -125,6 +139,8 @@ impl HostNode {
             most_outputs: 0,
             to_bases: 0,
             asleep: false,
+            frozen: false,
+            waiting: Vec::new(),
             key,
             machine: None,
             conns: BTreeMap::new(),
@@ -147,7 +163,54 @@ impl HostNode {
         self.machine = None;
         self.deadline = None;
         self.conns.clear();
+        self.waiting.clear();
         self.stack.reset_all(false, env);
+    }
+
+    /// Whether its program can act.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        !self.asleep && !self.frozen
+    }
+
+    /// The process runs on: what came meanwhile is read now, and what changed is noticed.
+    pub fn thaw(&mut self, env: &mut Env<'_>) {
+        self.frozen = false;
+        self.network_changed(env);
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Datagram { interface, dst, src, payload } => {
+                    self.on_datagram(interface, dst, src, &payload, env);
+                }
+                Waiting::Tcp(sock, event) => self.on_tcp(vec![(sock, event)], env),
+            }
+        }
+        self.on_wake(env);
+    }
+
+    /// Bytes leave on its connections to bases that its machine did not write.
+    pub fn write_beside(&mut self, frames: &[u8], env: &mut Env<'_>) {
+        let socks: Vec<SockId> = self.conns.values().map(|conn| conn.sock).collect();
+        for sock in socks {
+            if self.stack.backlog(sock) <= DATA_QUEUE {
+                self.write(sock, frames, env);
+            }
+        }
+    }
+
+    /// All its connections are reset, by somebody in between: both ends hear of it.
+    pub fn reset_connections(&mut self, env: &mut Env<'_>) {
+        let socks: Vec<SockId> = self.conns.values().map(|conn| conn.sock).collect();
+        for sock in socks {
+            self.stack.reset(sock, env);
+            self.on_tcp(vec![(sock, TcpEvent::Closed("reset"))], env);
+        }
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &SecretKey {
+        &self.key
     }
 
     /// The machine, while the program runs.
@@ -171,7 +234,7 @@ impl HostNode {
     /// When it has to be woken.
     #[must_use]
     pub fn wake_at(&self, origin: Instant) -> Option<Time> {
-        let machine = self.deadline.map(|at| at.saturating_duration_since(origin));
+        let machine = self.deadline.filter(|_| !self.frozen).map(|at| at.saturating_duration_since(origin));
         [machine, self.stack.timer()].into_iter().flatten().min()
     }
 
@@ -273,6 +336,9 @@ impl HostNode {
             }
         }
         self.stack.write(sock, bytes, env);
+        if self.stack.backlog(sock) > CONTROL_QUEUE {
+            self.effects.push(Effect::Violation(format!("over {CONTROL_QUEUE} bytes wait for a base")));
+        }
     }
 
     /// A datagram came in.
@@ -285,6 +351,14 @@ impl HostNode {
         env: &mut Env<'_>,
     ) {
         if dst.port() != self.port {
+            return;
+        }
+        if self.frozen {
+            let kept = self.waiting.iter().filter(|w| matches!(w, Waiting::Datagram { .. })).count();
+            if kept < SOCKET_BUFFER {
+                let payload = Bytes::copy_from_slice(payload);
+                self.waiting.push(Waiting::Datagram { interface, dst, src, payload });
+            }
             return;
         }
         let src = scoped(src.ip(), src.port(), interface);
@@ -312,6 +386,10 @@ impl HostNode {
 
     /// The stack has news of TCP connections.
     pub fn on_tcp(&mut self, events: Vec<(SockId, TcpEvent)>, env: &mut Env<'_>) {
+        if self.frozen {
+            self.waiting.extend(events.into_iter().map(|(sock, event)| Waiting::Tcp(sock, event)));
+            return;
+        }
         for (sock, event) in events {
             let conn = self.conns.iter().find(|(_, c)| c.sock == sock).map(|(&id, _)| id);
             let (Some(conn), Some(machine)) = (conn, self.machine.as_mut()) else { continue };
@@ -365,7 +443,7 @@ impl HostNode {
     pub fn on_wake(&mut self, env: &mut Env<'_>) {
         let events = self.stack.on_timer(env);
         self.on_tcp(events, env);
-        if self.deadline.is_some_and(|at| at <= env.instant()) {
+        if !self.frozen && self.deadline.is_some_and(|at| at <= env.instant()) {
             self.with(env, Host::handle_timeout);
         }
     }

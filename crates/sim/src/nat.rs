@@ -12,11 +12,12 @@ use std::{
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::packet::{Protocol, Time};
 
 /// How far something depends on the remote endpoint (RFC 4787, sections 4.1 and 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Dependence {
     /// Not at all.
     Endpoint,
@@ -45,7 +46,7 @@ impl Dependence {
 }
 
 /// How a NAT chooses external ports (RFC 4787, section 4.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Allocation {
     /// The inner port, where no other inner endpoint has it.
     PortPreserving,
@@ -56,16 +57,18 @@ pub enum Allocation {
 }
 
 /// What keeps a mapping alive (RFC 4787, section 4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refresh {
     /// What goes out.
     Outbound,
     /// What goes out and what is let in.
     Both,
+    /// Nothing: a mapping ends its time after it was made, used or not.
+    Absolute,
 }
 
 /// The behaviour of a NAT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatKind {
     /// Which remote endpoints share a mapping.
     pub mapping: Dependence,
@@ -143,6 +146,7 @@ type MappingKey = (Protocol, SocketAddr, Option<(IpAddr, Option<u16>)>);
 #[derive(Debug, Clone)]
 struct Mapping {
     port: u16,
+    born: Time,
     last: Time,
     contacts: Contacts,
 }
@@ -172,10 +176,21 @@ impl Nat {
         self.next_port = rng.random_range(FIRST_SEQUENTIAL_PORT..40_000);
     }
 
+    /// Its UDP mappings end now, as if nobody had used them for too long; TCP goes on.
+    pub fn expire_udp(&mut self) {
+        self.mappings.retain(|key, _| key.0 != Protocol::Udp);
+    }
+
+    /// It gets another external address, and forgets all mappings of the one before.
+    pub fn readdress(&mut self, external: Ipv4Addr) {
+        self.external = external;
+        self.mappings.clear();
+    }
+
     /// How many mappings live.
     #[must_use]
     pub fn live(&self, now: Time) -> usize {
-        self.mappings.iter().filter(|(key, m)| now < m.last + self.expiry(key.0)).count()
+        self.mappings.iter().filter(|(key, m)| now < self.ends(key.0, m)).count()
     }
 
     /// The external source of what `inner` sends to `remote`.
@@ -190,10 +205,10 @@ impl Nat {
         let (mapping, _) = self.dependence(protocol);
         let expiry = self.expiry(protocol);
         let key = (protocol, inner, mapping.key(remote));
-        if self.mappings.get(&key).is_none_or(|m| now >= m.last + expiry) {
+        if self.mappings.get(&key).is_none_or(|m| now >= self.ends(protocol, m)) {
             self.forget_expired(now);
             let port = self.allocate(protocol, inner, now, rng);
-            self.mappings.insert(key, Mapping { port, last: now, contacts: Contacts::default() });
+            self.mappings.insert(key, Mapping { port, born: now, last: now, contacts: Contacts::default() });
         }
         let external = self.external;
         let mapping = self.mappings.get_mut(&key).expect("it was there or has just been put there");
@@ -212,8 +227,9 @@ impl Nat {
     ) -> Option<SocketAddr> {
         let (_, filtering) = self.dependence(protocol);
         let (expiry, refresh) = (self.expiry(protocol), self.kind.refresh);
+        let ends = |mapping: &Mapping| ends(protocol, refresh, expiry, mapping);
         for (key, mapping) in &mut self.mappings {
-            let live = key.0 == protocol && mapping.port == port && now < mapping.last + expiry;
+            let live = key.0 == protocol && mapping.port == port && now < ends(mapping);
             // With endpoint-independent filtering whoever writes is let in, known or not.
             let open = live
                 && (filtering == Dependence::Endpoint
@@ -243,9 +259,16 @@ impl Nat {
         }
     }
 
+    fn ends(&self, protocol: Protocol, mapping: &Mapping) -> Time {
+        ends(protocol, self.kind.refresh, self.expiry(protocol), mapping)
+    }
+
     fn forget_expired(&mut self, now: Time) {
-        let udp = self.kind.expiry;
-        self.mappings.retain(|key, m| now < m.last + if key.0 == Protocol::Udp { udp } else { TCP_EXPIRY });
+        let (refresh, udp) = (self.kind.refresh, self.kind.expiry);
+        self.mappings.retain(|key, m| {
+            let expiry = if key.0 == Protocol::Udp { udp } else { TCP_EXPIRY };
+            now < ends(key.0, refresh, expiry, m)
+        });
         if self.mappings.len() >= MAX_MAPPINGS {
             let oldest = self.mappings.iter().min_by_key(|(_, m)| m.last).map(|(key, _)| *key);
             oldest.map(|key| self.mappings.remove(&key));
@@ -278,10 +301,9 @@ impl Nat {
         now: Time,
         may_share: impl Fn(&MappingKey) -> bool,
     ) -> u16 {
-        let expiry = self.expiry(protocol);
         let taken = |port: u16| {
             self.mappings.iter().any(|(key, m)| {
-                key.0 == protocol && m.port == port && now < m.last + expiry && !may_share(key)
+                key.0 == protocol && m.port == port && now < self.ends(protocol, m) && !may_share(key)
             })
         };
         let mut port = start;
@@ -290,6 +312,15 @@ impl Nat {
         }
         port
     }
+}
+
+/// When a mapping ends, if nothing uses it until then.
+fn ends(protocol: Protocol, refresh: Refresh, expiry: Duration, mapping: &Mapping) -> Time {
+    let since = match (protocol, refresh) {
+        (Protocol::Udp, Refresh::Absolute) => mapping.born,
+        _ => mapping.last,
+    };
+    since + expiry
 }
 
 fn after(port: u16) -> u16 {
@@ -318,6 +349,11 @@ impl Firewall {
     /// All holes close.
     pub fn reboot(&mut self) {
         self.holes.clear();
+    }
+
+    /// All holes for UDP close, as if nobody had used them for too long.
+    pub fn expire_udp(&mut self) {
+        self.holes.retain(|key, _| key.0 != Protocol::Udp);
     }
 
     /// `inner` writes to `remote`: that opens a hole.

@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::tcp::Segment;
 
@@ -12,7 +13,7 @@ use crate::tcp::Segment;
 pub type Time = Duration;
 
 /// A host or a base in the world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeId(pub usize);
 
 /// What a packet carries.

@@ -1,12 +1,11 @@
-//! A random world from a seed, what goes wrong in it, and what must be so in the end.
+//! A plan carried out, and what must be so in the end.
 //!
-//! A [`Plan`] is data: nets, hosts, bases, faults. Running it twice gives the same run; running it with fewer faults is
-//! how a failure is made small. Safety is checked by the world at every step; here stands liveness: some time after
-//! the last fault, every pair that shares a base talks, and directly exactly where the oracle says that it can.
+//! Safety is checked by the world at every step; here stands liveness: within stated times of the last fault every pair
+//! that shares a base talks, through the base first, then directly exactly where the oracle says that it can.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use bowline_proto::host::BaseName;
+use bowline_proto::host::{BaseName, Host};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -14,309 +13,334 @@ use crate::{
     base_node::PORT,
     checks::MIN_MESSAGE,
     fabric::{INTERNET, NetId},
-    faults::{Fault, Planned},
+    faults::Fault,
     link::Profile,
-    nat::{Allocation, Dependence, Firewall, NatKind, Refresh},
+    nat::Firewall,
     oracle::{self, Skill},
     packet::{NodeId, Time},
+    plan::{Place, Plan},
     world::World,
 };
 
-/// Faults begin within this time of the beginning.
-const FAULT_PHASE: Duration = Duration::from_secs(300);
-/// Relayed messages flow again within this time of the last fault: a back-off of 60 s before a race is lost again
-/// (section 4), a base that drained and may not be asked for as long, and the race itself.
-const RELAY_WITHIN: Duration = Duration::from_secs(150);
+/// Messages flow again, through the base first, within this time of the last fault, where faults only changed addresses,
+/// lost mappings or broke connections: a silent connection is doubted after 10 s (section 4), then there is a race.
+const AFTER_A_CHANGE: Duration = Duration::from_secs(20);
+/// Where no base could be reached: a back-off of up to 60 s (section 4), and the race.
+const AFTER_AN_OUTAGE: Duration = Duration::from_secs(75);
+/// Where a base drained: nobody comes back before 60 s after its end (section 4), and the same again.
+const AFTER_A_DRAIN: Duration = Duration::from_secs(150);
+/// Where another device used a host's key: 60 s, then a back-off that begins with 60 s and doubles while the other's
+/// registration stands, and that outlives it by 35 s.
+const AFTER_A_TWIN: Duration = Duration::from_secs(450);
 /// Direct paths stand within this time of the last fault: ten minutes' rest of an address that did not answer, then a
 /// pair that is pinged every 200 s (section 8), and some.
 const DIRECT_WITHIN: Duration = Duration::from_secs(900);
-/// How long all messages must arrive at the end, and how many are sent a second then.
+/// From when on a direct path that cannot exist is not to be claimed: what was proven before has lapsed (75 s).
+const NO_FALSE_CLAIMS_AFTER: Duration = Duration::from_secs(100);
+/// How long all messages must arrive at the end.
 const FINAL_PHASE: Duration = Duration::from_secs(10);
+/// Between two messages of a pair then.
+const FINAL_PAUSE: Duration = Duration::from_millis(500);
+/// Messages that a mapping costs which ends at a fixed time, however much it is used: those of the time until the path is
+/// doubted. A pair sees two such ends at most in the final phase at one NAT, and there are four NATs at most.
+const LOST_TO_FORGETTING: usize = 8;
 /// Between two messages of a pair: well below the 120 s after which a peer is idle.
 const CHATTER: Duration = Duration::from_secs(2);
-/// How often the end of a run looks whether all that can be direct is.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// The kinds of nets that hosts are on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
-    /// A home behind a NAT.
-    Home(NatKind),
-    /// The same behind a carrier's NAT.
-    BehindCarrier(NatKind, NatKind),
-    /// A home with a NAT, and IPv6 behind a firewall.
-    DualStack(NatKind, Dependence),
-    /// IPv6 alone behind a firewall.
-    V6(Dependence),
-    /// Public addresses.
-    Public,
-    /// A NAT that lets no UDP pass.
-    Office(NatKind),
-}
-
-#[derive(Debug, Clone)]
-struct HostPlan {
-    places: Vec<usize>,
-}
-
-/// A world to be, and what happens in it.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Where it comes from.
-    pub seed: u64,
-    /// What goes wrong.
-    pub faults: Vec<Planned>,
-    places: Vec<(Place, Profile)>,
-    bases: Vec<Duration>,
-    hosts: Vec<HostPlan>,
-    /// Pairs of hosts (by position) that talk.
-    pairs: Vec<(usize, usize)>,
-}
+/// The same after the last fault, so that the end of an outage shows.
+const EAGER_CHATTER: Duration = Duration::from_millis(500);
+/// How often the end of a run looks at what has become of the pairs: as long as little is to be waited for, and then.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_LATER: Duration = Duration::from_secs(5);
 
 /// A world that has been run.
 #[derive(Debug)]
 pub struct Outcome {
     /// The world at its end.
     pub world: World,
+    /// How long after the last fault all was well.
+    pub recovery: Recovery,
+}
+
+impl Outcome {
+    /// Whether nothing happened that must not.
+    #[must_use]
+    pub fn held(&self) -> bool {
+        self.world.violations.is_empty()
+    }
+}
+
+/// Times from the last fault on, to within [`LOOK_EVERY`]; `None` while it has not happened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Recovery {
+    /// Until every pair had got a message through.
+    pub relay: Option<Duration>,
+    /// Until every pair had been direct that can be.
+    pub direct: Option<Duration>,
+}
+
+impl Recovery {
+    /// Of each the later.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { relay: self.relay.max(other.relay), direct: self.direct.max(other.direct) }
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds =
+            |time: Option<Duration>| time.map_or("-".to_owned(), |t| format!("{:.0} s", t.as_secs_f64()));
+        write!(f, "messages after {}, direct after {}", seconds(self.relay), seconds(self.direct))
+    }
+}
+
+/// A run under way.
+struct Run<'a> {
+    plan: &'a Plan,
+    world: World,
+    chatter: Chatter,
+    /// Ordered pairs of hosts that talk.
+    pairs: Vec<(NodeId, NodeId)>,
+    recovery: Recovery,
 }
 
 impl Plan {
-    /// The plan of a seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed_b041_13e5);
-        let rng = &mut rng;
-        let places: Vec<_> = (0..rng.random_range(1..=4)).map(|_| (place(rng), profile(rng))).collect();
-        // Bases that know nothing of each other keep their hosts apart, so most worlds have one.
-        let bases = if rng.random_bool(0.75) { 1 } else { rng.random_range(2..=3) };
-        let bases: Vec<Duration> = (0..bases).map(|_| millis(rng, 1, 40)).collect();
-        let hosts: Vec<HostPlan> = (0..rng.random_range(2..=6))
-            .map(|_| {
-                let mut own = vec![rng.random_range(0..places.len())];
-                if rng.random_bool(0.15) {
-                    own.push(rng.random_range(0..places.len()));
-                    own.dedup();
-                }
-                HostPlan { places: own }
-            })
-            .collect();
-        let mut pairs = Vec::new();
-        for one in 0..hosts.len() {
-            for other in one + 1..hosts.len() {
-                if pairs.is_empty() || rng.random_bool(0.5) {
-                    pairs.push((one, other));
-                }
-            }
-        }
-        let mut plan = Self { seed, faults: Vec::new(), places, bases, hosts, pairs };
-        plan.faults = plan.some_faults(rng);
-        plan
-    }
-
-    fn some_faults(&self, rng: &mut ChaCha8Rng) -> Vec<Planned> {
-        // Numbers of nets and nodes as `build` gives them: nets of bases first, then places (a carrier's before its
-        // home's); bases first, then hosts.
-        let (nets, _) = self.numbers();
-        let base = |rng: &mut ChaCha8Rng| NodeId(rng.random_range(0..self.bases.len()));
-        let host = |rng: &mut ChaCha8Rng| NodeId(self.bases.len() + rng.random_range(0..self.hosts.len()));
-        let net = |rng: &mut ChaCha8Rng| nets[rng.random_range(0..nets.len())];
-        let mut faults: Vec<Planned> = (0..rng.random_range(0..=6))
-            .map(|_| {
-                let fault = match rng.random_range(0..13) {
-                    0 | 1 => Fault::Roam { host: host(rng), interface: 1, to: net(rng) },
-                    2 => Fault::Readdress { host: host(rng), interface: 1 },
-                    3 => Fault::RouterReboot(net(rng)),
-                    4 => Fault::Cut(net(rng)),
-                    5 => Fault::Partition(host(rng), host(rng)),
-                    6 => Fault::BadLink(net(rng), bad_profile(rng)),
-                    7 => Fault::BlockUdp(net(rng)),
-                    8 => Fault::BaseCrash { base: base(rng), silently: rng.random_bool(0.5) },
-                    9 => Fault::Freeze(base(rng)),
-                    10 => Fault::Drain(base(rng)),
-                    11 => Fault::Sleep(host(rng)),
-                    _ => Fault::HostCrash(host(rng)),
-                };
-                let at = Duration::from_millis(rng.random_range(0..FAULT_PHASE.as_millis() as u64));
-                let lasts = if rng.random_bool(0.3) { millis(rng, 0, 2_000) } else { millis(rng, 0, 90_000) };
-                Planned { at, lasts, fault }
-            })
-            .collect();
-        faults.sort_by_key(|planned| planned.at);
-        faults
-    }
-
-    /// The nets that hosts are on, by place.
-    fn numbers(&self) -> (Vec<NetId>, usize) {
-        let mut next = 1 + self.bases.len();
-        let nets = self
-            .places
-            .iter()
-            .map(|(place, _)| {
-                next += if matches!(place, Place::BehindCarrier(..)) { 2 } else { 1 };
-                NetId(next - 1)
-            })
-            .collect();
-        (nets, next)
-    }
-
-    fn build(&self) -> (World, Vec<NodeId>) {
-        let mut world = World::new(self.seed);
-        let centres: Vec<NetId> =
-            (0..self.bases.len()).map(|i| world.data_centre(&format!("centre{i}"), self.bases[i])).collect();
-        let nets: Vec<NetId> = self
-            .places
-            .iter()
-            .enumerate()
-            .map(|(i, (place, profile))| make_net(&mut world, i, *place, *profile))
-            .collect();
-        debug_assert_eq!(nets, self.numbers().0);
-        let bases: Vec<NodeId> =
-            centres.iter().enumerate().map(|(i, &net)| world.base(&format!("base{i}"), net)).collect();
-        // Names with A and AAAA records: a host that roams to a net of the other family finds its base again.
-        let names: Vec<BaseName> = bases
-            .iter()
-            .map(|&base| {
-                let host = format!("base{}.test", base.0);
-                let ips = [true, false].into_iter().filter_map(|v4| world.address(base, v4)).collect();
-                world.names.insert(host.clone(), ips);
-                BaseName { id: None, host, port: PORT }
-            })
-            .collect();
-        let hosts = self
-            .hosts
-            .iter()
-            .enumerate()
-            .map(|(i, host)| {
-                let own: Vec<NetId> = host.places.iter().map(|&place| nets[place]).collect();
-                world
-                    .host_with(&format!("host{i}"), &own, &[], None, |config| config.bases.clone_from(&names))
-            })
-            .collect();
-        (world, hosts)
-    }
-
     /// Runs it to its end.
     #[must_use]
     pub fn run(&self) -> Outcome {
-        let (mut world, hosts) = self.build();
+        let world = build(self);
         let pairs: Vec<(NodeId, NodeId)> = self
             .pairs
             .iter()
-            .flat_map(|&(one, other)| [(hosts[one], hosts[other]), (hosts[other], hosts[one])])
+            .map(|&(one, other)| (self.host(one), self.host(other)))
+            .flat_map(|(one, other)| [(one, other), (other, one)])
             .collect();
-        let mut chatter = Chatter::new(self.seed, &pairs);
-        self.go_through_faults(&mut world, &mut chatter);
-        // The last fault ends: what stays of the links is latency, jitter and reordering.
-        for net in world.fabric.ids().collect::<Vec<_>>() {
-            let net = world.fabric.net_mut(net);
-            for link in [&mut net.up, &mut net.down] {
-                (link.profile.loss, link.profile.corrupt) = (0.0, 0.0);
-            }
-        }
-        let quiet = world.now();
-        world.note(None, "END OF ALL FAULTS");
-        chatter.run(&mut world, quiet + RELAY_WITHIN);
-        everybody_talks(&mut world, &pairs);
-        let ask = |skill| -> Vec<bool> {
-            pairs.iter().map(|&(one, other)| oracle::direct(&world, one, other, skill).forth).collect()
-        };
-        let (must, may) = (ask(Skill::Ordinary), ask(Skill::Lucky));
-        while world.violations.is_empty() && world.now() < quiet + DIRECT_WITHIN {
-            let reached = pairs.iter().zip(&must).all(|(&(one, other), &can)| {
-                !can || world.is_direct(one, other) || !share_base(&world, one, other)
-            });
-            if reached {
-                break;
-            }
-            let until = world.now() + LOOK_EVERY;
-            chatter.run(&mut world, until);
-        }
-        if world.violations.is_empty() {
-            directly_where_possible(&mut world, &pairs, &must, &may);
-        }
-        if world.violations.is_empty() {
-            everybody_talks(&mut world, &pairs);
-        }
-        Outcome { world }
+        let chatter = Chatter::new(self.seed, &pairs);
+        let mut run = Run { plan: self, world, chatter, pairs, recovery: Recovery::default() };
+        run.go_through_faults();
+        run.recover();
+        Outcome { world: run.world, recovery: run.recovery }
     }
+}
 
-    fn go_through_faults(&self, world: &mut World, chatter: &mut Chatter) {
+fn build(plan: &Plan) -> World {
+    let mut world = World::new(plan.seed);
+    let centres: Vec<NetId> = plan
+        .bases
+        .iter()
+        .enumerate()
+        .map(|(i, &latency)| world.data_centre(&format!("centre{i}"), latency))
+        .collect();
+    let places = plan.places.iter().enumerate();
+    let nets: Vec<NetId> =
+        places.map(|(i, (place, profile))| make_net(&mut world, i, *place, *profile)).collect();
+    debug_assert_eq!(nets, plan.nets());
+    let bases: Vec<NodeId> =
+        centres.iter().enumerate().map(|(i, &net)| world.base(&format!("base{i}"), net)).collect();
+    // Names with A and AAAA records: a host that roams to a net of the other family finds its base again.
+    let names: Vec<BaseName> = bases
+        .iter()
+        .map(|&base| {
+            let host = format!("base{}.test", base.0);
+            let ips = [true, false].into_iter().filter_map(|v4| world.address(base, v4)).collect();
+            world.names.insert(host.clone(), ips);
+            BaseName { id: None, host, port: PORT }
+        })
+        .collect();
+    for (i, host) in plan.hosts.iter().enumerate() {
+        let own: Vec<NetId> = host.places.iter().map(|&place| nets[place]).collect();
+        world.host_with(&format!("host{i}"), &own, &[], None, |config| config.bases.clone_from(&names));
+    }
+    for (i, &(of, place)) in plan.twins.iter().enumerate() {
+        world.idle_twin(&format!("twin{i}"), nets[place], plan.host(of));
+    }
+    world
+}
+
+impl Run<'_> {
+    fn go_through_faults(&mut self) {
         enum Half {
             Begin(usize),
             End(usize),
         }
+        let plan = self.plan;
         let mut halves: Vec<(Time, Half)> = Vec::new();
-        for (i, planned) in self.faults.iter().enumerate() {
+        for (i, planned) in plan.faults.iter().enumerate() {
             halves.push((planned.at, Half::Begin(i)));
             halves.push((planned.at + planned.lasts, Half::End(i)));
         }
         halves.sort_by_key(|half| half.0);
+        let world = &mut self.world;
         // Links as they were meant to be: of two faults on one net, the later end must not restore the earlier's harm.
         let meant: Vec<Profile> = world.fabric.ids().map(|net| world.fabric.net(net).up.profile).collect();
         for (at, half) in halves {
-            chatter.run(world, at);
+            self.chatter.run(world, at);
             match half {
-                Half::Begin(i) => self.faults[i].fault.begin(world, self.faults[i].lasts),
+                Half::Begin(i) => plan.faults[i].fault.begin(world, plan.faults[i].lasts),
                 Half::End(i) => {
-                    let fault = &self.faults[i].fault;
+                    let fault = &plan.faults[i].fault;
                     fault.end(world, fault.links_of().map(|net| meant[net.0 - 1]));
                 }
             }
         }
         let rest = world.now().max(Duration::from_secs(20));
-        chatter.run(world, rest);
+        self.chatter.run(world, rest);
     }
 
-    /// The plan with as few of its faults as still fail: each is left out in turn.
-    #[must_use]
-    pub fn shrunk(&self) -> Self {
-        let mut small = self.clone();
-        let mut i = 0;
-        while i < small.faults.len() {
-            let mut smaller = small.clone();
-            smaller.faults.remove(i);
-            if smaller.run().world.violations.is_empty() { i += 1 } else { small = smaller }
+    /// After the last fault.
+    fn recover(&mut self) {
+        // What stays of the links is latency, jitter and reordering.
+        for net in self.world.fabric.ids().collect::<Vec<_>>() {
+            let net = self.world.fabric.net_mut(net);
+            for link in [&mut net.up, &mut net.down] {
+                (link.profile.loss, link.profile.corrupt) = (0.0, 0.0);
+            }
         }
-        let mut i = 0;
-        while i < small.pairs.len() && small.pairs.len() > 1 {
-            let mut smaller = small.clone();
-            smaller.pairs.remove(i);
-            if smaller.run().world.violations.is_empty() { i += 1 } else { small = smaller }
+        let quiet = self.world.now();
+        self.world.note(None, "END OF ALL FAULTS");
+        let relay_within = self.relay_within();
+        self.watch(quiet, quiet + relay_within, |run| {
+            run.recovery.relay.is_some() && run.world.now() >= quiet + relay_within
+        });
+        if self.held() {
+            self.everybody_talks();
         }
-        small
+        self.watch(quiet, quiet + relay_within.max(DIRECT_WITHIN), |run| run.recovery.direct.is_some());
+        if self.held() {
+            self.direct_where_possible();
+        }
+        if self.held() {
+            self.everybody_talks();
+        }
     }
 
-    /// The plan for people.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        let mut text =
-            format!("seed {}: {} bases, {} hosts\n", self.seed, self.bases.len(), self.hosts.len());
-        let (nets, _) = self.numbers();
-        for ((place, profile), net) in self.places.iter().zip(nets) {
-            text += &format!("  net{}: {place:?}\n      {profile:?}\n", net.0);
+    fn held(&self) -> bool {
+        self.world.violations.is_empty()
+    }
+
+    fn relay_within(&self) -> Duration {
+        self.plan.faults.iter().map(|planned| relay_within(&planned.fault)).max().unwrap_or(AFTER_A_CHANGE)
+    }
+
+    /// Lets the pairs talk until that is enough or the time is over, and notes when what was asked of them has come.
+    fn watch(&mut self, quiet: Time, until: Time, enough: impl Fn(&Self) -> bool) {
+        let ask = |run: &Self, skill| -> Vec<bool> {
+            run.pairs
+                .iter()
+                .map(|&(one, other)| oracle::direct(&run.world, one, other, skill).forth)
+                .collect()
+        };
+        let (must, may) = (ask(self, Skill::Ordinary), ask(self, Skill::Lucky));
+        let mut heard = vec![false; self.pairs.len()];
+        let mut been_direct = vec![false; self.pairs.len()];
+        loop {
+            let now = self.world.now();
+            for (i, &(one, other)) in self.pairs.iter().enumerate() {
+                let apart = !share_base(&self.world, one, other);
+                heard[i] |= apart || self.world.tally(one, other, quiet, now).0 > 0;
+                let is = self.world.is_direct(one, other);
+                been_direct[i] |= is || apart || !must[i];
+                if is && !may[i] && now >= quiet + NO_FALSE_CLAIMS_AFTER {
+                    let what = format!("a direct path to {other:?} is claimed that cannot exist");
+                    return self.world.violate(Some(one), what);
+                }
+            }
+            if heard.iter().all(|&heard| heard) {
+                self.recovery.relay.get_or_insert(now - quiet);
+            }
+            if been_direct.iter().all(|&direct| direct) {
+                self.recovery.direct.get_or_insert(now - quiet);
+            }
+            if !self.held() || now >= until || enough(self) {
+                return;
+            }
+            let eager = now < quiet + AFTER_AN_OUTAGE;
+            self.chatter.pause = if eager { EAGER_CHATTER } else { CHATTER };
+            let next = now + if eager { LOOK_EVERY } else { LOOK_LATER };
+            self.chatter.run(&mut self.world, next.min(until));
         }
-        for (i, host) in self.hosts.iter().enumerate() {
-            let node = self.bases.len() + i;
-            text += &format!("  host{i} (NodeId({node})): on places {:?}\n", host.places);
+    }
+
+    fn direct_where_possible(&mut self) {
+        if self.recovery.direct.is_some() {
+            return;
         }
-        text += &format!("  pairs that talk: {:?}\n", self.pairs);
-        for fault in &self.faults {
-            text += &format!("  {fault}\n");
+        for &(one, other) in &self.pairs {
+            let must = oracle::direct(&self.world, one, other, Skill::Ordinary).forth;
+            if must && !self.world.is_direct(one, other) && share_base(&self.world, one, other) {
+                let why = self.world.peer(one, other).map_or_else(String::new, |peer| peer.why);
+                let what = format!(
+                    "no direct path to {other:?}, although there can be one (section 8); it says: {why}"
+                );
+                return self.world.violate(Some(one), what);
+            }
         }
-        text
+    }
+
+    /// All pairs send for a while; all of it must arrive. Of hosts that chose different bases nothing is asked but that
+    /// each has one.
+    fn everybody_talks(&mut self) {
+        let world = &mut self.world;
+        for host in (0..self.plan.hosts.len()).map(|host| self.plan.host(host)) {
+            let registered = world.at_host(host).machine().is_some_and(Host::is_registered);
+            if !registered && reaches_a_base(world, host) {
+                return world.violate(Some(host), "no base, long after the last fault (protocol section 4)");
+            }
+        }
+        let since = world.now();
+        while world.now() < since + FINAL_PHASE {
+            for &(from, to) in &self.pairs {
+                if share_base(world, from, to)
+                    && let Err(error) = world.send(from, to)
+                {
+                    let what = format!("cannot send to {to:?} long after the last fault: {error}");
+                    return world.violate(Some(from), what);
+                }
+            }
+            world.run_for(FINAL_PAUSE);
+        }
+        let until = world.now();
+        world.run_for(Duration::from_secs(5));
+        for &(from, to) in &self.pairs {
+            let (came, lost) = self.world.tally(from, to, since, until);
+            let excused = if self.forgetful(from) || self.forgetful(to) { LOST_TO_FORGETTING } else { 0 };
+            if lost > excused && share_base(&self.world, from, to) {
+                let (sent, path) = (came + lost, self.world.path(from, to));
+                let what = format!(
+                    "{lost} of {sent} messages to {to:?} lost long after the last fault, path {path}"
+                );
+                self.world.violate(Some(from), what);
+            }
+        }
+    }
+
+    /// Whether a host is behind a NAT that ends mappings however much they are used.
+    fn forgetful(&self, host: NodeId) -> bool {
+        let nets = self.plan.nets();
+        let ifaces = &self.world.stack(host).ifaces;
+        ifaces.iter().any(|iface| {
+            let place = nets.iter().position(|&net| net == iface.net);
+            place.is_some_and(|place| self.plan.places[place].0.forgets())
+        })
     }
 }
 
 /// Pairs that talk, a message now and then.
 struct Chatter {
     pairs: Vec<(NodeId, NodeId)>,
+    pause: Duration,
     next: Time,
     rng: ChaCha8Rng,
 }
 
 impl Chatter {
     fn new(seed: u64, pairs: &[(NodeId, NodeId)]) -> Self {
-        Self { pairs: pairs.to_vec(), next: Duration::ZERO, rng: ChaCha8Rng::seed_from_u64(!seed) }
+        Self {
+            pairs: pairs.to_vec(),
+            pause: CHATTER,
+            next: Duration::ZERO,
+            rng: ChaCha8Rng::seed_from_u64(!seed),
+        }
     }
 
     fn run(&mut self, world: &mut World, until: Time) {
@@ -324,14 +348,46 @@ impl Chatter {
             world.run_until(self.next);
             let (from, to) = self.pairs[self.rng.random_range(0..self.pairs.len())];
             let length = if self.rng.random_bool(0.2) { 1_200 } else { MIN_MESSAGE };
-            if !world.at_host(from).asleep {
+            if world.at_host(from).is_awake() {
                 // An error (no base, …) is the machine's right while things are broken.
                 let _ = world.send_sized(from, to, length);
             }
-            let pause = CHATTER / self.pairs.len() as u32;
+            let pause = self.pause / self.pairs.len() as u32;
             self.next += Duration::from_micros(self.rng.random_range(1..=2 * pause.as_micros() as u64));
         }
         world.run_until(until);
+    }
+}
+
+/// Within which time of its end messages flow in spite of a fault.
+fn relay_within(fault: &Fault) -> Duration {
+    match fault {
+        Fault::Readdress { .. }
+        | Fault::RouterReboot(_)
+        | Fault::MappingsExpire(_)
+        | Fault::NewPublicAddress(_)
+        | Fault::Partition(..)
+        | Fault::OneWay(..)
+        | Fault::BlockUdp(_)
+        | Fault::BlockUdpIn(_)
+        | Fault::BlockUdpOut(_)
+        | Fault::ResetTcp(_)
+        | Fault::HalfOpenTcp(_)
+        | Fault::Attack => AFTER_A_CHANGE,
+        Fault::Roam { .. }
+        | Fault::Cut(_)
+        | Fault::BadLink(..)
+        | Fault::StallTcp(_)
+        | Fault::BaseCrash { .. }
+        | Fault::Freeze(_)
+        | Fault::Sleep(_)
+        | Fault::FreezeHost(_)
+        | Fault::HostCrash(_)
+        | Fault::ClockJump { .. }
+        | Fault::Flood(_)
+        | Fault::Lie(_) => AFTER_AN_OUTAGE,
+        Fault::Drain(_) => AFTER_A_DRAIN,
+        Fault::Twin { .. } => AFTER_A_TWIN,
     }
 }
 
@@ -343,64 +399,8 @@ fn share_base(world: &World, one: NodeId, other: NodeId) -> bool {
     base(one).is_some() && base(one) == base(other)
 }
 
-/// All pairs send for a while; all of it must arrive. Of hosts that chose different bases nothing is asked but that
-/// each has one.
-fn everybody_talks(world: &mut World, pairs: &[(NodeId, NodeId)]) {
-    for host in world.hosts() {
-        let registered = world.at_host(host).machine().is_some_and(bowline_proto::host::Host::is_registered);
-        if !registered && reaches_a_base(world, host) {
-            world.violate(Some(host), "no base, long after the last fault (protocol section 4)");
-            return;
-        }
-    }
-    let since = world.now();
-    while world.now() < since + FINAL_PHASE {
-        for &(from, to) in pairs {
-            if share_base(world, from, to)
-                && let Err(error) = world.send(from, to)
-            {
-                world
-                    .violate(Some(from), format!("cannot send to {to:?} long after the last fault: {error}"));
-                return;
-            }
-        }
-        world.run_for(Duration::from_millis(500));
-    }
-    let until = world.now();
-    world.run_for(Duration::from_secs(5));
-    for &(from, to) in pairs {
-        let (came, lost) = world.tally(from, to, since, until);
-        if lost > 0 && share_base(world, from, to) {
-            let path = world.path(from, to);
-            world.violate(
-                Some(from),
-                format!(
-                    "{lost} of {} messages to {to:?} lost long after the last fault, path {path}",
-                    came + lost
-                ),
-            );
-        }
-    }
-}
-
 fn reaches_a_base(world: &World, host: NodeId) -> bool {
     [true, false].into_iter().any(|v4| world.address(host, v4).is_some())
-}
-
-fn directly_where_possible(world: &mut World, pairs: &[(NodeId, NodeId)], must: &[bool], may: &[bool]) {
-    for ((&(one, other), &must), &may) in pairs.iter().zip(must).zip(may) {
-        let is = world.is_direct(one, other);
-        if is && !may {
-            world.violate(Some(one), format!("a direct path to {other:?} is claimed that cannot exist"));
-        }
-        if must && !is && share_base(world, one, other) {
-            let why = world.peer(one, other).map_or_else(String::new, |peer| peer.why);
-            world.violate(
-                Some(one),
-                format!("no direct path to {other:?}, although there can be one (section 8); it says: {why}"),
-            );
-        }
-    }
 }
 
 fn make_net(world: &mut World, i: usize, place: Place, profile: Profile) -> NetId {
@@ -432,62 +432,4 @@ fn make_net(world: &mut World, i: usize, place: Place, profile: Profile) -> NetI
     (n.up.profile, n.down.profile) = (profile, profile);
     debug_assert_ne!(net, INTERNET);
     net
-}
-
-fn place(rng: &mut ChaCha8Rng) -> Place {
-    match rng.random_range(0..10) {
-        0..=3 => Place::Home(nat(rng)),
-        4 => Place::BehindCarrier(nat(rng), nat(rng)),
-        5 | 6 => Place::DualStack(nat(rng), dependence(rng)),
-        7 => Place::V6(dependence(rng)),
-        8 => Place::Public,
-        _ => Place::Office(nat(rng)),
-    }
-}
-
-fn nat(rng: &mut ChaCha8Rng) -> NatKind {
-    NatKind {
-        mapping: dependence(rng),
-        filtering: dependence(rng),
-        allocation: match rng.random_range(0..3) {
-            0 => Allocation::PortPreserving,
-            1 => Allocation::Sequential,
-            _ => Allocation::Random,
-        },
-        refresh: if rng.random_bool(0.5) { Refresh::Outbound } else { Refresh::Both },
-        expiry: Duration::from_secs(rng.random_range(30..=300)),
-        hairpin: rng.random_bool(0.5),
-    }
-}
-
-fn dependence(rng: &mut ChaCha8Rng) -> Dependence {
-    Dependence::ALL[rng.random_range(0..3)]
-}
-
-fn profile(rng: &mut ChaCha8Rng) -> Profile {
-    let bad = rng.random_bool(0.3);
-    Profile {
-        jitter: millis(rng, 0, 10),
-        loss: if bad { rng.random_range(0.0..0.05) } else { 0.0 },
-        duplicate: if bad { rng.random_range(0.0..0.02) } else { 0.0 },
-        reorder: if bad { rng.random_range(0.0..0.05) } else { 0.0 },
-        mtu: [1_500, 1_500, 1_400, 1_280][rng.random_range(0..4)],
-        rate: rng.random_bool(0.3).then_some(1_000_000),
-        ..Profile::perfect(millis(rng, 1, 80))
-    }
-}
-
-fn bad_profile(rng: &mut ChaCha8Rng) -> Profile {
-    Profile {
-        jitter: millis(rng, 0, 200),
-        loss: rng.random_range(0.0..0.6),
-        duplicate: rng.random_range(0.0..0.2),
-        reorder: rng.random_range(0.0..0.3),
-        corrupt: rng.random_range(0.0..0.1),
-        ..Profile::perfect(millis(rng, 1, 400))
-    }
-}
-
-fn millis(rng: &mut ChaCha8Rng, least: u64, most: u64) -> Duration {
-    Duration::from_millis(rng.random_range(least..=most))
 }

@@ -184,6 +184,11 @@ impl Stack {
         self.sockets.get(&id).map_or(0, Socket::backlog)
     }
 
+    /// The streams it has, to any address.
+    pub fn streams(&self) -> impl Iterator<Item = (SockId, u64)> {
+        self.sockets.iter().map(|(&id, socket)| (id, socket.conn()))
+    }
+
     /// Sockets whose program has not let go of them.
     #[must_use]
     pub fn open_sockets(&self) -> usize {

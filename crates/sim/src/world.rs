@@ -7,7 +7,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -22,11 +22,13 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
+    adversary::{self, Attacker},
     base_node::{BaseNode, PORT},
-    checks::{self, Violation},
+    checks::{self, FORGED, REPLAYED, Violation},
     fabric::{Fabric, Hop, Hops, INTERNET, NetId, NetSpec, Prefix, Step, scoped},
     host_node::{Effect, HostNode, Received},
     link::Profile,
+    logs,
     nat::{Dependence, Firewall, NatKind},
     packet::{Body, NodeId, Packet, Time},
     stack::{Emitted, Env, Iface, Stack},
@@ -44,8 +46,20 @@ const MAX_VIOLATIONS: usize = 20;
 enum Event {
     Hop(Hop),
     Wake(NodeId),
-    Resolved { node: NodeId, base: usize, result: Result<Vec<SocketAddr>, String> },
-    Announcement { node: NodeId, from: SocketAddr, payload: Bytes },
+    Resolved {
+        node: NodeId,
+        base: usize,
+        result: Result<Vec<SocketAddr>, String>,
+    },
+    Announcement {
+        node: NodeId,
+        from: SocketAddr,
+        payload: Bytes,
+    },
+    /// The attacker's turn.
+    Attack,
+    /// The turn of a device that floods.
+    Flood(NodeId),
 }
 
 #[derive(Debug)]
@@ -120,12 +134,18 @@ pub struct World {
     seeds: ChaCha8Rng,
     messages: BTreeMap<(NodeId, NodeId), Messages>,
     next_v6: u16,
+    /// How far each node's clock is ahead.
+    skews: Vec<Duration>,
+    attacker: Option<Attacker>,
+    attacking: bool,
+    flooding: BTreeSet<NodeId>,
 }
 
 impl World {
     /// An empty world.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        logs::watch();
         let mut seeds = ChaCha8Rng::seed_from_u64(seed);
         Self {
             fabric: Fabric::new(seeds.random()),
@@ -142,6 +162,10 @@ impl World {
             seeds,
             messages: BTreeMap::new(),
             next_v6: 1,
+            skews: Vec::new(),
+            attacker: None,
+            attacking: false,
+            flooding: BTreeSet::new(),
         }
     }
 
@@ -151,10 +175,16 @@ impl World {
         self.now
     }
 
-    /// The moment as machines know it.
+    /// The moment as machines know it whose clocks never jumped.
     #[must_use]
     pub fn instant(&self) -> Instant {
         self.origin + self.now
+    }
+
+    /// The moment as a node's machine knows it.
+    #[must_use]
+    pub fn instant_at(&self, node: NodeId) -> Instant {
+        self.instant() + self.skews[node.0]
     }
 
     /// When a moment that a machine names was.
@@ -251,6 +281,12 @@ impl World {
         self.make_host(name, nets, bases, None, |_| {})
     }
 
+    /// A host with another's key and bases, whose program has not been started.
+    pub fn idle_twin(&mut self, name: &str, net: NetId, of: NodeId) -> NodeId {
+        let (key, bases) = (self.at_host(of).key().clone(), self.at_host(of).config.bases.clone());
+        self.make_host(name, &[net], &[], Some(key), |config| config.bases = bases)
+    }
+
     fn make_host(
         &mut self,
         name: &str,
@@ -296,6 +332,7 @@ impl World {
         let node = NodeId(self.nodes.len());
         self.trace.name(node, name);
         self.woken.push(None);
+        self.skews.push(Duration::ZERO);
         self.rngs.push(ChaCha8Rng::seed_from_u64(self.seeds.random()));
         node
     }
@@ -372,7 +409,7 @@ impl World {
     /// What one host knows of another.
     #[must_use]
     pub fn peer(&self, from: NodeId, to: NodeId) -> Option<PeerStatus> {
-        self.at_host(from).machine()?.peer_status(self.id(to), self.instant())
+        self.at_host(from).machine()?.peer_status(self.id(to), self.instant_at(from))
     }
 
     /// The way messages from one host to another take at present.
@@ -462,7 +499,7 @@ impl World {
         let mut emitted = Emitted::new();
         let mut env = Env {
             now: self.now,
-            origin: self.origin,
+            origin: self.origin + self.skews[node.0],
             rng: &mut self.rngs[node.0],
             trace: &mut self.trace,
             emitted: &mut emitted,
@@ -481,7 +518,7 @@ impl World {
         let mut emitted = Emitted::new();
         let mut env = Env {
             now: self.now,
-            origin: self.origin,
+            origin: self.origin + self.skews[node.0],
             rng: &mut self.rngs[node.0],
             trace: &mut self.trace,
             emitted: &mut emitted,
@@ -497,6 +534,77 @@ impl World {
         let line = self.trace.datagram(self.now, None, src, dst, &payload);
         let packet = Packet { src, dst, body: Body::Udp(payload), origin: None, line };
         self.push(self.now, Event::Hop(Hop::Local(net, packet)));
+    }
+
+    /// Somebody on the internet begins to listen and to forge, or stops.
+    pub fn attack(&mut self, on: bool) {
+        if on && !self.attacking {
+            let seed = self.seeds.random();
+            self.attacker.get_or_insert_with(|| Attacker::new(seed));
+            self.push(self.now, Event::Attack);
+        }
+        self.attacking = on;
+    }
+
+    /// A host writes to its base what no machine would, or stops.
+    pub fn flood(&mut self, host: NodeId, on: bool) {
+        if on && self.flooding.insert(host) {
+            self.push(self.now, Event::Flood(host));
+        } else if !on {
+            self.flooding.remove(&host);
+        }
+    }
+
+    /// A host tells its base that the addresses of everyone else are its own.
+    pub fn lie(&mut self, host: NodeId) {
+        let others = (0..self.nodes.len()).map(NodeId).filter(|&node| node != host);
+        let victims = others.flat_map(|node| {
+            let port = if let Node::Host(victim) = &self.nodes[node.0] { victim.port } else { PORT };
+            self.stack(node)
+                .ifaces
+                .iter()
+                .flat_map(|i| &i.addresses)
+                .map(move |a| (a.0, port))
+                .collect::<Vec<_>>()
+        });
+        let routers = self.fabric.ids().filter_map(|net| self.fabric.net(net).gateway.nat.as_ref());
+        let routers = routers.map(|nat| (nat.external.into(), PORT));
+        let frames = adversary::lie(victims.chain(routers));
+        self.with_host(host, |host, env| host.write_beside(&frames, env));
+    }
+
+    /// A node's clock jumps ahead; with `told`, a host learns of it as of a time asleep.
+    pub fn jump_clock(&mut self, node: NodeId, by: Duration, told: bool) {
+        self.skews[node.0] += by;
+        match self.nodes[node.0] {
+            Node::Host(_) => self.with_host(node, |host, env| {
+                if host.is_awake() && told {
+                    host.with(env, Host::handle_resume);
+                }
+                host.on_wake(env);
+            }),
+            Node::Base(_) => self.with_base(node, BaseNode::on_wake),
+        }
+    }
+
+    /// The gateway of a net forgets all TCP connections of hosts on it without telling anybody.
+    pub fn forget_tcp(&mut self, net: NetId) {
+        for host in self.hosts_on(net) {
+            let conns: Vec<u64> = self.stack(host).streams().map(|(_, conn)| conn).collect();
+            self.fabric.net_mut(net).gateway.forgotten.extend(conns);
+        }
+    }
+
+    /// The gateway of a net resets all TCP connections of hosts on it.
+    pub fn reset_tcp(&mut self, net: NetId) {
+        for host in self.hosts_on(net) {
+            self.with_host(host, HostNode::reset_connections);
+        }
+    }
+
+    fn hosts_on(&self, net: NetId) -> Vec<NodeId> {
+        let hosts = self.hosts().into_iter();
+        hosts.filter(|&host| self.stack(host).ifaces.iter().any(|iface| iface.net == net)).collect()
     }
 
     /// A line in the diagram.
@@ -553,14 +661,14 @@ impl World {
             Event::Wake(node) => self.wake(node, at),
             Event::Resolved { node, base, result } => {
                 self.with_host(node, |host, env| {
-                    if !host.asleep {
+                    if host.is_awake() {
                         host.on_resolved(base, result, env);
                     }
                 });
             }
             Event::Announcement { node, from, payload } => {
                 self.with_host(node, |host, env| {
-                    if !host.asleep {
+                    if host.is_awake() {
                         env.trace.note(
                             env.now,
                             Some(host.node),
@@ -570,11 +678,49 @@ impl World {
                     }
                 });
             }
+            Event::Attack => self.attack_step(),
+            Event::Flood(host) => self.flood_step(host),
+        }
+        for error in logs::take() {
+            self.violate(None, format!("logged as an error: {error}"));
         }
         true
     }
 
+    fn attack_step(&mut self) {
+        if !self.attacking {
+            return;
+        }
+        let hosts: Vec<(NodeId, DeviceId)> =
+            self.hosts().into_iter().map(|host| (host, self.id(host))).collect();
+        if let Some(forged) = self.attacker.as_mut().and_then(|attacker| attacker.step(&hosts)) {
+            self.inject(INTERNET, forged.src, forged.dst, forged.payload);
+        }
+        self.push(self.now + adversary::PAUSE, Event::Attack);
+    }
+
+    fn flood_step(&mut self, host: NodeId) {
+        if !self.flooding.contains(&host) {
+            return;
+        }
+        let others: Vec<DeviceId> =
+            self.hosts().into_iter().filter(|&other| other != host).map(|other| self.id(other)).collect();
+        let frames = adversary::flood(&mut self.rngs[host.0], &others);
+        self.with_host(host, |host, env| {
+            if host.is_awake() {
+                host.write_beside(&frames, env);
+            }
+        });
+        self.push(self.now + adversary::PAUSE, Event::Flood(host));
+    }
+
     fn hop(&mut self, hop: Hop) {
+        if let (Hop::Local(INTERNET, packet), true, Some(attacker)) =
+            (&hop, self.attacking, &mut self.attacker)
+            && packet.origin.is_some()
+        {
+            attacker.sees(packet, self.now);
+        }
         let mut hops = Hops::new();
         let step = self.fabric.step(hop, self.now, &mut hops, &mut self.trace);
         self.schedule(hops);
@@ -619,16 +765,27 @@ impl World {
         }
         self.schedule(hops);
         self.settle_effects(node);
+        self.check_sizes(node);
         let wake_at = match &self.nodes[node.0] {
             Node::Host(host) if host.asleep => None,
-            Node::Host(host) => host.wake_at(self.origin),
-            Node::Base(base) => base.wake_at(self.origin),
+            Node::Host(host) => host.wake_at(self.origin + self.skews[node.0]),
+            Node::Base(base) => base.wake_at(self.origin + self.skews[node.0]),
         };
         if let Some(at) = wake_at.map(|at| at.max(self.now))
             && self.woken[node.0].is_none_or(|planned| at < planned)
         {
             self.woken[node.0] = Some(at);
             self.push(at, Event::Wake(node));
+        }
+    }
+
+    fn check_sizes(&mut self, node: NodeId) {
+        let over = match &self.nodes[node.0] {
+            Node::Host(host) => host.machine().and_then(|m| m.sizes().over(host.config.bases.len())),
+            Node::Base(base) => base.machine().and_then(|m| m.sizes().over(&base.config)),
+        };
+        if let Some(over) = over {
+            self.violate(Some(node), format!("more than its bound: {over}"));
         }
     }
 
@@ -665,9 +822,22 @@ impl World {
 
     /// Counts a message, and checks that it is what its sender sent.
     fn received(&mut self, node: NodeId, received: &Received) {
+        // What an attacker says under a name of his own is his own affair.
+        if self.attacker.as_ref().is_some_and(|attacker| attacker.is(received.from)) {
+            return;
+        }
         let Some((from, to, number)) = checks::read_message(&received.data) else {
             return self.violate(Some(node), format!("a message from {} arrives altered", received.from));
         };
+        if number >= FORGED {
+            let (now, id) = (self.now, self.id(node));
+            let admitted = |attacker: &Attacker| attacker.may_pass_for(received.from, id, now);
+            if number < REPLAYED || !self.attacker.as_ref().is_some_and(admitted) {
+                let what = format!("a forged message is taken for one of {}", received.from);
+                self.violate(Some(node), what);
+            }
+            return;
+        }
         if from.0 >= self.nodes.len() || self.id(from) != received.from {
             return self
                 .violate(Some(node), format!("a message of {from:?} is taken for one of {}", received.from));

@@ -1,23 +1,41 @@
-//! Seeds of random worlds that found a fault once: what was found stays found. `docs/testing.md` says how to hunt for more.
+//! Random worlds that found a fault once: what was found stays found. `docs/testing.md` says how to hunt for more.
+//!
+//! They are kept as plans, not as seeds: what a seed stands for changes when worlds learn something new.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
-use bowline_sim::scenario::Plan;
+use bowline_sim::plan::Plan;
 
-/// Each with what it found.
-const SEEDS: [(u64, &str); 4] = [
-    (66, "a session that nobody answers stayed registered"),
-    (1007, "a host with both families learned its reflexive address in one of them only"),
-    (1040, "the same"),
-    (5133, "a host took its own newer session for another process; probes were not paid for"),
+/// File in `regressions/`, and what the world found.
+const FOUND: [(&str, &str); 4] = [
+    ("66", "a session that nobody answers stayed registered"),
+    ("1007", "a host with both families learned its reflexive address in one of them only"),
+    ("1040", "the same"),
+    ("5133", "a host took its own newer session for another process; probes were not paid for"),
 ];
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions")
+}
 
 #[test]
 fn every_one_of_them() {
-    for (seed, found) in SEEDS {
-        let world = Plan::new(seed).run().world;
+    for (name, found) in FOUND {
+        let file = folder().join(name).with_extension("json");
+        let text = fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let plan: Plan = serde_json::from_slice(&text).unwrap();
+        let world = plan.run().world;
         let Some(first) = world.violations.first() else { continue };
         let since = first.at.saturating_sub(Duration::from_secs(2));
-        panic!("seed {seed} ({found}): {}\n{}", first.what, world.trace.diagram(since, first.at));
+        panic!("{name} ({found}): {}\n{}", first.what, world.trace.diagram(since, first.at));
+    }
+}
+
+#[test]
+fn every_file_is_named_here() {
+    let files =
+        fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    for file in files {
+        assert!(FOUND.iter().any(|(name, _)| file == format!("{name}.json")), "{file} is not in the list");
     }
 }
