@@ -10,14 +10,16 @@ mod base_ops;
 mod decoders;
 mod host_ops;
 mod input;
+mod worlds;
 
 pub use base_ops::base_ops;
 pub use decoders::{announce, peer, stream, tcp_from_base, tcp_from_host, texts, udp};
 pub use host_ops::host_ops;
+pub use worlds::worlds;
 
 /// Every target by its name: the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
 #[allow(clippy::type_complexity, reason = "a name and its function")]
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, fn(&[u8])); 10] = [
     ("tcp_from_host", tcp_from_host),
     ("tcp_from_base", tcp_from_base),
     ("udp", udp),
@@ -27,4 +29,5 @@ pub const TARGETS: [(&str, fn(&[u8])); 9] = [
     ("stream", stream),
     ("base_ops", base_ops),
     ("host_ops", host_ops),
+    ("worlds", worlds),
 ];

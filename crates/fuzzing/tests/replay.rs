@@ -42,4 +42,4 @@ macro_rules! replays {
     };
 }
 
-replays!(tcp_from_host, tcp_from_base, udp, peer, announce, texts, stream, base_ops, host_ops);
+replays!(tcp_from_host, tcp_from_base, udp, peer, announce, texts, stream, base_ops, host_ops, worlds);

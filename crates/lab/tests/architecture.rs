@@ -18,7 +18,7 @@ const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("bowline", &["bowline-proto"]),
     ("bowline-base", &["bowline-proto", "bowline-key"]),
     ("bowline-sim", &["bowline-proto"]),
-    ("bowline-fuzzing", &["bowline-proto"]),
+    ("bowline-fuzzing", &["bowline-proto", "bowline-sim"]),
     ("bowline-lab", &[]),
     ("bowline-cli", &["bowline", "bowline-base", "bowline-key", "bowline-proto"]),
 ];
