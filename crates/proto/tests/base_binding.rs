@@ -128,6 +128,27 @@ fn a_host_that_moves_is_moved_by_nat_init_and_its_old_address_is_dead_at_once() 
 }
 
 #[test]
+fn what_was_bound_before_a_host_registered_again_elsewhere_is_told_to_nobody() {
+    let (mut world, mut host, peer) = two();
+    world.befriend(&host, &peer);
+    for _ in 0..3 {
+        world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+        world.nat_init(&mut host, SECOND, NAT_OK_LEN).unwrap();
+    }
+    let old = host.udp;
+    world.register(&mut host);
+    world.request(&host, &peer);
+    host.udp = addr("198.51.100.1:7000");
+    world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    world.advance(secs(1));
+
+    let told = world.told(&peer);
+    let last = told.last().expect("a move is told");
+    assert!(last.online);
+    assert!(last.reflexive.contains(&host.udp) && !last.reflexive.contains(&old), "{:?}", last.reflexive);
+}
+
+#[test]
 fn nat_confirms_that_prove_nothing_are_refused() {
     let (mut world, mut host, peer) = two();
     let ok = world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();

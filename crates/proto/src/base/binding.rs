@@ -132,6 +132,7 @@ impl Location {
         self.verify_rate = Bucket::default();
         for binding in &mut self.bindings {
             binding.inherited = true;
+            (binding.answered, binding.padded) = (0, [0; PADDED_SEQS]);
         }
         if let Some(confirmed) = &mut self.confirmed {
             confirmed.inherited = true;
