@@ -12,6 +12,7 @@
 //! Not here: timers and budgets (time is a tick that lets things lapse, in the order in which they really do), sizes,
 //! bytes, cryptography (a signature is the name of who made it). What is explored is bounded, and each scenario says how.
 
+pub mod handshake;
 pub mod nat;
 pub mod registration;
 
