@@ -197,7 +197,10 @@ impl Scenario {
             ("nobody", Self { moves: 2, ..quiet.clone() }),
             ("replayer", Self { moves: 2, ..with(Attacker::Replayer) }),
             ("replayer, registered again", Self { inits: 2, sessions: 1, ..with(Attacker::Replayer) }),
-            ("replayer, two UDP addresses", Self { indices: 2, moves: 0, ..with(Attacker::Replayer) }),
+            (
+                "replayer, two UDP addresses",
+                Self { indices: 2, moves: 0, ticks: 1, ..with(Attacker::Replayer) },
+            ),
             ("forger", with(Attacker::Forger)),
             ("on the path", Self { ticks: 1, ..with(Attacker::OnPath) }),
             (

@@ -131,11 +131,11 @@ impl Scenario {
     /// What is searched to the end, by name.
     #[must_use]
     pub fn all() -> Vec<(&'static str, Self)> {
-        let attacker = Self { attacker_conns: 1, attempts: 2, ..Self::quiet() };
+        let attacker = Self { attacker_conns: 1, attempts: 2, ticks: 1, ..Self::quiet() };
         vec![
             ("two boots", Self::quiet()),
             ("an attacker who saw all", attacker.clone()),
-            ("with a base of his own", Self { evil_base: EvilBase::IdKnown, ticks: 1, ..attacker.clone() }),
+            ("with a base of his own", Self { conns: 3, evil_base: EvilBase::IdKnown, ..attacker.clone() }),
             ("whose ID is not known", Self { conns: 3, evil_base: EvilBase::IdUnknown, ..attacker }),
         ]
     }
