@@ -2,7 +2,7 @@
 
 use bowline_model::{
     explore, find,
-    nat::{Scenario, Weakening},
+    nat::{Attacker, Scenario, Weakening},
 };
 
 #[test]
@@ -18,4 +18,11 @@ fn without_a_rule_the_property_that_it_is_for_fails() {
         let way = find(rule.shown(), rule.breaks());
         assert!(way.is_some(), "{rule:?} is not needed for: {}", rule.breaks());
     }
+}
+
+#[test]
+fn what_has_arrived_and_is_sent_again_leads_to_no_other_state() {
+    let alone = Scenario { moves: 2, ..Scenario::quiet() };
+    let replayed = Scenario { attacker: Attacker::Replayer, ..alone.clone() };
+    assert_eq!(explore(replayed).states, explore(alone).states);
 }
