@@ -49,6 +49,20 @@ fn a_replayed_nat_init_moves_nothing() {
 }
 
 #[test]
+fn a_nat_init_that_was_answered_without_a_look_at_its_signature_cannot_be_replayed_from_elsewhere() {
+    let (mut world, mut host, peer) = two();
+    world.confirm_udp(&mut host);
+    let keepalive = world.nat_init_bytes(&mut host, FIRST, NAT_OK_LEN);
+    assert!(world.exchange(FIRST, host.udp, &keepalive).is_some());
+    assert_eq!(world.base.counters().nat_init_unverified, 1);
+
+    assert_eq!(world.exchange(FIRST, addr("203.0.113.66:6"), &keepalive), None);
+    assert!(world.datagrams.is_empty());
+    assert_eq!(over_udp(world.data_tcp(&peer, host.id, 10)), Some(host.udp));
+    assert!(world.nat_init(&mut host, FIRST, NAT_OK_LEN).is_some(), "the next one counts");
+}
+
+#[test]
 fn a_replayed_nat_init_moves_nothing_even_when_the_binding_is_gone() {
     let (mut world, mut host, _) = two();
     let captured = world.nat_init_bytes(&mut host, FIRST, NAT_OK_LEN);
@@ -111,6 +125,27 @@ fn a_host_that_moves_is_moved_by_nat_init_and_its_old_address_is_dead_at_once() 
     assert_eq!(over_tcp(world.data_udp(&old, peer.id, 10)), None);
     world.nat_confirm(&host, FIRST, &ok).unwrap();
     assert_eq!(over_udp(world.data_tcp(&peer, host.id, 10)), Some(host.udp));
+}
+
+#[test]
+fn what_was_bound_before_a_host_registered_again_elsewhere_is_told_to_nobody() {
+    let (mut world, mut host, peer) = two();
+    world.befriend(&host, &peer);
+    for _ in 0..3 {
+        world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+        world.nat_init(&mut host, SECOND, NAT_OK_LEN).unwrap();
+    }
+    let old = host.udp;
+    world.register(&mut host);
+    world.request(&host, &peer);
+    host.udp = addr("198.51.100.1:7000");
+    world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    world.advance(secs(1));
+
+    let told = world.told(&peer);
+    let last = told.last().expect("a move is told");
+    assert!(last.online);
+    assert!(last.reflexive.contains(&host.udp) && !last.reflexive.contains(&old), "{:?}", last.reflexive);
 }
 
 #[test]

@@ -44,6 +44,9 @@ pub(super) struct Location {
     /// Per index of the base's UDP addresses: the last verified seq. It outlives the binding, or an old NAT-INIT
     /// could be replayed once that is gone.
     last: [u64; MAX_BASE_ADDRESSES],
+    /// Per index: the highest seq answered, verified or not. What is not above it may be a copy of what the host has
+    /// sent, and moves nothing. It is never more than [`UNVERIFIED_SEQS`] above `last`.
+    seen: [u64; MAX_BASE_ADDRESSES],
     /// The last seq that was confirmed.
     last_confirmed: u64,
     /// The seq of the last NAT-INIT that moved a binding: what was answered before it belongs to another network.
@@ -123,11 +126,13 @@ impl Location {
     /// A new cookie: numbers start anew, the addresses stay for a while.
     pub(super) fn inherit(&mut self, until: Instant) {
         self.last = Default::default();
+        self.seen = Default::default();
         self.last_confirmed = 0;
         self.moved = 0;
         self.verify_rate = Bucket::default();
         for binding in &mut self.bindings {
             binding.inherited = true;
+            (binding.answered, binding.padded) = (0, [0; PADDED_SEQS]);
         }
         if let Some(confirmed) = &mut self.confirmed {
             confirmed.inherited = true;
@@ -247,7 +252,8 @@ impl Base {
         }
     }
 
-    /// NAT-INIT: cookie known, seq above the last, signature; in this order.
+    /// NAT-INIT: cookie known, seq above the last and, where anything may change, above all that was answered;
+    /// signature; in this order.
     fn handle_nat_init(
         &mut self,
         via: Via,
@@ -277,6 +283,10 @@ impl Base {
             self.counters.nat_init_unverified += 1;
             device.location.refresh(via.socket, from, now);
         } else {
+            if seq <= device.location.seen[index] {
+                self.counters.nat_init_replayed += 1;
+                return;
+            }
             if !device.location.verify_rate.take(NAT_VERIFY_RATE, now) {
                 self.counters.nat_init_over_rate += 1;
                 return;
@@ -374,6 +384,7 @@ impl Base {
     fn answer(&mut self, id: DeviceId, index: usize, via: Via, from: SocketAddr, seq: u64, length: usize) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         let padded = length >= PADDED_LEN;
+        device.location.seen[index] = device.location.seen[index].max(seq);
         let confirmed = device.location.confirmed.is_some_and(|c| !c.inherited && c.is(via.socket, from));
         if let Some(binding) = device.location.binding(via.socket) {
             binding.answer(seq, padded);
