@@ -226,7 +226,15 @@ impl Base {
         tracing::debug!(%from, %why, "malformed datagram");
     }
 
-    /// Answers what cannot be placed with NAT-UNKNOWN, one byte, rarely.
+    /// A datagram came from where nobody is bound, or under a cookie that nobody has: what [`super::Reader::judge`] says of
+    /// strangers, without the datagram. Answers with NAT-UNKNOWN, one byte, rarely.
+    pub fn handle_stranger(&mut self, via: Via, from: SocketAddr, now: Instant) {
+        let from = addr::canonical(from);
+        if from.port() != 0 {
+            self.unknown_source(via, from, now);
+        }
+    }
+
     fn unknown_source(&mut self, via: Via, from: SocketAddr, now: Instant) {
         self.counters.unknown_source += 1;
         if self.nat_unknown_rates.take(from, now).is_ok()
