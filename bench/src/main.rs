@@ -10,16 +10,23 @@
 #![cfg(target_os = "linux")]
 
 mod cpu;
+mod flood;
 mod forwarders;
 mod gear;
 mod host;
 mod netns;
+mod overload;
+mod probe;
+mod raw;
 mod relay;
+mod relay_latency;
+mod relay_many;
 mod report;
 
 use std::{
     env,
     io::Write as _,
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
 };
@@ -33,11 +40,33 @@ struct Benchmark {
     run: fn(&Options, &mut Report),
 }
 
-const BENCHMARKS: &[Benchmark] = &[Benchmark {
-    name: "relay",
-    what: "host → base → host over UDP, one flow, against the best of four bare forwarders",
-    run: relay::run,
-}];
+const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        name: "relay",
+        what: "host → base → host over UDP, one flow, against the best of four bare forwarders",
+        run: relay::run,
+    },
+    Benchmark {
+        name: "relay-many",
+        what: "a thousand devices in pairs, datagrams interleaved, against the same four",
+        run: relay_many::run,
+    },
+    Benchmark {
+        name: "relay-latency",
+        what: "what the base adds to a packet's time at 10 % and 80 % load, against the forwarder",
+        run: relay_latency::run,
+    },
+    Benchmark {
+        name: "overload",
+        what: "goodput and a well-behaved third flow while far too much is offered",
+        run: overload::run,
+    },
+    Benchmark {
+        name: "flood",
+        what: "real traffic while 200,000 forged packets a second come",
+        run: flood::run,
+    },
+];
 
 /// Set inside the namespaces: the run's own temporary folder.
 const FOLDER: &str = "BOWLINE_BENCH_FOLDER";
@@ -68,6 +97,7 @@ fn main() -> ExitCode {
             Some(benchmark) => {
                 let mut report = Report::new(benchmark.name);
                 (benchmark.run)(&options, &mut report);
+                let _ = std::fs::remove_dir_all(&options.folder); // what is left there, nobody needs
                 report.print(options.json);
                 ExitCode::SUCCESS
             }
@@ -88,6 +118,8 @@ fn run_inside(arguments: &[String]) -> ExitCode {
         eprintln!("no temporary folder");
         return ExitCode::FAILURE;
     };
+    // Removed by the run itself, at its end.
+    let folder = folder.keep();
     let mut why = String::from("unshare failed");
     for flags in ["-nmp", "-Urnmp"] {
         let unshare = |script: &str| {
@@ -109,14 +141,11 @@ fn run_inside(arguments: &[String]) -> ExitCode {
             }
         }
         let mut command = unshare(r#"exec "$@""#);
-        command.arg(&program).args(arguments).env(FOLDER, folder.path());
-        return match command.status() {
-            Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        };
+        command.arg(&program).args(arguments).env(FOLDER, &folder);
+        // This process becomes the other one, so that whoever ends it ends all of them.
+        let error = command.exec();
+        eprintln!("unshare: {error}");
+        return ExitCode::FAILURE;
     }
     eprintln!("the system forbids namespaces (as root it may not): {why}");
     ExitCode::FAILURE

@@ -14,8 +14,15 @@ use crate::config::{Config, DEFAULT_PORT, SECOND_PORT_OFFSET};
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 1_024;
-/// Asked of the system for each UDP socket, which may give less: some 50 ms at 500,000 small datagrams a second.
-const UDP_BUFFER: usize = 4 << 20;
+/// Asked of the system for each UDP socket, which may give less: some 450 datagrams, a millisecond or two of one worker. What waits longer
+/// than that is worth less than what comes after it.
+const UDP_BUFFER: usize = 1 << 20;
+/// Sockets of each worker on each port. The system spreads senders over them, and the worker takes from them by turns: who sends more
+/// than there is time for fills his own socket, and the others lose nothing by it.
+#[cfg(target_os = "linux")]
+pub(crate) const LANES: usize = 8;
+#[cfg(not(target_os = "linux"))]
+pub(crate) const LANES: usize = 1;
 /// With port 0, the port the system gave TCP may be taken for UDP: tried again with others.
 const FREE_PORT_TRIES: usize = 16;
 
@@ -74,7 +81,7 @@ pub enum BindError {
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) tcp: TcpListener,
-    /// Of each port, a socket for each worker.
+    /// Of each port, [`LANES`] sockets for each worker.
     pub(crate) udp: [Vec<UdpSocket>; 2],
 }
 
@@ -136,7 +143,7 @@ fn listen_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
     open().map_err(|e| failed("TCP", address, e))
 }
 
-/// A socket for each worker on one port, over which the system spreads what comes.
+/// The sockets of all workers on one port, over which the system spreads what comes.
 fn bind_udp(address: SocketAddr, workers: usize) -> Result<Vec<UdpSocket>, BindError> {
     let open = || {
         let open_one = || -> io::Result<Socket> {
@@ -149,7 +156,7 @@ fn bind_udp(address: SocketAddr, workers: usize) -> Result<Vec<UdpSocket>, BindE
         first.bind(&address.into())?;
         let bound = first.local_addr()?;
         let mut all = vec![first];
-        for _ in 1..workers {
+        for _ in 1..workers * LANES {
             let socket = open_one()?;
             share_port(&all[0])?;
             share_port(&socket)?;

@@ -26,10 +26,10 @@ use crate::{
     config::Config,
     conn::{self, CLOSE_PATIENCE},
     frames,
-    listen::{self, BindError, udp_addresses},
+    listen::{self, BindError, LANES, udp_addresses},
     outbox::{End, Outbox},
     udp::{
-        Port, kernel,
+        Lanes, Port, kernel,
         outgoing::Sender,
         worker::{Datagrams, FromWorkers, Note, Workers},
     },
@@ -63,8 +63,8 @@ pub struct Server {
     local_addrs: Vec<SocketAddr>,
     /// What hosts that come to each listener are told.
     udp: Vec<[(SocketId, SocketAddr); 2]>,
-    /// For each worker, its ports by number.
-    ports: Vec<Vec<Arc<Port>>>,
+    /// For each worker, its sockets by number.
+    ports: Vec<Vec<Lanes>>,
 }
 
 /// What connections tell the owner.
@@ -115,10 +115,14 @@ impl Server {
         let tcp = listener.local_addr()?;
         let mut sockets = [(SocketId(0), tcp); 2];
         for (slot, of_workers) in sockets.iter_mut().zip(listening.udp) {
-            for (ports, socket) in self.ports.iter_mut().zip(of_workers) {
-                let port = Port::new(socket)?;
-                *slot = (SocketId(ports.len() as u16), port.local_addr());
-                ports.push(Arc::new(port));
+            let mut sockets = of_workers.into_iter();
+            for ports in &mut self.ports {
+                let lanes: Lanes =
+                    sockets.by_ref().take(LANES).map(Port::new).collect::<std::io::Result<_>>()?;
+                if let Some(first) = lanes.first() {
+                    *slot = (SocketId(ports.len() as u16), first.local_addr());
+                }
+                ports.push(lanes);
             }
         }
         self.udp.push(sockets);
@@ -145,7 +149,8 @@ impl Server {
         let advertise = &self.config.advertise;
         let udp_list = |at| udp_addresses(at, &self.local_addrs, &self.udp, advertise);
         let udp_lists = (0..self.udp.len()).map(udp_list).collect();
-        let ports = self.ports.first().cloned().unwrap_or_default();
+        let first = self.ports.first().into_iter().flatten();
+        let ports: Vec<Arc<Port>> = first.filter_map(|lanes| lanes.first().cloned()).collect();
         let (workers, mut from_workers) = match Workers::start(self.ports, &self.base.routes()) {
             Ok(started) => started,
             Err(error) => {

@@ -38,6 +38,17 @@ pub(crate) struct Batch {
     pub(crate) runs: Runs,
 }
 
+/// What a socket had when it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Had {
+    /// Nothing, or an error.
+    Nothing,
+    /// Less than there was room for: it is probably empty now.
+    Some,
+    /// As much as there was room for: it probably has more.
+    More,
+}
+
 /// One receive: a datagram, or several of one sender that the system merged.
 #[derive(Debug, Clone)]
 struct Received {
@@ -59,37 +70,36 @@ impl Batch {
         }
     }
 
-    /// Receives from a socket until it has no more or all buffers are used; whether it was read empty.
-    pub(crate) fn receive(&mut self, id: SocketId, port: &Port) -> bool {
-        self.received.clear();
-        for (round, buffers) in self.buffer.chunks_mut(STRIDE * BATCH_SIZE).enumerate() {
-            let mut chunks = buffers.chunks_mut(STRIDE).map(|chunk| &mut chunk[..BUFFER]);
-            let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
-                std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-            let count = match port.receive(&mut slices, &mut self.metas) {
-                Ok(count) => count,
-                Err(error) => {
-                    if error.kind() != std::io::ErrorKind::WouldBlock {
-                        tracing::debug!(%error, "UDP receive");
-                    }
-                    return true;
+    /// Whether there is room for another receive.
+    pub(crate) fn has_room(&self) -> bool {
+        self.received.len() + BATCH_SIZE <= self.buffer.len() / STRIDE
+    }
+
+    /// Receives once from a socket, beside what the round has already.
+    pub(crate) fn receive(&mut self, id: SocketId, port: &Port) -> Had {
+        let first = self.received.len();
+        let mut chunks = self.buffer[first * STRIDE..].chunks_mut(STRIDE).map(|chunk| &mut chunk[..BUFFER]);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        let count = match port.receive(&mut slices, &mut self.metas) {
+            Ok(count) => count,
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::WouldBlock {
+                    tracing::debug!(%error, "UDP receive");
                 }
-            };
-            for (place, meta) in self.metas[..count].iter().enumerate() {
-                self.received.push(Received {
-                    at: (round * BATCH_SIZE + place) * STRIDE,
-                    length: meta.len.min(BUFFER),
-                    stride: meta.stride.max(1),
-                    from: meta.addr,
-                    via: Via { socket: id, ip: meta.dst_ip },
-                });
+                return Had::Nothing;
             }
-            if count < BATCH_SIZE {
-                // Probably empty; if not, the socket says so again.
-                return false;
-            }
+        };
+        for (place, meta) in self.metas[..count].iter().enumerate() {
+            self.received.push(Received {
+                at: (first + place) * STRIDE,
+                length: meta.len.min(BUFFER),
+                stride: meta.stride.max(1),
+                from: meta.addr,
+                via: Via { socket: id, ip: meta.dst_ip },
+            });
         }
-        false
+        if count < BATCH_SIZE { Had::Some } else { Had::More }
     }
 
     /// Whether anything came.
@@ -104,7 +114,7 @@ impl Batch {
         mut judge: impl FnMut(Via, SocketAddr, &mut [u8]) -> Option<(Via, SocketAddr)>,
     ) {
         self.runs.clear();
-        for received in &self.received {
+        for received in self.received.drain(..) {
             let mut start = received.at;
             let end = received.at + received.length;
             loop {

@@ -19,10 +19,14 @@ pub(crate) mod worker;
 use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Arc,
 };
 
 use bowline_proto::base::Via;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+
+/// The sockets of one worker on one port.
+pub(crate) type Lanes = Vec<Arc<Port>>;
 
 /// One of the base's UDP sockets. It never blocks.
 #[derive(Debug)]
@@ -33,10 +37,10 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<Arc<Self>> {
         let state = UdpSocketState::new((&socket).into())?;
         kernel::spare_timestamps(&socket);
-        Ok(Self { local: socket.local_addr()?, socket, state })
+        Ok(Arc::new(Self { local: socket.local_addr()?, socket, state }))
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -70,6 +74,6 @@ impl Port {
 }
 
 /// The port of a route, among those of a worker or the owner.
-fn port_of<'a>(ports: &'a [std::sync::Arc<Port>], via: &Via) -> Option<&'a Port> {
+fn port_of<'a>(ports: &'a [Arc<Port>], via: &Via) -> Option<&'a Port> {
     ports.get(usize::from(via.socket.0)).map(|port| &**port)
 }

@@ -1,8 +1,11 @@
 //! A worker of the data plane: a thread that receives, asks the routes, and sends on.
 //!
-//! Each worker has a socket of its own on every UDP address of the base (SO_REUSEPORT), so the system spreads the flows over the workers and no two of
-//! them touch one socket. A round: receive what is there, judge each datagram by the routes as they are at that moment, send the
-//! runs. It allocates nothing for a datagram, takes no lock, and counts in numbers of its own.
+//! Each worker has sockets of its own on every UDP address of the base (SO_REUSEPORT), so the system spreads the senders over the workers and
+//! no two of them touch one socket. They are several, *lanes*: a sender always comes by the same one, and the worker takes from
+//! them by turns, so that a flood fills one lane and delays the others by one turn.
+//!
+//! A round: receive from a few lanes, judge each datagram by the routes as they are at that moment, send the runs. It allocates
+//! nothing for a datagram, takes no lock, and counts in numbers of its own.
 //!
 //! What is not data to a device that is reached over UDP goes to the owner of the machine, by three queues, each bounded by itself, so that
 //! a flood of one kind costs the others nothing: handshakes under living cookies; messages that go over TCP; notes about strangers
@@ -12,6 +15,7 @@
 
 use std::{
     future::poll_fn,
+    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc,
@@ -29,11 +33,16 @@ use bowline_proto::{
     wire::relay::HEADER_LEN,
 };
 use tokio::{
+    io::Interest,
     net::UdpSocket,
     sync::{mpsc, watch},
 };
 
-use super::{Port, batch::Batch, egress::Egress};
+use super::{
+    Lanes, Port,
+    batch::{Batch, Had},
+    egress::Egress,
+};
 
 /// Batches of a kind on their way to the owner; each is of one round of a worker.
 const HANDSHAKES: usize = 256;
@@ -170,21 +179,18 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts one worker for each set of ports.
-    pub(crate) fn start(
-        sets: Vec<Vec<Arc<Port>>>,
-        routes: &Arc<Routes>,
-    ) -> std::io::Result<(Self, FromWorkers)> {
+    pub(crate) fn start(sets: Vec<Vec<Lanes>>, routes: &Arc<Routes>) -> std::io::Result<(Self, FromWorkers)> {
         let (handshakes, handshakes_out) = mpsc::channel(HANDSHAKES);
         let (data, data_out) = mpsc::channel(DATA);
         let (notes, notes_out) = mpsc::channel(NOTES);
         let to_owner = ToOwner { handshakes, data, notes };
         let (stop, stopped) = watch::channel(());
         let mut workers = Self { stop, threads: Vec::new(), counts: Vec::new() };
-        for (number, ports) in sets.into_iter().enumerate() {
+        for (number, lanes) in sets.into_iter().enumerate() {
             let counts = Arc::new(Counts::default());
             workers.counts.push(Arc::clone(&counts));
             let (routes, to_owner, stopped) = (Arc::clone(routes), to_owner.clone(), stopped.clone());
-            let worker = Worker { ports, routes, to_owner, counts, strangers: Bucket::default() };
+            let worker = Worker { ports: lanes, routes, to_owner, counts, strangers: Bucket::default() };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
             let thread = thread::Builder::new().name(format!("relay-{number}"));
             workers.threads.push(thread.spawn(move || runtime.block_on(worker.run(stopped)))?);
@@ -210,7 +216,7 @@ impl Drop for Workers {
 }
 
 struct Worker {
-    ports: Vec<Arc<Port>>,
+    ports: Vec<Lanes>,
     routes: Arc<Routes>,
     to_owner: ToOwner,
     counts: Arc<Counts>,
@@ -219,40 +225,30 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self, mut stopped: watch::Receiver<()>) {
-        let sockets: Result<Vec<_>, _> = self.ports.iter().map(|port| port.readiness()).collect();
-        let sockets = match sockets {
-            Ok(sockets) => sockets,
+        let lanes = match Lane::all(&self.ports) {
+            Ok(lanes) => lanes,
             Err(error) => {
                 tracing::error!(%error, "a worker cannot wait for its sockets");
                 return;
             }
         };
+        let firsts = self.ports.iter().filter_map(|lanes| lanes.first().cloned()).collect();
         let mut batch = Batch::new();
-        let mut egress = Egress::new(self.ports.clone());
+        let mut egress = Egress::new(firsts);
         let mut next = 0;
         loop {
             tokio::select! {
                 biased;
                 _ = stopped.changed() => return,
-                port = readable(&sockets, &mut next) => self.round(port, &sockets[port], &mut batch, &mut egress),
+                () = receive(&lanes, &mut next, &mut batch) => self.round(&mut batch, &mut egress),
             }
             // Under load there is always something to read: the runtime looks at the other sockets meanwhile.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Receives, judges, sends.
-    fn round(&mut self, port: usize, socket: &UdpSocket, batch: &mut Batch, egress: &mut Egress) {
-        // What the runtime is told of a socket that was read empty: wake me when there is more.
-        let _ = socket.try_io(tokio::io::Interest::READABLE, || {
-            match batch.receive(SocketId(port as u16), &self.ports[port]) {
-                true => Err(std::io::ErrorKind::WouldBlock.into()),
-                false => Ok(()),
-            }
-        });
-        if batch.is_empty() {
-            return;
-        }
+    /// Judges what came, and sends it on.
+    fn round(&mut self, batch: &mut Batch, egress: &mut Egress) {
         let now = Instant::now();
         let mut round = Round::default();
         let mut reader = self.routes.reader();
@@ -332,19 +328,69 @@ impl ToOwner {
     }
 }
 
-/// Waits until one of the sockets has something, beginning with another one each time.
-async fn readable(sockets: &[UdpSocket], next: &mut usize) -> usize {
-    *next = next.wrapping_add(1);
-    let start = *next;
-    poll_fn(|cx| {
-        for offset in 0..sockets.len() {
-            let port = start.wrapping_add(offset) % sockets.len();
-            // An error shows at the receive call that follows.
-            if sockets[port].poll_recv_ready(cx).is_ready() {
-                return Poll::Ready(port);
+/// One socket of a worker, and whether it can be read.
+struct Lane {
+    id: SocketId,
+    port: Arc<Port>,
+    readiness: UdpSocket,
+}
+
+impl Lane {
+    fn all(ports: &[Lanes]) -> std::io::Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for (number, lanes) in ports.iter().enumerate() {
+            for port in lanes {
+                let id = SocketId(number as u16);
+                all.push(Self { id, port: Arc::clone(port), readiness: port.readiness()? });
             }
         }
-        Poll::Pending
+        Ok(all)
+    }
+
+    fn receive(&self, batch: &mut Batch) -> Had {
+        let mut had = Had::Nothing;
+        // The runtime is told that a socket which gave less than it could is empty. What comes later wakes it: its events are read
+        // by this thread, after this.
+        let _ = self.readiness.try_io(Interest::READABLE, || {
+            had = batch.receive(self.id, &self.port);
+            match had {
+                Had::Nothing | Had::Some => Err(ErrorKind::WouldBlock.into()),
+                Had::More => Ok(()),
+            }
+        });
+        had
+    }
+}
+
+/// Waits until some lane has something, and fills the batch from them by turns, beginning after the one that was served last.
+async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) {
+    poll_fn(|cx| {
+        let start = *next;
+        let mut hungry = None;
+        for offset in 0..lanes.len() {
+            let place = (start + offset) % lanes.len();
+            let lane = &lanes[place];
+            if !batch.has_room() {
+                break;
+            }
+            // An error shows at the receive call. A lane that had nothing is asked again: to wake this when it has.
+            while lane.readiness.poll_recv_ready(cx).is_ready() {
+                match lane.receive(batch) {
+                    Had::Nothing => continue,
+                    Had::Some => {}
+                    Had::More => hungry = hungry.or(Some(lane)),
+                }
+                *next = place + 1;
+                break;
+            }
+        }
+        // Room is left: for the first that has more.
+        while let Some(lane) = hungry.filter(|_| batch.has_room()) {
+            if lane.receive(batch) != Had::More {
+                hungry = None;
+            }
+        }
+        if batch.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     })
     .await
 }
