@@ -14,6 +14,7 @@ mod flood;
 mod forwarders;
 mod gear;
 mod host;
+mod idle;
 mod netns;
 mod overload;
 mod probe;
@@ -21,7 +22,9 @@ mod raw;
 mod relay;
 mod relay_latency;
 mod relay_many;
+mod relay_tcp;
 mod report;
+mod storm;
 
 use std::{
     env,
@@ -55,6 +58,21 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "relay-latency",
         what: "what the base adds to a packet's time at 10 % and 80 % load, against the forwarder",
         run: relay_latency::run,
+    },
+    Benchmark {
+        name: "relay-tcp",
+        what: "host → base → host over TCP, against a proxy that only copies",
+        run: relay_tcp::run,
+    },
+    Benchmark {
+        name: "idle",
+        what: "memory and refreshes of 100,000 registered devices that do nothing else",
+        run: idle::run,
+    },
+    Benchmark {
+        name: "storm",
+        what: "20,000 devices register at once, against bare signature verification",
+        run: storm::run,
     },
     Benchmark {
         name: "overload",

@@ -4,13 +4,14 @@ use std::{
     collections::HashMap,
     future::Future,
     net::SocketAddr,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bowline_proto::{
     DeviceId, SecretKey,
-    base::{Base, ConnId, Forward, Output, SocketId, UdpAddress},
+    base::{Base, ConnId, Forward, Output, SocketId, Ticket, UdpAddress},
     wire::{Malformed, frame::LENGTH_LEN},
 };
 use bytes::BytesMut;
@@ -35,8 +36,11 @@ use crate::{
     },
 };
 
-/// Events on their way to the owner; a connection whose event does not fit stops reading.
-const EVENTS: usize = 256;
+/// Events on their way to the owner; a connection whose event does not fit stops reading. Each may be 64 KiB of frames, and
+/// what has been read ahead only fills queues before anybody has had a turn to empty them.
+const EVENTS: usize = 32;
+/// Bytes of frames after which those who write get their turn: half of what a connection's data queue takes by default.
+const TURN: usize = 128 << 10;
 /// Events taken at one wake-up: what bounds the time until the other kinds of work get their turn.
 const EVENTS_AT_ONCE: usize = 64;
 /// The same of batches of datagrams, each of which may be of a hundred.
@@ -175,7 +179,15 @@ impl Server {
             tokio::select! {
                 datagrams = next_datagrams(&mut from_workers) => owner.receive(datagrams, &mut from_workers),
                 _ = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
-                    batch.drain(..).for_each(|event| owner.handle(event));
+                    let mut bytes = 0;
+                    for event in batch.drain(..) {
+                        bytes += owner.handle(event);
+                        if bytes >= TURN {
+                            bytes = 0;
+                            owner.flush();
+                            tokio::task::yield_now().await;
+                        }
+                    }
                 }
                 () = &mut sleep => owner.wake(),
                 Shutdown::Drain(seconds) = &mut shutdown, if owner.stops_at.is_none() => owner.drain(seconds),
@@ -253,18 +265,14 @@ impl Owner {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    /// Deals with an event; gives back how many bytes of frames it was.
+    fn handle(&mut self, event: Event) -> usize {
         let now = Instant::now();
         match event {
             Event::Accepted { stream, remote, listening } => self.accepted(stream, remote, listening, now),
             Event::Frames(conn, mut frames) => {
-                let mut rest = &mut frames[..];
-                while let Some((frame, tail)) = frames::split(rest) {
-                    let forward = self.base.handle_frame(conn, &mut frame[LENGTH_LEN..], now);
-                    let (length, message) = frame.split_at(LENGTH_LEN);
-                    self.forward(forward, length, message, now);
-                    rest = tail;
-                }
+                self.frames(conn, &mut frames, now);
+                return frames.len();
             }
             Event::Malformed(conn, why) => self.base.handle_malformed(conn, why, now),
             Event::Ended(conn) => {
@@ -272,6 +280,45 @@ impl Owner {
                     self.base.handle_closed(conn, now);
                 }
             }
+        }
+        0
+    }
+
+    /// Whole frames of a connection. Those in a row that go on to one connection join its queue together.
+    fn frames(&mut self, conn: ConnId, frames: &mut [u8], now: Instant) {
+        let mut row: Option<(ConnId, Ticket, Range<usize>)> = None;
+        let mut start = 0;
+        while let Some((frame, _)) = frames::split(&mut frames[start..]) {
+            let end = start + frame.len();
+            let forward = self.base.handle_frame(conn, &mut frame[LENGTH_LEN..], now);
+            match (&mut row, forward) {
+                (Some((to, with, bytes)), Forward::Tcp { conn, ticket })
+                    if *to == conn && *with == ticket && bytes.end == start =>
+                {
+                    bytes.end = end;
+                }
+                (_, Forward::Tcp { conn, ticket }) => {
+                    let ended = row.replace((conn, ticket, start..end));
+                    self.queue_row(ended, frames, now);
+                }
+                (_, Forward::Udp { via, to }) => {
+                    self.sender.push(&self.ports, via, to, &frames[start + LENGTH_LEN..end]);
+                }
+                (_, Forward::Nowhere) => {}
+            }
+            start = end;
+        }
+        self.queue_row(row, frames, now);
+    }
+
+    fn queue_row(&mut self, row: Option<(ConnId, Ticket, Range<usize>)>, frames: &mut [u8], now: Instant) {
+        let Some((conn, ticket, bytes)) = row else { return };
+        let mut rest = &mut frames[bytes];
+        let taken = self.conns.get(&conn).map_or(0, |outbox| outbox.data_frames(rest));
+        rest = &mut rest[taken..];
+        while let Some((_, tail)) = frames::split(rest) {
+            self.base.handle_overflow(ticket, now);
+            rest = tail;
         }
     }
 
@@ -303,9 +350,7 @@ impl Owner {
         match what {
             FromUdp::Datagrams(datagrams) => datagrams.each(|via, from, datagram| {
                 let forward = self.base.handle_datagram(via, from, datagram, now);
-                // A message in a frame: the machine lets none pass that is too large for one.
-                let length = (datagram.len() as u16).to_be_bytes();
-                self.forward(forward, &length, datagram, now);
+                self.forward(forward, datagram, now);
             }),
             FromUdp::Notes(notes) => {
                 for note in notes {
@@ -319,12 +364,14 @@ impl Owner {
         }
     }
 
-    fn forward(&mut self, forward: Forward, length: &[u8], message: &[u8], now: Instant) {
+    fn forward(&mut self, forward: Forward, message: &[u8], now: Instant) {
         match forward {
             Forward::Nowhere => {}
             Forward::Udp { via, to } => self.sender.push(&self.ports, via, to, message),
             Forward::Tcp { conn, ticket } => {
-                if !queue(&self.conns, conn, [length, message]) {
+                // A message in a frame: the machine lets none pass that is too large for one.
+                let length = (message.len() as u16).to_be_bytes();
+                if !queue(&self.conns, conn, [&length, message]) {
                     self.base.handle_overflow(ticket, now);
                 }
             }

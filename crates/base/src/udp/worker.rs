@@ -392,5 +392,5 @@ async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) {
         }
         if batch.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     })
-    .await
+    .await;
 }
