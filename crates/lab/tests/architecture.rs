@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 /// Imports run downward only: what each crate may depend on, tests aside.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("bowline-proto", &[]),
     ("bowline-key", &["bowline-proto"]),
     ("bowline", &["bowline-proto"]),
@@ -21,6 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("bowline-fuzzing", &["bowline-proto", "bowline-sim"]),
     ("bowline-lab", &[]),
     ("bowline-model", &["bowline-proto"]),
+    ("bowline-bench", &["bowline", "bowline-lab", "bowline-proto"]),
     ("bowline-cli", &["bowline", "bowline-base", "bowline-key", "bowline-proto"]),
 ];
 

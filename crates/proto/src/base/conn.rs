@@ -109,8 +109,9 @@ impl Base {
         if let State::Registered(device) = state
             && frame.first() == Some(&SEND_DATA)
         {
-            if let Some(device) = self.devices.get_mut(&device) {
-                device.location.doubt(frame.len().saturating_sub(HEADER_LEN), now);
+            let length = frame.len().saturating_sub(HEADER_LEN);
+            if self.devices.get_mut(&device).is_some_and(|d| d.location.doubt(length, now)) {
+                self.publish(device);
             }
             return match self.relay(device, frame, now) {
                 Ok(forward) => forward,
@@ -173,7 +174,7 @@ impl Base {
         loop {
             let mut cookie = [0; COOKIE_LEN];
             self.rng.fill_bytes(&mut cookie);
-            if !self.cookies.contains_key(&cookie) {
+            if !self.routes.cookies.pin().contains_key(&cookie) {
                 return cookie;
             }
         }
