@@ -98,6 +98,16 @@ impl Endpoint {
         send::send_batch(self.shared(), to, batch).await
     }
 
+    /// As [`Endpoint::send_batch`], with the messages one after the other in one buffer: each is `segment` bytes long, the last
+    /// may be shorter. This is the cheapest way to send: on a direct path the buffer goes to the kernel as it is, 64 messages
+    /// (or 64 KB) with each system call. `segment` is one at least.
+    ///
+    /// # Errors
+    /// As [`Endpoint::send`], when the first one cannot be sent.
+    pub async fn send_segments(&self, to: DeviceId, data: &[u8], segment: usize) -> Result<usize, SendError> {
+        send::send_batch(self.shared(), to, &send::Segments::new(data, segment)).await
+    }
+
     /// Waits for the next message. Several tasks may wait; each message goes to one of them. Cancel safe.
     ///
     /// Up to 4,096 messages and 8 MiB wait to be received; beyond that the newest are dropped, and counted

@@ -58,6 +58,7 @@
 
 mod builder;
 mod clock;
+mod coalesce;
 mod config;
 mod driver;
 mod endpoint;

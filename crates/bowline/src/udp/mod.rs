@@ -4,6 +4,7 @@
 //! [`Hop`] asks for; every datagram that comes in is told with the address it was sent to. Nothing is queued here: a
 //! full socket answers `WouldBlock`, and the caller knows what to do.
 
+mod pool;
 mod receive;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
@@ -78,7 +79,7 @@ impl Udp {
 
     /// How many datagrams to that address one send may carry: 1 where the system does not segment.
     pub(crate) fn max_segments(&self, to: SocketAddr) -> usize {
-        self.socket(to).map_or(1, |socket| socket.segments.max(&socket.state).min(MAX_SEGMENTS))
+        self.socket(to).map_or(1, |socket| socket.segments.max(&socket.state, to.ip()).min(MAX_SEGMENTS))
     }
 
     /// Sends one datagram made of `parts`; or, with `segment`, one datagram for every so many bytes of them.

@@ -8,7 +8,10 @@ use std::{
     io::{self, IoSlice},
     net::IpAddr,
     os::fd::AsRawFd,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bowline_proto::host::Hop;
@@ -20,17 +23,31 @@ use nix::{
 use quinn_udp::UdpSocketState;
 
 use super::Socket;
+use crate::config::UNSEGMENTED;
 
-/// Whether the system segments for this socket.
+/// Where the system does not segment: a device on the way there cannot (EIO). Never tried again.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    /// A device on the way cannot (EIO): never tried again.
-    refused: AtomicBool,
+    any_refused: AtomicBool,
+    refused: RwLock<Vec<IpAddr>>,
 }
 
 impl Segments {
-    pub(super) fn max(&self, state: &UdpSocketState) -> usize {
-        if self.refused.load(Ordering::Relaxed) { 1 } else { state.max_gso_segments() }
+    pub(super) fn max(&self, state: &UdpSocketState, to: IpAddr) -> usize {
+        if self.any_refused.load(Ordering::Relaxed) && self.is_refused(to) { 1 } else { state.max_gso_segments() }
+    }
+
+    fn is_refused(&self, to: IpAddr) -> bool {
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        refused.len() >= UNSEGMENTED || refused.contains(&to)
+    }
+
+    fn refuse(&self, to: IpAddr) {
+        let mut refused = self.refused.write().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() < UNSEGMENTED && !refused.contains(&to) {
+            refused.push(to);
+        }
+        self.any_refused.store(true, Ordering::Relaxed);
     }
 }
 
@@ -62,7 +79,7 @@ pub(super) fn send(
             Err(Errno::EINTR) => {}
             Err(error) => {
                 if error == Errno::EIO && segment.is_some() {
-                    socket.segments.refused.store(true, Ordering::Relaxed);
+                    socket.segments.refuse(hop.to.ip());
                 }
                 return Err(error.into());
             }

@@ -14,6 +14,7 @@ mod candidate;
 pub mod config;
 mod context;
 pub mod event;
+mod lease;
 mod link;
 mod locals;
 mod master_key;
@@ -41,6 +42,7 @@ use context::{Context, earlier};
 pub use event::{
     BaseStatus, BindingStatus, CandidateSource, Counters, Event, PairStatus, Path, PeerStatus, Status,
 };
+pub use lease::{Lease, Traffic};
 use locals::Locals;
 use peers::{Peers, RelayView};
 
@@ -350,6 +352,24 @@ impl Host {
             }
             Route::Local => {}
         }
+    }
+
+    /// The direct path to a peer as something to be used without asking again, if one stands that is above suspicion.
+    /// From now on [`Host::poll_revoked`] tells once when it is no longer like this.
+    pub fn lease(&mut self, peer: DeviceId) -> Option<Lease> {
+        self.peers.lease(peer)
+    }
+
+    /// A peer whose lease is no longer as it was given out. To be asked after every call, until it has no more.
+    pub fn poll_revoked(&mut self) -> Option<DeviceId> {
+        self.peers.pop_revoked()
+    }
+
+    /// What a shell sent and received by a peer's lease. To be reported before any other call.
+    pub fn handle_traffic(&mut self, peer: DeviceId, traffic: &Traffic) {
+        self.ctx.counters.data_sent_direct += traffic.sent;
+        self.ctx.counters.data_received_direct += traffic.received;
+        self.peers.handle_traffic(peer, traffic);
     }
 
     /// Starts a direct path to a peer without sending it anything.

@@ -67,6 +67,11 @@ impl Standing {
         matches!(self.health, Health::Suspect(_))
     }
 
+    /// Whether an answer to data is waited for: a timer runs.
+    pub(super) fn is_watched(&self) -> bool {
+        self.health != Health::Quiet
+    }
+
     /// Data goes out on it.
     pub(super) fn note_sent(&mut self, now: Instant) {
         if self.health == Health::Quiet {
@@ -76,9 +81,12 @@ impl Standing {
 
     /// Data or a HELLO came in on it.
     pub(super) fn note_heard(&mut self, now: Instant) {
-        self.heard = now;
-        if !self.is_suspect() {
-            self.health = Health::Quiet;
+        self.heard = self.heard.max(now);
+        match self.health {
+            Health::Suspect(_) => {}
+            // Reported late: what went out after it still waits.
+            Health::Awaiting(since) if since > now => {}
+            _ => self.health = Health::Quiet,
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    CandidateSource, Event, Hop, Path,
+    CandidateSource, Event, Hop, Lease, Path,
     candidate::{Judge, Rank},
     config::{
         FASTER_ROUNDS, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, MAX_TOKENS, NEW_FLOWS, PEER_BYTES,
@@ -23,6 +23,7 @@ use super::{
     event::PeerStatus,
     pair::Pair,
     path::{Act, Standing},
+    sources::Sources,
 };
 use crate::{
     bucket::Bucket,
@@ -56,6 +57,8 @@ pub(super) struct Peer {
     pub(super) link_reaction: Bucket,
     /// The moment under which the index of deadlines has it.
     pub(super) scheduled: Option<Instant>,
+    /// The lease that was given out, while it is still like this.
+    pub(super) leased: Option<Lease>,
     pairs: Vec<Pair>,
     tokens: VecDeque<SentHello>,
     bytes: Bucket,
@@ -145,6 +148,7 @@ impl Peer {
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),
             scheduled: None,
+            leased: None,
             pairs: Vec::new(),
             tokens: VecDeque::new(),
             bytes: Bucket::default(),
@@ -170,6 +174,18 @@ impl Peer {
         let standing = self.direct.as_mut().filter(|_| length <= limit)?;
         standing.note_sent(now);
         Some((standing.hop, standing.is_suspect()))
+    }
+
+    /// What may be done on the standing path without asking for each message.
+    pub(super) fn lease(&self, sources: &Sources) -> Option<Lease> {
+        let standing = self.direct.as_ref().filter(|s| self.is_active() && !s.is_suspect())?;
+        Some(Lease {
+            hop: standing.hop,
+            limit: self.direct_limit()?,
+            wanted: self.role == Role::Wanted,
+            watched: standing.is_watched(),
+            source_until: sources.owned_until(standing.hop.to, self.id),
+        })
     }
 
     /// What the standing path is known to carry.
