@@ -10,6 +10,7 @@
 #![cfg(target_os = "linux")]
 
 mod cpu;
+mod direct;
 mod forwarders;
 mod gear;
 mod host;
@@ -33,11 +34,23 @@ struct Benchmark {
     run: fn(&Options, &mut Report),
 }
 
-const BENCHMARKS: &[Benchmark] = &[Benchmark {
-    name: "relay",
-    what: "host → base → host over UDP, one flow, against the best of four bare forwarders",
-    run: relay::run,
-}];
+const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        name: "direct",
+        what: "one device to another through the library, in batches, against bare GSO and GRO",
+        run: direct::run,
+    },
+    Benchmark {
+        name: "direct-one",
+        what: "the same, one message a call, against one packet a call",
+        run: direct::run_one,
+    },
+    Benchmark {
+        name: "relay",
+        what: "host → base → host over UDP, one flow, against the best of four bare forwarders",
+        run: relay::run,
+    },
+];
 
 /// Set inside the namespaces: the run's own temporary folder.
 const FOLDER: &str = "BOWLINE_BENCH_FOLDER";
@@ -62,6 +75,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["forwarder", kind] => forwarders::main(kind),
+        ["direct", role, how, size] => direct::main(&[role, how, size]),
         [name] => match BENCHMARKS.iter().find(|benchmark| benchmark.name == name) {
             None => usage(),
             Some(_) if options.folder.as_os_str().is_empty() => run_inside(&arguments),
