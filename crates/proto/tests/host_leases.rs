@@ -111,14 +111,14 @@ fn changes(world: &World) -> Vec<Event> {
 #[test]
 fn what_is_reported_later_is_as_if_the_machine_had_been_asked_each_time() {
     let mut by_lease = 0;
-    for seed in 0..12 {
+    for seed in 0..6 {
         let given = || vec![(key(2).device_id(), addr(PEER))];
         let world = || World::registered(HostConfig { given: given(), ..HostConfig::default() });
         let (mut asking, mut leasing) = (world(), Shell::new(world()));
         let mut choices = Choices(seed);
         let (mut sends, mut hears, mut answers) = (true, true, true);
         let mut messages = 0;
-        for step in 0..40_000 {
+        for step in 0..20_000 {
             for flag in [&mut sends, &mut hears, &mut answers] {
                 *flag ^= choices.one_in(1_500);
             }
@@ -154,7 +154,7 @@ fn what_is_reported_later_is_as_if_the_machine_had_been_asked_each_time() {
         by_lease += messages - leasing.asked;
     }
     // Half of the time these paths are dead or in doubt.
-    assert!(by_lease > 12_000, "{by_lease} messages did not ask the machine");
+    assert!(by_lease > 3_000, "{by_lease} messages did not ask the machine");
 }
 
 #[test]

@@ -83,6 +83,13 @@ pub enum Event {
         /// Why, in a few words.
         reason: &'static str,
     },
+    /// The direct path to a peer carries messages up to this size, in bytes; larger ones take the relay. Told when it changes.
+    DirectSize {
+        /// The peer.
+        peer: DeviceId,
+        /// The largest message.
+        size: usize,
+    },
     /// A base could not deliver to a peer. Information only.
     Unreachable {
         /// The peer.

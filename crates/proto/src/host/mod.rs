@@ -25,6 +25,7 @@ mod peer;
 mod peers;
 mod race;
 mod session;
+mod size;
 mod sources;
 
 use std::{
@@ -323,9 +324,8 @@ impl Host {
     }
 
     fn no_way(&self, peer: DeviceId, length: usize) -> SendError {
-        let stands = self.peers.get(peer).is_some_and(|p| p.direct.is_some());
-        if stands {
-            SendError::TooLarge { length, limit: ANY_PATH_DATA }
+        if let Some(limit) = self.max_direct(peer) {
+            SendError::TooLarge { length, limit: limit.max(ANY_PATH_DATA) }
         } else if self.bases.any_configured() || self.peers.get(peer).is_some_and(|p| p.pair_count() > 0) {
             SendError::NoBase
         } else {
@@ -484,10 +484,14 @@ impl Host {
         if self.is_registered() || peer == self.ctx.id {
             return MAX_DATA;
         }
-        match self.peers.get(peer) {
-            Some(p) if p.direct.is_some() => ANY_PATH_DATA,
-            _ => 0,
-        }
+        // Without a base, what every path should carry is tried on any.
+        self.max_direct(peer).map_or(0, |limit| limit.max(ANY_PATH_DATA))
+    }
+
+    /// The largest message that the direct path to this peer is known to carry, if one stands.
+    #[must_use]
+    pub fn max_direct(&self, peer: DeviceId) -> Option<usize> {
+        self.peers.get(peer)?.direct_limit()
     }
 
     /// The IDs of bases by `host:port`, to be handed to the next run.

@@ -100,6 +100,16 @@ impl Standing {
         self.size_probe = None;
     }
 
+    /// Nothing is known any more of what passes: the padded HELLOs begin anew.
+    pub(super) fn restart_size(&mut self, now: Instant) {
+        self.size_probe = Some((now, 0));
+    }
+
+    /// Whether a HELLO was sent because of silence, and nothing has come since.
+    pub(super) fn is_probing(&self) -> bool {
+        matches!(self.health, Health::Probing { .. })
+    }
+
     /// The padded HELLO goes out with the next round again.
     pub(super) fn retry_size(&mut self, now: Instant) {
         if let Some((next, tries)) = &mut self.size_probe

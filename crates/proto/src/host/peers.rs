@@ -458,6 +458,7 @@ impl Peers {
         if let Some(reason) = peer.handle_answer(answer, ctx, now) {
             peer.report(relay.path, reason, ctx, now);
         }
+        peer.report_size(ctx);
         if let Some(loser) = self.sources.prove(hop.to, id, now) {
             if let Some(loser) = self.map.get_mut(&loser) {
                 loser.claims.retain(|&a| a != hop.to);
@@ -567,6 +568,7 @@ impl Peers {
         if peer.handle_send_error(hop, error, too_large, now) {
             peer.report(relay.path, "the system cannot send there", ctx, now);
         }
+        peer.report_size(ctx);
         self.reschedule(id);
     }
 
