@@ -5,7 +5,8 @@
 //! many datagrams in a call (GSO), as many buffers to receive into (GRO). For `direct-one` it is one packet a call on
 //! both sides, and one message a call (`send`, `recv`) through the library.
 //!
-//! Library: `segments` hands one buffer over (`send_segments`), `batch` as many buffers as messages (`send_batch`).
+//! Library: `one` is a message a call, `segments` hands one buffer over (`send_segments`), `batch` as many buffers as messages
+//! (`send_batch`), `paced:N` is `segments` at N messages a second.
 
 use std::{
     io::{self, BufRead as _, IoSlice, IoSliceMut},
@@ -47,11 +48,15 @@ const LARGEST: usize = 1 << 16;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Messages taken from the library at once.
 const TAKE: usize = 1_024;
-/// Packets between two looks at whatever else there is to do.
-const LOOK: u64 = 64;
+/// Messages between two looks at the count.
+const LOOK: usize = 64;
+/// Messages at a time of a sender that keeps to a rate.
+const PACE: usize = 20;
 
 const SENDER: &str = "10.9.0.1:7001";
 const RECEIVER: &str = "10.9.0.2:7002";
+/// The receiver's port.
+pub(crate) const PEER_PORT: u16 = 7002;
 
 /// Two machines on one cable.
 pub(crate) struct Cable {
@@ -258,6 +263,9 @@ fn socket(address: &str) -> (UdpSocket, UdpSocketState) {
     socket.bind(&SocketAddr::from(([0; 4], address.port())).into()).expect("the namespace is new");
     let socket: UdpSocket = socket.into();
     let state = UdpSocketState::new((&socket).into()).expect("a socket just made");
+    let asked = socket2::SockRef::from(&socket);
+    let _ = asked.set_recv_tos_v4(false);
+    let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimestampns, &false);
     (socket, state)
 }
 
@@ -318,8 +326,13 @@ fn raw_receive_one(count: &AtomicU64) {
     }
 }
 
-pub(crate) fn key(end: &str) -> SecretKey {
-    SecretKey::from_seed(&[if end == SENDER { 1 } else { 2 }; 32])
+/// The key of the sender, or of the receiver.
+pub(crate) fn key_of(sender: bool) -> SecretKey {
+    SecretKey::from_seed(&[if sender { 1 } else { 2 }; 32])
+}
+
+fn key(end: &str) -> SecretKey {
+    key_of(end == SENDER)
 }
 
 async fn endpoint(own: &str, other: &str) -> Endpoint {
@@ -342,13 +355,21 @@ async fn send(how: &str, size: usize, count: &AtomicU64) {
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     say("ready");
+    let paced = how.strip_prefix("paced:").and_then(|rate| rate.parse::<f64>().ok());
+    let began = Instant::now();
     loop {
+        if let Some(rate) = paced {
+            let sent = count.load(Ordering::Relaxed) as f64;
+            let due = began + Duration::from_secs_f64(sent / rate);
+            tokio::time::sleep_until(due.into()).await;
+        }
         let sent = match how {
+            _ if paced.is_some() => endpoint.send_segments(peer, &run[..PACE * size], size).await,
             "segments" => endpoint.send_segments(peer, &run, size).await,
             "batch" => endpoint.send_batch(peer, &batch).await,
             _ => {
                 let mut sent = 0;
-                while sent < LOOK as usize && endpoint.send(peer, &run[..size]).await.is_ok() {
+                while sent < LOOK && endpoint.send(peer, &run[..size]).await.is_ok() {
                     sent += 1;
                 }
                 Ok(sent)

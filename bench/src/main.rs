@@ -11,6 +11,7 @@
 
 mod cpu;
 mod direct;
+mod flood_host;
 mod forwarders;
 mod gear;
 mod host;
@@ -44,6 +45,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "direct-one",
         what: "the same, one message a call, against one packet a call",
         run: direct::run_one,
+    },
+    Benchmark {
+        name: "flood",
+        what: "forged HELLOs at a host while real traffic flows, against the same traffic without",
+        run: flood_host::rows,
     },
     Benchmark {
         name: "relay",

@@ -72,6 +72,9 @@ impl Endpoint {
     /// Sends a message over the best way there is at this moment. It leaves at once, be it through the base; a direct
     /// path is sought meanwhile for those that follow.
     ///
+    /// Messages that are sent one after the other, without their sender waiting for anything else in between, may leave together,
+    /// with one system call: at the latest when the sender's task waits or yields. The first one never waits.
+    ///
     /// Waits while the socket, or the queue of the base's connection (128 KiB), is full, for one second at most; after that the
     /// message is dropped, as a network would. Cancel safe: a message is taken whole or not at all.
     ///
@@ -111,7 +114,8 @@ impl Endpoint {
     /// Waits for the next message. Several tasks may wait; each message goes to one of them. Cancel safe.
     ///
     /// Up to 4,096 messages and 8 MiB wait to be received; beyond that the newest are dropped, and counted
-    /// ([`Endpoint::dropped`]).
+    /// ([`Endpoint::dropped`]). What is received is not copied: messages that came together share a buffer of 64 KiB at most,
+    /// which lives as long as any of them.
     ///
     /// # Errors
     /// When the endpoint is closed and all that had come before has been received.
@@ -160,7 +164,10 @@ impl Endpoint {
     /// Everything that is known at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.shared().machine.status()
+        let mut status = self.shared().machine.status();
+        status.counters.inbox_dropped = self.dropped();
+        status.counters.socket_overflow = self.shared().udp.overflow();
+        status
     }
 
     /// What is known of one peer; `None` when there is no state for it.
@@ -173,6 +180,14 @@ impl Endpoint {
     #[must_use]
     pub fn max_datagram(&self, to: DeviceId) -> usize {
         self.shared().machine.max_datagram(to)
+    }
+
+    /// The largest message, in bytes, that goes to a device directly: larger ones take the base's TCP connection. `None` while
+    /// there is no direct path. It begins with 500 or 1,200 and grows once messages of more than 1,000 bytes are sent
+    /// there, to what the links on the way carry; [`crate::Event::DirectSize`] tells of every change.
+    #[must_use]
+    pub fn max_direct(&self, to: DeviceId) -> Option<usize> {
+        self.shared().machine.max_direct(to)
     }
 
     /// The IDs of bases by `host:port`, to be handed to [`Builder::remembered_bases`] in the next run.

@@ -177,6 +177,10 @@ impl Machine {
         self.lock().host.max_datagram(peer)
     }
 
+    pub(crate) fn max_direct(&self, peer: DeviceId) -> Option<usize> {
+        self.lock().host.max_direct(peer)
+    }
+
     pub(crate) fn is_registered(&self) -> bool {
         self.lock().host.is_registered()
     }

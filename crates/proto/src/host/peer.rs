@@ -52,6 +52,8 @@ pub(super) struct Peer {
     pub(super) claims: VecDeque<SocketAddr>,
     pub(super) proofs: VecDeque<(SocketAddr, Instant)>,
     pub(super) introduced: Bucket,
+    /// The keys by which it may introduce itself, and the version of the master key they are for.
+    pub(super) introduction_keys: Option<((u64, bool), [IntroductionKey; 2])>,
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
     pub(super) link_reaction: Bucket,
@@ -147,6 +149,7 @@ impl Peer {
             claims: VecDeque::new(),
             proofs: VecDeque::new(),
             introduced: Bucket::default(),
+            introduction_keys: None,
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),

@@ -353,9 +353,16 @@ impl Peers {
             return;
         }
         // Whom a base has introduced is one we have asked back for: for anybody else not even a hash is computed.
-        let known = self.map.contains_key(&id);
-        let introduced =
-            known && bases.introduction_keys(id, now).iter().any(|key| hello.is_introduced_by(key));
+        let peer = self.map.get_mut(&id);
+        let known = peer.is_some();
+        let introduced = peer.is_some_and(|peer| {
+            // Made once, not for every HELLO: forged ones come by the hundred thousand.
+            let version = bases.introduction_version(now);
+            let made = peer.introduction_keys.filter(|(of, _)| *of == version).map(|(_, keys)| keys);
+            let keys = made.unwrap_or_else(|| bases.introduction_keys(id, now));
+            peer.introduction_keys = Some((version, keys));
+            keys.iter().any(|key| hello.is_introduced_by(key))
+        });
         if !self.hello_in_budget(id, introduced, hop.to, ctx, now) {
             ctx.counters.hello_over_budget += 1;
             return;
