@@ -106,7 +106,8 @@ impl Flow {
         let program = std::env::current_exe().expect("a program knows its own file");
         let start = |node: &Node, role: &str| {
             let process = node.spawn(&program, &["direct", role, how, &size.to_string()]);
-            process.wait("line that says it is ready", PATIENCE, 0, |line| (line.text == "ready").then_some(()));
+            process
+                .wait("line that says it is ready", PATIENCE, 0, |line| (line.text == "ready").then_some(()));
             process
         };
         let receiver = start(&cable.receiver, "receiver");
@@ -201,7 +202,8 @@ fn rows(
         let rates: Vec<_> = pairs.iter().map(|(a, b)| (gbit(a), gbit(b))).collect();
         let kpps = spread(&pairs.iter().map(|p| p.0.rate / 1e3).collect::<Vec<_>>()).1;
         report.pairs(&case, &format!("Gbit/s received ({kpps:.0} kpps)"), &rates, goal);
-        let sides: [(&str, fn(&Turn) -> f64); 2] = [("sender", |t| t.sender), ("receiver", |t| t.receiver)];
+        type Cost = fn(&Turn) -> f64;
+        let sides: [(&str, Cost); 2] = [("sender", |turn| turn.sender), ("receiver", |turn| turn.receiver)];
         for (side, cost) in sides {
             // Less is better: turned round, so that the goal reads the same.
             let costs: Vec<_> = pairs.iter().map(|(a, b)| (1.0 / cost(a), 1.0 / cost(b))).collect();
@@ -350,7 +352,9 @@ async fn send(how: &str, size: usize, count: &AtomicU64) {
     // One buffer for each message, as programs have them.
     let batch: Vec<Bytes> = run.chunks(size).map(Bytes::copy_from_slice).collect();
     // The path stands, and is known to carry the size, once a message takes it.
-    while endpoint.send(peer, &run[..size]).await.is_err() || endpoint.peer(peer).is_none_or(|p| p.rtt.is_none()) {
+    while endpoint.send(peer, &run[..size]).await.is_err()
+        || endpoint.peer(peer).is_none_or(|p| p.rtt.is_none())
+    {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,8 +1,9 @@
 //! The host's rows of `flood`: HELLOs with forged signatures at a host, from forged senders, while data flows to it directly.
 //!
-//! The flood comes over a second cable, unsegmented or not as the rows say, from a core of the sender's. Its rate is the one that is offered
-//! ([`OFFERED`]); as much as the host's socket takes reaches the host. Data flows as fast as the sender can, and, in a row of its
-//! own, at a rate that it would reach easily: there nothing but the host's own work can hold it up.
+//! The flood comes over a second cable, at the rate that is offered ([`OFFERED`]), from the sender's core: with two cores there is no third.
+//! So there are two kinds of rows. *60 kpps*: data at a rate that the sender reaches beside the flood; the reference is the same without
+//! the flood. *all that fits*: data as fast as the sender can; the reference is the same with the flood aimed at a
+//! socket that nobody reads, so that both pay for sending it, and what is compared is what the host does with it.
 //!
 //! - `strangers`: from devices that the host does not know, each datagram another one. Nothing is hashed for these.
 //! - `the peer's name`: as if from the very peer that data comes from, with a wrong introduction.
@@ -20,10 +21,7 @@ use std::{
 };
 
 use bowline_lab::{Node, connect};
-use bowline_proto::{
-    DeviceId,
-    wire::peer::{HELLO_LEN, Hello, IntroductionKey},
-};
+use bowline_proto::wire::peer::{HELLO_LEN, Hello, IntroductionKey};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 
 use crate::{
@@ -42,6 +40,10 @@ const SIZE: usize = 1_200;
 /// Messages a second in the rows that leave the machine time.
 const EASY: u64 = 60_000;
 
+/// Where a HELLO's initiator and token begin: after magic and type, and after two IDs and a key more.
+const INITIATOR: usize = 9;
+const TOKEN: usize = 9 + 14 + 14 + 32;
+
 /// Who the forged HELLOs claim to be from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Forged {
@@ -57,13 +59,13 @@ struct Flood {
 }
 
 impl Flood {
-    fn start(from: &Node, forged: Forged) -> Self {
+    fn start(from: &Node, port: u16, forged: Forged) -> Self {
         let socket = from.udp(SocketAddr::from(([0; 4], 0)));
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, count) = (Arc::clone(&stop), Arc::clone(&sent));
         let thread = thread::spawn(move || {
             cpu::pin(0);
-            flood(&socket, forged, &told, &count);
+            flood(&socket, port, forged, &told, &count);
         });
         Self { stop, sent, thread: Some(thread) }
     }
@@ -78,8 +80,9 @@ impl Drop for Flood {
     }
 }
 
-fn flood(socket: &UdpSocket, forged: Forged, stop: &AtomicBool, count: &AtomicU64) {
-    let to = SockaddrStorage::from(SocketAddr::from(([10, 8, 0, 2], PEER_PORT)));
+fn flood(socket: &UdpSocket, port: u16, forged: Forged, stop: &AtomicBool, count: &AtomicU64) {
+    let to = SockaddrStorage::from(SocketAddr::from(([10, 8, 0, 2], port)));
+    let peer = *key_of(true).device_id().as_bytes();
     let introduction = IntroductionKey([9; 16]);
     let hello = Hello::encode(key_of(false).device_id(), [3; 16], &introduction, &key_of(true), HELLO_LEN);
     let mut run = hello.repeat(RUN);
@@ -91,16 +94,11 @@ fn flood(socket: &UdpSocket, forged: Forged, stop: &AtomicBool, count: &AtomicU6
             number += 1;
             // The initiator's ID comes after magic and type; the signature fits nobody.
             let hello = &mut run[at * HELLO_LEN..(at + 1) * HELLO_LEN];
-            let initiator = match forged {
-                Forged::Peer => key_of(true).device_id(),
-                Forged::Strangers => DeviceId::of_public_key(&{
-                    let mut key = [0; 32];
-                    key[..8].copy_from_slice(&number.to_be_bytes());
-                    key
-                }),
-            };
-            hello[9..9 + 14].copy_from_slice(initiator.as_bytes());
-            hello[100..108].copy_from_slice(&number.to_be_bytes());
+            hello[INITIATOR..INITIATOR + peer.len()].copy_from_slice(&peer);
+            if forged == Forged::Strangers {
+                hello[INITIATOR..INITIATOR + 8].copy_from_slice(&number.to_be_bytes());
+            }
+            hello[TOKEN..TOKEN + 8].copy_from_slice(&number.to_be_bytes());
         }
         let control = [ControlMessage::UdpGsoSegments(&segment)];
         let sent = sendmsg(socket.as_raw_fd(), &[IoSlice::new(&run)], &control, MsgFlags::empty(), Some(&to));
@@ -127,31 +125,46 @@ pub(crate) fn rows(options: &Options, report: &mut Report) {
         let set = attacker.command("ethtool").args(["-K", "eth0", "tx-udp-segmentation", how]).output();
         assert!(set.is_ok_and(|output| output.status.success()), "ethtool cannot switch segmentation");
         for forged in [Forged::Strangers, Forged::Peer] {
-            let easy = format!("paced:{EASY}");
-            for (load, name) in [("segments", "all that fits"), (easy.as_str(), "60 kpps offered")] {
-                row(&cable, &attacker, links, forged, (load, name), (time, rounds), report);
+            for load in [Load::Easy, Load::All] {
+                row(&cable, &attacker, (links, forged, load), (time, rounds), report);
             }
         }
     }
 }
 
+/// How much data flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    /// What the sender reaches beside the flood.
+    Easy,
+    /// As much as it can.
+    All,
+}
+
 fn row(
     cable: &Cable,
     attacker: &Node,
-    links: Links,
-    forged: Forged,
-    (load, load_name): (&str, &str),
+    (links, forged, load): (Links, Forged, Load),
     (time, rounds): (Duration, usize),
     report: &mut Report,
 ) {
+    let (how, load_name) = match load {
+        Load::Easy => (format!("paced:{EASY}"), "60 kpps"),
+        Load::All => ("segments".to_owned(), "all that fits"),
+    };
+    // A socket that nobody reads: the kernel drops what comes once it is full.
+    let unread = cable.receiver.udp(SocketAddr::from(([0; 4], 0)));
+    let unread_port = unread.local_addr().map(|address| address.port()).unwrap_or_default();
     let mut offered = Vec::new();
     let mut pairs = Vec::new();
     for _ in 0..rounds {
         // One flow for both: it shows as well whether the path outlives the flood.
-        let mut flow = Flow::start(cable, load, SIZE);
+        let mut flow = Flow::start(cable, &how, SIZE);
+        let elsewhere = (load == Load::All).then(|| Flood::start(attacker, unread_port, forged));
         thread::sleep(time / 5);
         let without = flow.measure(time).rate;
-        let flood = Flood::start(attacker, forged);
+        drop(elsewhere);
+        let flood = Flood::start(attacker, PEER_PORT, forged);
         thread::sleep(time / 5);
         let (before, began) = (flood.sent.load(Ordering::Relaxed), Instant::now());
         let with = flow.measure(time).rate;

@@ -322,7 +322,13 @@ where
 }
 
 /// As the machine says for each of them.
-async fn one_by_one<B>(shared: &Shared, to: DeviceId, batch: &B, at: usize, count: usize) -> Result<usize, SendError>
+async fn one_by_one<B>(
+    shared: &Shared,
+    to: DeviceId,
+    batch: &B,
+    at: usize,
+    count: usize,
+) -> Result<usize, SendError>
 where
     B: Batch + ?Sized,
 {
@@ -337,13 +343,13 @@ where
     Ok(count)
 }
 
-/// Sends messages from `at` on whose ways the machine names, in runs where one system call can take several.
-async fn send_routed<B>(shared: &Shared, to: DeviceId, batch: &B, at: usize) -> Result<usize, SendError>
+/// Sends messages from `begin` on whose ways the machine names, in runs where one system call can take several.
+async fn send_routed<B>(shared: &Shared, to: DeviceId, batch: &B, begin: usize) -> Result<usize, SendError>
 where
     B: Batch + ?Sized,
 {
-    let count = (batch.count() - at).min(BATCH);
-    let lengths = (at..at + count).map(|at| batch.message(at).len());
+    let count = (batch.count() - begin).min(BATCH);
+    let lengths = (begin..begin + count).map(|at| batch.message(at).len());
     let (routes, failed) = shared.machine.route_all(to, lengths);
     if let (true, Some(error)) = (routes.is_empty(), failed) {
         return Err(error);
@@ -351,8 +357,8 @@ where
     let mut done = 0;
     while done < routes.len() {
         let route = routes[done];
-        let first = at + done;
-        let same = |at: usize| routes.get(at - first + done) == Some(&route);
+        let first = begin + done;
+        let same = |at: usize| routes.get(at - begin) == Some(&route);
         let (hop, run) = match route {
             Route::Direct(hop) => (hop, run_length(batch, first, shared.udp.max_segments(hop.to), 0, same)),
             Route::RelayUdp(hop) => {
@@ -374,11 +380,11 @@ where
             _ => false,
         };
         if !whole {
-            for at in done..done + run {
-                match send_by(shared, routes[at], to, batch.message(first + at - done)).await {
+            for (route, at) in routes[done..done + run].iter().zip(first..) {
+                match send_by(shared, *route, to, batch.message(at)).await {
                     Ok(()) => {}
-                    Err(error) if at == 0 => return Err(error),
-                    Err(_) => return Ok(at),
+                    Err(error) if at == begin => return Err(error),
+                    Err(_) => return Ok(at - begin),
                 }
             }
         }
@@ -389,7 +395,13 @@ where
 
 /// How many messages from `first` on can share a send: by the same way, of equal size (the last may be shorter), none of which
 /// needs an escape. Each travels with `header` more bytes.
-fn run_length<B>(batch: &B, first: usize, max: usize, header: usize, same_way: impl Fn(usize) -> bool) -> usize
+fn run_length<B>(
+    batch: &B,
+    first: usize,
+    max: usize,
+    header: usize,
+    same_way: impl Fn(usize) -> bool,
+) -> usize
 where
     B: Batch + ?Sized,
 {
@@ -417,13 +429,7 @@ where
 }
 
 /// Sends several messages with one system call; `false` if they have to go one by one.
-async fn send_run(
-    shared: &Shared,
-    hop: Hop,
-    parts: Vec<IoSlice<'_>>,
-    length: usize,
-    count: usize,
-) -> bool {
+async fn send_run(shared: &Shared, hop: Hop, parts: Vec<IoSlice<'_>>, length: usize, count: usize) -> bool {
     let Ok(segment) = u16::try_from(length) else { return false };
     let segment = (count > 1).then_some(segment);
     let mut give_up = None;
@@ -482,7 +488,11 @@ mod tests {
         assert_eq!(run_length(&part[..], 0, 64, 0, |_| true), 1);
         assert_eq!(run_length(&part[..], 1, 64, 0, |_| true), 1);
         assert_eq!(run_length(&[Bytes::from_static(b"1"), Bytes::new()][..], 0, 64, 0, |_| true), 1);
-        assert_eq!(run_length(&part[..], 0, 64, HEADER_LEN, |_| true), 4, "through a base nothing is escaped");
+        assert_eq!(
+            run_length(&part[..], 0, 64, HEADER_LEN, |_| true),
+            4,
+            "through a base nothing is escaped"
+        );
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Shell {
     }
 
     fn note(&mut self, lease: &Lease, now: Instant) -> &mut Traffic {
-        let fresh = Traffic { hop: lease.hop, sent: 0, received: 0, last: now, heard: None, unanswered: None };
+        let fresh =
+            Traffic { hop: lease.hop, sent: 0, received: 0, last: now, heard: None, unanswered: None };
         let notes = self.notes.get_or_insert(fresh);
         notes.last = now;
         notes
@@ -79,7 +80,8 @@ impl Shell {
 
     fn data(&mut self) {
         let now = self.world.now;
-        match self.lease.filter(|l| l.hop.to == addr(PEER) && l.source_until.is_some_and(|until| until > now)) {
+        match self.lease.filter(|l| l.hop.to == addr(PEER) && l.source_until.is_some_and(|until| until > now))
+        {
             Some(lease) => {
                 let notes = self.note(&lease, now);
                 notes.received += 1;

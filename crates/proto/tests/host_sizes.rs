@@ -108,7 +108,9 @@ fn who_never_sends_large_messages_draws_no_probes_beyond_1200_bytes() {
 
 #[test]
 fn what_the_path_carries_is_found_and_told_within_the_budget() {
-    for (mtu, carries) in [(1_280, 1_280), (1_400, 1_400), (1_450, 1_440), (1_500, 1_500), (1_600, 1_500), (9_000, 9_000)] {
+    for (mtu, carries) in
+        [(1_280, 1_280), (1_400, 1_400), (1_450, 1_440), (1_500, 1_500), (1_600, 1_500), (9_000, 9_000)]
+    {
         let mut link = Link::new(mtu);
         let _ = link.world.send(2, 1_200);
         link.run(secs(30));
@@ -174,7 +176,8 @@ fn a_path_that_becomes_narrower_falls_back_and_loses_no_small_message() {
     let _ = link.world.send(2, 1_200);
     link.run_hearing(secs(20));
     assert_eq!(link.limit(), data(1_500));
-    let changes = |link: &Link| link.world.events.iter().filter(|e| matches!(e, Event::PathChanged { .. })).count();
+    let changes =
+        |link: &Link| link.world.events.iter().filter(|e| matches!(e, Event::PathChanged { .. })).count();
     let before = changes(&link);
     // Data keeps coming in, so that nothing else gives it away: the next confirmation shows it.
     link.mtu = 1_280;

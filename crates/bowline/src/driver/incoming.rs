@@ -5,10 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bowline_proto::{
-    host::Path,
-    wire::peer::needs_escape,
-};
+use bowline_proto::{host::Path, wire::peer::needs_escape};
 use bytes::Bytes;
 
 use super::{Lane, Machine};
@@ -42,16 +39,20 @@ impl Sorter {
             let lane = machine.lanes.from(chunk.from, &mut self.last, now);
             match lane.filter(|_| chunk.datagrams().all(|datagram| !needs_escape(datagram))) {
                 Some(lane) => self.by_lane(receiver, at, lane, machine, now),
-                None => {
-                    self.close(receiver, machine, now);
-                    self.by_machine(receiver, at, machine);
-                }
+                None => self.by_machine(receiver, at, machine, now),
             }
         }
         self.close(receiver, machine, now);
     }
 
-    fn by_lane(&mut self, receiver: &mut Receiver, at: usize, lane: Arc<Lane>, machine: &Machine, now: Instant) {
+    fn by_lane(
+        &mut self,
+        receiver: &mut Receiver,
+        at: usize,
+        lane: Arc<Lane>,
+        machine: &Machine,
+        now: Instant,
+    ) {
         let chunk = receiver.chunk(at);
         let (length, stride, count) = (chunk.len(), chunk.stride, chunk.count());
         if !receiver.is_small(at) {
@@ -85,11 +86,13 @@ impl Sorter {
         }
     }
 
-    fn by_machine(&mut self, receiver: &mut Receiver, at: usize, machine: &Machine) {
+    fn by_machine(&mut self, receiver: &mut Receiver, at: usize, machine: &Machine, now: Instant) {
         let found = machine.datagrams(&receiver.chunk(at));
         if found.is_empty() {
+            // Control, or a flood of what looks like it: the run goes on.
             return;
         }
+        self.close(receiver, machine, now);
         self.messages += found.len();
         let bytes = receiver.take(at);
         self.runs.extend(found.into_iter().map(|(from, at, path)| Run::one(from, bytes.slice(at), path)));

@@ -70,12 +70,7 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     pub(crate) fn new(epoch: Instant) -> Self {
-        Self {
-            epoch,
-            by_peer: RwLock::default(),
-            by_source: RwLock::default(),
-            noted: Mutex::default(),
-        }
+        Self { epoch, by_peer: RwLock::default(), by_source: RwLock::default(), noted: Mutex::default() }
     }
 
     /// The lane for messages of up to `length` bytes to a peer.
@@ -85,7 +80,12 @@ impl Lanes {
     }
 
     /// The lane that something from there came by. `last` is tried first: mostly it is that one again.
-    pub(crate) fn from(&self, source: SocketAddr, last: &mut Option<Arc<Lane>>, now: Instant) -> Option<Arc<Lane>> {
+    pub(crate) fn from(
+        &self,
+        source: SocketAddr,
+        last: &mut Option<Arc<Lane>>,
+        now: Instant,
+    ) -> Option<Arc<Lane>> {
         let now = self.moment(now);
         let holds = |lane: &Arc<Lane>| lane.hop.to == source && lane.source_until.load(Relaxed) > now;
         if let Some(lane) = last.as_ref().filter(|lane| holds(lane)) {

@@ -32,9 +32,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     coalesce,
-    config::{
-        CLOSE_FLUSH, CROWDED_LOOK, INPUTS, INPUTS_PER_WAKE, MESSAGES_PER_WAKE, RECEIVES_PER_WAKE,
-    },
+    config::{CLOSE_FLUSH, CROWDED_LOOK, INPUTS, INPUTS_PER_WAKE, MESSAGES_PER_WAKE, RECEIVES_PER_WAKE},
     multicast::Multicast,
     network::{self, Watch},
     queue::Inbox,

@@ -146,7 +146,8 @@ fn open(address: SocketAddr) -> Result<Option<Socket>, BindError> {
         let state = UdpSocketState::new((&io).into())?;
         let io_ref = SockRef::from(&io);
         // `quinn-udp` asks for what only QUIC looks at; each costs a little with every datagram.
-        let _ = if address.is_ipv4() { io_ref.set_recv_tos_v4(false) } else { io_ref.set_recv_tclass_v6(false) };
+        let _ =
+            if address.is_ipv4() { io_ref.set_recv_tos_v4(false) } else { io_ref.set_recv_tclass_v6(false) };
         #[cfg(target_os = "linux")]
         let _ = nix::sys::socket::setsockopt(&io, nix::sys::socket::sockopt::ReceiveTimestampns, &false);
         let (port, segments) = (io.local_addr()?.port(), Default::default());

@@ -125,6 +125,10 @@ impl<'a> Chunk<'a> {
     /// Where in the chunk a part of one of its datagrams lies.
     pub(crate) fn position(&self, part: &[u8]) -> Range<usize> {
         let start = (part.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize);
-        if part.is_empty() || start + part.len() > self.bytes.len() { 0..0 } else { start..start + part.len() }
+        if part.is_empty() || start + part.len() > self.bytes.len() {
+            0..0
+        } else {
+            start..start + part.len()
+        }
     }
 }

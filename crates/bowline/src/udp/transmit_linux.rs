@@ -34,7 +34,11 @@ pub(super) struct Segments {
 
 impl Segments {
     pub(super) fn max(&self, state: &UdpSocketState, to: IpAddr) -> usize {
-        if self.any_refused.load(Ordering::Relaxed) && self.is_refused(to) { 1 } else { state.max_gso_segments() }
+        if self.any_refused.load(Ordering::Relaxed) && self.is_refused(to) {
+            1
+        } else {
+            state.max_gso_segments()
+        }
     }
 
     fn is_refused(&self, to: IpAddr) -> bool {
@@ -105,4 +109,24 @@ fn packet_info_v6(source: Option<IpAddr>, interface: u32) -> libc::in6_pktinfo {
         _ => [0; 16],
     };
     libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: source }, ipi6_ifindex: interface }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_that_cannot_be_segmented_for_does_not_end_it_for_others() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let state = UdpSocketState::new((&socket).into()).unwrap();
+        let segments = Segments::default();
+        let host = |n: u8| IpAddr::from([192, 0, 2, n]);
+        assert!(segments.max(&state, host(1)) > 1);
+        segments.refuse(host(1));
+        assert_eq!(segments.max(&state, host(1)), 1);
+        assert!(segments.max(&state, host(2)) > 1);
+        (0..u8::MAX).for_each(|n| segments.refuse(host(n)));
+        assert_eq!(segments.refused.read().unwrap().len(), UNSEGMENTED);
+        assert_eq!(segments.max(&state, host(255)), 1, "with so many it is the system that cannot");
+    }
 }

@@ -635,7 +635,8 @@ impl Peer {
                 let pairs = self.pairs.iter().filter_map(|p| p.next).min();
                 let path = self.direct.as_ref().and_then(|s| s.deadline(&rtt_of(&self.pairs, s.hop)));
                 let searching = self.direct.as_ref().filter(|s| self.role == Role::Wanted && !s.is_suspect());
-                let size = searching.and_then(|s| self.pairs.iter().find(|p| p.hop == s.hop)?.sizes.deadline());
+                let size =
+                    searching.and_then(|s| self.pairs.iter().find(|p| p.hop == s.hop)?.sizes.deadline());
                 earlier(Some(self.used + IDLE), earlier(pairs, earlier(path, size)))
             }
         }
