@@ -71,7 +71,15 @@ pub(crate) async fn send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(
             return Ok(());
         }
     }
+    let_those_before_leave(shared, to).await;
     send_by(shared, shared.machine.route(to, data.len())?, to, data).await
+}
+
+/// What waits on the lane to this device leaves before something that goes by itself.
+async fn let_those_before_leave(shared: &Shared, to: DeviceId) {
+    if let Some(lane) = shared.machine.lanes.to(to, 0) {
+        empty(shared, &lane).await;
+    }
 }
 
 pub(crate) fn try_send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(), TrySendError> {
@@ -85,6 +93,11 @@ pub(crate) fn try_send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(),
             Outcome::Full(_) => return Err(TrySendError::Full),
             Outcome::Refused => {}
         }
+    }
+    if let Some(lane) = shared.machine.lanes.to(to, 0)
+        && flush(shared, &lane) != coalesce::Outcome::Taken
+    {
+        return Err(TrySendError::Full);
     }
     let route = shared.machine.route(to, data.len())?;
     let outcome = match dispatch(shared, route, to, data) {
@@ -295,7 +308,10 @@ where
         consume_budget().await;
         let sent = match lane(shared, to, batch.message(taken)) {
             Some(lane) => send_by_lane(shared, &lane, batch, taken).await,
-            None => send_routed(shared, to, batch, taken).await,
+            None => {
+                let_those_before_leave(shared, to).await;
+                send_routed(shared, to, batch, taken).await
+            }
         };
         match sent {
             Ok(0) => break,
