@@ -166,11 +166,11 @@ impl Machine {
     }
 
     pub(crate) fn status(&self) -> Status {
-        self.drive(|host, now| host.status(now))
+        self.call(|host, now| host.status(now))
     }
 
     pub(crate) fn peer_status(&self, peer: DeviceId) -> Option<PeerStatus> {
-        self.drive(|host, now| host.peer_status(peer, now))
+        self.call(|host, now| host.peer_status(peer, now))
     }
 
     pub(crate) fn max_datagram(&self, peer: DeviceId) -> usize {
