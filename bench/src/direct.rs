@@ -5,8 +5,8 @@
 //! many datagrams in a call (GSO), as many buffers to receive into (GRO). For `direct-one` it is one packet a call on
 //! both sides, and one message a call (`send`, `recv`) through the library.
 //!
-//! Library: `one` is a message a call, `segments` hands one buffer over (`send_segments`), `batch` as many buffers as messages
-//! (`send_batch`), `paced:N` is `segments` at N messages a second.
+//! Library: `one` is a message a call, `segments` hands one buffer over and takes what came together (`send_segments`,
+//! `recv_segments`), `batch` as many buffers as messages (`send_batch`, `recv_batch`), `paced:N` is `segments` at N messages a second.
 
 use std::{
     io::{self, BufRead as _, IoSlice, IoSliceMut},
@@ -390,6 +390,11 @@ async fn receive(how: &str, count: &AtomicU64) {
     if how == "one" {
         while endpoint.recv().await.is_ok() {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    if how != "batch" {
+        while let Ok(segments) = endpoint.recv_segments().await {
+            count.fetch_add(segments.count() as u64, Ordering::Relaxed);
         }
     }
     let mut batch = Vec::with_capacity(TAKE);

@@ -23,6 +23,33 @@ pub struct Datagram {
     pub path: Path,
 }
 
+/// Messages of one sender that came together, one after the other in one buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segments {
+    /// The sender.
+    pub from: DeviceId,
+    /// All their bytes.
+    pub data: Bytes,
+    /// The length of each message but the last, which may be shorter; one at least.
+    pub segment: usize,
+    /// The way they came.
+    pub path: Path,
+}
+
+impl Segments {
+    /// How many messages they are; an empty one is one, too.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.data.len().div_ceil(self.segment).max(1)
+    }
+
+    /// Each message.
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let empty = self.data.is_empty().then_some(&self.data[..]);
+        empty.into_iter().chain(self.data.chunks(self.segment))
+    }
+}
+
 /// This device on the network: datagrams to and from other devices, by their ID.
 ///
 /// Clones are the same endpoint; all methods may be used from several tasks at once. A message may be lost, reordered
@@ -147,6 +174,16 @@ impl Endpoint {
     /// As [`Endpoint::recv`].
     pub async fn recv_batch(&self, into: &mut Vec<Datagram>, max: usize) -> Result<usize, RecvError> {
         self.shared().inbox.pop_batch(into, max).await
+    }
+
+    /// Waits for the next messages as they came: those of one sender that the system or this crate brought together stay in one
+    /// buffer, where [`Endpoint::recv`] and [`Endpoint::recv_batch`] make a part of it of each. This is the cheapest way to
+    /// receive. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Endpoint::recv`].
+    pub async fn recv_segments(&self) -> Result<Segments, RecvError> {
+        self.shared().inbox.pop_run().await
     }
 
     /// Messages that came and were dropped since the start because too many waited to be received.

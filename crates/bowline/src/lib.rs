@@ -90,6 +90,6 @@ pub use bowline_proto::{
     },
 };
 pub use builder::Builder;
-pub use endpoint::{Datagram, Endpoint};
+pub use endpoint::{Datagram, Endpoint, Segments};
 pub use error::{BindError, ClosedError, RecvError, TrySendError};
 pub use events::{EventItem, Events};

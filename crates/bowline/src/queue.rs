@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::{sync::Notify, task::coop::consume_budget};
 
 use crate::{
-    Datagram, DeviceId, Path, RecvError,
+    Datagram, DeviceId, Path, RecvError, Segments,
     config::{INBOX_BYTES, INBOX_LOW, INBOX_MESSAGES},
 };
 
@@ -97,6 +97,21 @@ impl Inbox {
             let arrived = self.arrived.notified();
             if let Some(datagram) = self.try_pop()? {
                 return Ok(datagram);
+            }
+            arrived.await;
+        }
+    }
+
+    /// Waits for messages, and takes those that came together.
+    pub(crate) async fn pop_run(&self) -> Result<Segments, RecvError> {
+        consume_budget().await;
+        loop {
+            let arrived = self.arrived.notified();
+            let mut state = self.lock();
+            let popped = state.pop_run();
+            self.pass_on(state);
+            if let Some(Run { from, path, bytes, stride }) = popped? {
+                return Ok(Segments { from, data: bytes, segment: stride, path });
             }
             arrived.await;
         }
@@ -203,6 +218,15 @@ impl State {
         self.messages -= 1;
         self.bytes -= datagram.data.len();
         Ok(Some(datagram))
+    }
+
+    fn pop_run(&mut self) -> Result<Option<Run>, RecvError> {
+        let Some(run) = self.runs.pop_front() else {
+            return if self.closed { Err(RecvError::Closed) } else { Ok(None) };
+        };
+        self.messages -= run.count();
+        self.bytes -= run.bytes.len();
+        Ok(Some(run))
     }
 
     fn is_crowded(&self) -> bool {

@@ -124,6 +124,19 @@ async fn one_buffer_arrives_as_messages_of_one_size_and_a_rest() {
         become_direct(&a, &b).await;
     }
     assert_eq!(a.send_segments(b.id(), &[], 1000).await, Ok(0));
+    // As they came: in fewer pieces, and the same when cut.
+    assert_eq!(a.send_segments(b.id(), &data, 1000).await, Ok(101));
+    let (mut got, mut pieces) = (Vec::new(), 0);
+    while got.len() < 101 {
+        let segments = soon("received", b.recv_segments()).await.unwrap();
+        assert_eq!((segments.from, segments.messages().count()), (a.id(), segments.count()));
+        let ours = segments.messages().filter(|message| message.len() == 1000 || message.len() == 100);
+        got.extend(ours.map(<[u8]>::to_vec));
+        pieces += 1;
+    }
+    got.sort();
+    assert!(got.iter().map(Vec::as_slice).eq(data.chunks(1000)));
+    assert!(pieces < 101, "{pieces} pieces");
     let magic = b"\x0bbowline".repeat(20);
     assert_eq!(a.send_segments(b.id(), &magic, 8).await, Ok(20));
     let got = receive_batch(&b, 20).await;
@@ -138,7 +151,8 @@ async fn messages_sent_one_by_one_in_a_row_arrive_in_their_order_and_sizes() {
     become_direct(&a, &b).await;
     // Until 1,200 bytes are known to pass, some of them would take the relay.
     soon("proven", async {
-        while !matches!(events.next().await, Some(EventItem::Event(Event::DirectSize { size: 1200.., .. }))) {}
+        while !matches!(events.next().await, Some(EventItem::Event(Event::DirectSize { size: 1200.., .. }))) {
+        }
     })
     .await;
     let size = |number: u32| [1000, 1000, 1000, 1000, 12, 700, 1100][number as usize % 7];
