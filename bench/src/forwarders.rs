@@ -96,6 +96,7 @@ pub(crate) fn main(kind: &str) -> ExitCode {
         "batch" => batch,
         "coalesce" => coalesce,
         "inplace" => in_place,
+        "tcp" => return crate::relay_tcp::forwarder(),
         _ => return ExitCode::from(crate::WRONG_USE),
     };
     let socket = match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)) {

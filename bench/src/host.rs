@@ -22,7 +22,7 @@ use bowline_proto::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{cpu, netns::PORT};
 
@@ -150,10 +150,53 @@ pub(crate) struct Host {
 impl Host {
     /// Connects and registers, from inside the node.
     pub(crate) fn register(node: &Node, base: SocketAddrV4, base_id: DeviceId, number: u32) -> Self {
+        Self::register_from(node, Ipv4Addr::UNSPECIFIED, base, base_id, number)
+    }
+
+    /// The same from one of the node's addresses.
+    pub(crate) fn register_from(
+        node: &Node,
+        ip: Ipv4Addr,
+        base: SocketAddrV4,
+        base_id: DeviceId,
+        number: u32,
+    ) -> Self {
+        let mut host = Self::connect_from(node, ip, base, base_id, number);
+        let register = host.register_frame();
+        host.write(&register);
+        let answer = host.read();
+        assert!(
+            matches!(BaseFrame::decode(&answer), Ok(BaseFrame::Registered(_))),
+            "no REGISTERED: {answer:?}"
+        );
+        host
+    }
+
+    /// Connects and gets a cookie.
+    pub(crate) fn connect_from(
+        node: &Node,
+        ip: Ipv4Addr,
+        base: SocketAddrV4,
+        base_id: DeviceId,
+        number: u32,
+    ) -> Self {
         let mut seed = [0xb0; 32];
         seed[..4].copy_from_slice(&number.to_be_bytes());
         let key = SecretKey::from_seed(&seed);
-        let tcp = node.enter(|| TcpStream::connect(base)).expect("the base accepts");
+        let tcp: TcpStream = node.enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
+            if !ip.is_unspecified() {
+                // The system chooses the port when it knows the destination: there are more than 65,536 of us.
+                let _ = nix::sys::socket::setsockopt(
+                    &socket,
+                    nix::sys::socket::sockopt::IpBindAddressNoPort,
+                    &true,
+                );
+                socket.bind(&SocketAddr::from((ip, 0)).into()).expect("an address of this node");
+            }
+            socket.connect(&SocketAddr::from(base).into()).expect("the base accepts");
+            socket.into()
+        });
         tcp.set_nodelay(true).expect("a socket just made");
         let mut host =
             Self { id: key.device_id(), key, base, base_id, tcp, cookie: [0; 8], ip: None, number: 0 };
@@ -163,25 +206,24 @@ impl Host {
         let answer = host.read();
         let Ok(BaseFrame::BaseHello(hello)) = BaseFrame::decode(&answer) else { panic!("no BASE-HELLO") };
         host.cookie = hello.cookie;
+        host
+    }
+
+    /// The signed REGISTER of a device that has its cookie.
+    pub(crate) fn register_frame(&mut self) -> Vec<u8> {
         let mut boot = [0; 8];
         getrandom::fill(&mut boot).expect("the system has randomness");
         let register = Register {
-            device: host.id,
-            public_key: host.key.public(),
+            device: self.id,
+            public_key: self.key.public(),
             boot,
             attempt: 1,
             capabilities: 0,
             agent: "bench".into(),
         };
-        out.clear();
-        register.write(&mut out, &host.key, base_id, &host.cookie);
-        host.write(&out);
-        let answer = host.read();
-        assert!(
-            matches!(BaseFrame::decode(&answer), Ok(BaseFrame::Registered(_))),
-            "no REGISTERED: {answer:?}"
-        );
-        host
+        let mut out = Vec::new();
+        register.write(&mut out, &self.key, self.base_id, &self.cookie);
+        out
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {

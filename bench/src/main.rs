@@ -11,17 +11,27 @@
 
 mod cpu;
 mod direct;
+mod flood;
 mod flood_host;
 mod forwarders;
 mod gear;
 mod host;
+mod idle;
 mod netns;
+mod overload;
+mod probe;
+mod raw;
 mod relay;
+mod relay_latency;
+mod relay_many;
+mod relay_tcp;
 mod report;
+mod storm;
 
 use std::{
     env,
     io::Write as _,
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
 };
@@ -47,16 +57,52 @@ const BENCHMARKS: &[Benchmark] = &[
         run: direct::run_one,
     },
     Benchmark {
-        name: "flood",
-        what: "forged HELLOs at a host while real traffic flows, against the same traffic without",
-        run: flood_host::rows,
-    },
-    Benchmark {
         name: "relay",
         what: "host → base → host over UDP, one flow, against the best of four bare forwarders",
         run: relay::run,
     },
+    Benchmark {
+        name: "relay-many",
+        what: "a thousand devices in pairs, datagrams interleaved, against the same four",
+        run: relay_many::run,
+    },
+    Benchmark {
+        name: "relay-latency",
+        what: "what the base adds to a packet's time at 10 % and 80 % load, against the forwarder",
+        run: relay_latency::run,
+    },
+    Benchmark {
+        name: "relay-tcp",
+        what: "host → base → host over TCP, against a proxy that only copies",
+        run: relay_tcp::run,
+    },
+    Benchmark {
+        name: "idle",
+        what: "memory and refreshes of 100,000 registered devices that do nothing else",
+        run: idle::run,
+    },
+    Benchmark {
+        name: "storm",
+        what: "20,000 devices register at once, against bare signature verification",
+        run: storm::run,
+    },
+    Benchmark {
+        name: "overload",
+        what: "goodput and a well-behaved third flow while far too much is offered",
+        run: overload::run,
+    },
+    Benchmark {
+        name: "flood",
+        what: "real traffic while 200,000 forged packets a second come",
+        run: flooded,
+    },
 ];
+
+/// The rows of base and host.
+fn flooded(options: &Options, report: &mut Report) {
+    flood::run(options, report);
+    flood_host::rows(options, report);
+}
 
 /// Set inside the namespaces: the run's own temporary folder.
 const FOLDER: &str = "BOWLINE_BENCH_FOLDER";
@@ -88,6 +134,7 @@ fn main() -> ExitCode {
             Some(benchmark) => {
                 let mut report = Report::new(benchmark.name);
                 (benchmark.run)(&options, &mut report);
+                let _ = std::fs::remove_dir_all(&options.folder); // what is left there, nobody needs
                 report.print(options.json);
                 ExitCode::SUCCESS
             }
@@ -108,6 +155,8 @@ fn run_inside(arguments: &[String]) -> ExitCode {
         eprintln!("no temporary folder");
         return ExitCode::FAILURE;
     };
+    // Removed by the run itself, at its end.
+    let folder = folder.keep();
     let mut why = String::from("unshare failed");
     for flags in ["-nmp", "-Urnmp"] {
         let unshare = |script: &str| {
@@ -129,14 +178,11 @@ fn run_inside(arguments: &[String]) -> ExitCode {
             }
         }
         let mut command = unshare(r#"exec "$@""#);
-        command.arg(&program).args(arguments).env(FOLDER, folder.path());
-        return match command.status() {
-            Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        };
+        command.arg(&program).args(arguments).env(FOLDER, &folder);
+        // This process becomes the other one, so that whoever ends it ends all of them.
+        let error = command.exec();
+        eprintln!("unshare: {error}");
+        return ExitCode::FAILURE;
     }
     eprintln!("the system forbids namespaces (as root it may not): {why}");
     ExitCode::FAILURE

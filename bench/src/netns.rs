@@ -50,6 +50,9 @@ impl Net {
             node.address("eth0", &format!("10.{number}.0.2/16"));
             middle.address(port, &format!("10.{number}.0.1/16"));
             node.route(&format!("default via 10.{number}.0.1"));
+            // And many more, all of them this machine, behind its one address.
+            node.route(&format!("local 10.{number}.4.0/22 dev lo"));
+            middle.route(&format!("10.{number}.4.0/22 via 10.{number}.0.2"));
         }
         Self { left, middle, right }
     }

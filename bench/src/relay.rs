@@ -55,17 +55,25 @@ fn row(net: &Net, links: Links, size: usize, turn: Duration, rounds: usize, repo
     }
     let pairs = in_turn(rounds, || relay(net, size, turn), || forward(net, best.0, size, turn));
     let case = format!("{} {size} B", links.name());
+    report_turns(report, &case, best.0, &pairs, goal);
+}
+
+/// Two rows: packets a second, and packets for a CPU second.
+pub(crate) fn report_turns(
+    report: &mut Report,
+    case: &str,
+    reference: &str,
+    pairs: &[(Turn, Turn)],
+    goal: Goal,
+) {
     let rates: Vec<_> = pairs.iter().map(|(a, b)| (a.rate / 1e3, b.rate / 1e3)).collect();
-    report.pairs(&format!("{case}, one core"), &format!("kpps (reference: {})", best.0), &rates, goal);
+    report.pairs(&format!("{case}, one core"), &format!("kpps (reference: {reference})"), &rates, goal);
     // Less is better: turned round, so that the goal reads the same.
     let costs: Vec<_> = pairs.iter().map(|(a, b)| (1.0 / a.cpu, 1.0 / b.cpu)).collect();
-    let (ours, theirs) = (
-        spread(&pairs.iter().map(|p| p.0.cpu).collect::<Vec<_>>()).1,
-        spread(&pairs.iter().map(|p| p.1.cpu).collect::<Vec<_>>()).1,
-    );
-    let busy = spread(&pairs.iter().map(|p| p.0.busy).collect::<Vec<_>>()).1;
-    let unit =
-        format!("Mpkt per CPU-s ({ours:.2} and {theirs:.2} CPU-s per Mpkt; core {:.0} % busy)", busy * 100.0);
+    let median = |of: &dyn Fn(&(Turn, Turn)) -> f64| spread(&pairs.iter().map(of).collect::<Vec<_>>()).1;
+    let (ours, theirs) = (median(&|pair| pair.0.cpu), median(&|pair| pair.1.cpu));
+    let busy = median(&|pair| pair.0.busy) * 100.0;
+    let unit = format!("Mpkt per CPU-s ({ours:.2} and {theirs:.2} CPU-s per Mpkt; core {busy:.0} % busy)");
     report.pairs(&format!("{case}, cost"), &unit, &costs, goal);
 }
 

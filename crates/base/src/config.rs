@@ -6,6 +6,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
     path::PathBuf,
     time::Duration,
 };
@@ -32,6 +33,9 @@ pub struct Config {
     /// `advertise = ["192.0.2.1", "2001:db8::1"]`: IP addresses at which hosts reach the UDP ports, one of each
     /// family, where they differ from the address that TCP connections come to. Default: the same address.
     pub advertise: Vec<IpAddr>,
+    /// `workers = 4`: threads that forward messages over UDP, each with sockets of its own. Default: one for each core; one on
+    /// systems that do not spread what comes over several sockets.
+    pub workers: Option<NonZeroUsize>,
     /// `allow = ["7k2m-…"]`: the devices that may register here; all others are refused. Default: every device.
     #[serde(deserialize_with = "device_ids")]
     pub allow: Option<HashSet<DeviceId>>,
@@ -98,7 +102,19 @@ impl Default for Limits {
 /// How many times the registrations of a /64 a whole /48 may make.
 const WIDE_SHARE: u32 = 4;
 
+/// More workers than any machine this was thought for has cores.
+const MAX_WORKERS: usize = 256;
+
 impl Config {
+    /// How many threads forward messages.
+    pub(crate) fn workers(&self) -> usize {
+        if !cfg!(target_os = "linux") {
+            return 1;
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS)
+    }
+
     /// The same for the machine.
     #[must_use]
     pub fn base_config(&self) -> BaseConfig {
@@ -145,6 +161,7 @@ mod tests {
             listen = ["127.0.0.1:0", "[::1]:4477"]
             state = "/var/lib/bowline"
             advertise = ["192.0.2.1"]
+            workers = 3
             allow = ["{id}"]
             [limits]
             keepalive_seconds = 20
@@ -163,6 +180,7 @@ mod tests {
             "#
         ))
         .unwrap();
+        assert_eq!(config.workers(), if cfg!(target_os = "linux") { 3 } else { 1 });
         let base = config.base_config();
         assert_eq!(base.allow, Some([id].into()));
         assert_eq!((base.keepalive, base.max_devices, base.max_unfinished), (20, 1, 2));

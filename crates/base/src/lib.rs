@@ -1,11 +1,12 @@
 //! The base server: sockets around [`bowline_proto::base::Base`].
 //!
-//! [`Server::bind`] opens the sockets, [`Server::run`] serves until it is told to stop. One task owns the machine,
-//! all UDP sockets and the table of connections; each TCP connection has a task that only moves bytes, and two
+//! [`Server::bind`] opens the sockets, [`Server::run`] serves until it is told to stop. Control and data are apart: one task owns
+//! the machine and the table of connections; a thread for each core forwards what goes from UDP to UDP by the
+//! routes that the machine publishes, and hands the owner the rest. Each TCP connection has a task that only moves bytes, and two
 //! bounded queues towards its host: control, which is never dropped, and data, which is.
 //!
 //! - [`config`]: what an operator sets; [`listen`]: sockets, and why one cannot be opened
-//! - `server`: the loop; `accept`, `conn`, `outbox`, `frames`: TCP; `udp`: batches in, batches out
+//! - `server`: the owner's loop; `accept`, `conn`, `outbox`, `frames`: TCP; `udp`: the workers, batches in, runs out
 //!
 //! Not here: the key file, the command line, the protocol.
 

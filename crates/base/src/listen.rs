@@ -14,8 +14,15 @@ use crate::config::{Config, DEFAULT_PORT, SECOND_PORT_OFFSET};
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 1_024;
-/// Asked of the system for each UDP socket, which may give less: some 50 ms at 500,000 small datagrams a second.
-const UDP_BUFFER: usize = 4 << 20;
+/// Asked of the system for each UDP socket, which may give less: some 450 datagrams, a millisecond or two of one worker. What waits longer
+/// than that is worth less than what comes after it.
+const UDP_BUFFER: usize = 1 << 20;
+/// Sockets of each worker on each port. The system spreads senders over them, and the worker takes from them by turns: who sends more
+/// than there is time for fills his own socket, and the others lose nothing by it.
+#[cfg(target_os = "linux")]
+pub(crate) const LANES: usize = 8;
+#[cfg(not(target_os = "linux"))]
+pub(crate) const LANES: usize = 1;
 /// With port 0, the port the system gave TCP may be taken for UDP: tried again with others.
 const FREE_PORT_TRIES: usize = 16;
 
@@ -74,16 +81,18 @@ pub enum BindError {
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) tcp: TcpListener,
-    pub(crate) udp: [UdpSocket; 2],
+    /// Of each port, [`LANES`] sockets for each worker.
+    pub(crate) udp: [Vec<UdpSocket>; 2],
 }
 
 /// Opens the sockets of all listening addresses.
 pub(crate) fn open_all(config: &Config) -> Result<Vec<Listening>, BindError> {
+    let workers = config.workers();
     if !config.listen.is_empty() {
-        return config.listen.iter().map(|&address| open(address)).collect();
+        return config.listen.iter().map(|&address| open(address, workers)).collect();
     }
-    let mut all = vec![open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)))?];
-    match open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT))) {
+    let mut all = vec![open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)), workers)?];
+    match open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)), workers) {
         Ok(v6) => all.push(v6),
         Err(error @ (BindError::NoSuchAddress(_) | BindError::System { .. })) => {
             tracing::warn!(%error, "no IPv6");
@@ -93,28 +102,28 @@ pub(crate) fn open_all(config: &Config) -> Result<Vec<Listening>, BindError> {
     Ok(all)
 }
 
-fn open(address: SocketAddr) -> Result<Listening, BindError> {
+fn open(address: SocketAddr, workers: usize) -> Result<Listening, BindError> {
     let mut tries = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        match open_once(address) {
+        match open_once(address, workers) {
             Err(BindError::InUse { .. }) if tries > 0 => {}
             other => return other,
         }
     }
 }
 
-fn open_once(address: SocketAddr) -> Result<Listening, BindError> {
+fn open_once(address: SocketAddr, workers: usize) -> Result<Listening, BindError> {
     let any_port = address.port() == 0;
     let tcp = listen_tcp(address)?;
     let main = tcp.local_addr().map_err(|e| failed("TCP", address, e))?;
-    let first = bind_udp(main)?;
+    let first = bind_udp(main, workers)?;
     let second = match main.port().checked_add(SECOND_PORT_OFFSET) {
         _ if any_port => SocketAddr::new(main.ip(), 0),
         Some(port) => SocketAddr::new(main.ip(), port),
         None => return Err(BindError::NoSecondPort(main.port())),
     };
-    let second = bind_udp(second).map_err(|e| match e {
+    let second = bind_udp(second, workers).map_err(|e| match e {
         BindError::InUse { address, .. } => BindError::SecondInUse { address, main: main.port() },
         other => other,
     })?;
@@ -134,16 +143,45 @@ fn listen_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
     open().map_err(|e| failed("TCP", address, e))
 }
 
-fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
+/// The sockets of all workers on one port, over which the system spreads what comes.
+fn bind_udp(address: SocketAddr, workers: usize) -> Result<Vec<UdpSocket>, BindError> {
     let open = || {
-        let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
-        // The system may give less than asked for; that is no reason not to start.
-        let _ = socket.set_recv_buffer_size(UDP_BUFFER);
-        let _ = socket.set_send_buffer_size(UDP_BUFFER);
-        socket.bind(&address.into())?;
-        Ok(socket.into())
+        let open_one = || -> io::Result<Socket> {
+            let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
+            ask_for_buffers(&socket);
+            Ok(socket)
+        };
+        let first = open_one()?;
+        // The first one takes the port for itself, or fails: shared from the start, two bases would each get a half of everything.
+        first.bind(&address.into())?;
+        let bound = first.local_addr()?;
+        let mut all = vec![first];
+        for _ in 1..workers * LANES {
+            let socket = open_one()?;
+            share_port(&all[0])?;
+            share_port(&socket)?;
+            socket.bind(&bound)?;
+            all.push(socket);
+        }
+        Ok(all.into_iter().map(UdpSocket::from).collect())
     };
     open().map_err(|e| failed("UDP", address, e))
+}
+
+/// The system may give less than asked for; that is no reason not to start.
+fn ask_for_buffers(socket: &Socket) {
+    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+    let _ = socket.set_send_buffer_size(UDP_BUFFER);
+}
+
+#[cfg(target_os = "linux")]
+fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn share_port(_: &Socket) -> io::Result<()> {
+    Ok(())
 }
 
 fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {

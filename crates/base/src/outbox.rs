@@ -5,8 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// A buffer that grew beyond this while its host was slow is given back once it is empty.
-const KEPT_CAPACITY: usize = 4 << 10;
+use crate::frames::whole;
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -88,6 +87,19 @@ impl Outbox {
         Ok(())
     }
 
+    /// Appends as many of these whole frames (lengths included) as fit; gives back how many bytes they are.
+    pub(crate) fn data_frames(&self, frames: &[u8]) -> usize {
+        let mut queue = self.lock();
+        let room = self.data_limit.saturating_sub(queue.data.len());
+        let fits = if frames.len() <= room { frames.len() } else { whole(&frames[..room]).unwrap_or(0) };
+        queue.data.extend_from_slice(&frames[..fits]);
+        drop(queue);
+        if fits > 0 {
+            self.changed.notify_one();
+        }
+        fits
+    }
+
     /// Ends the connection.
     pub(crate) fn end(&self, end: End) {
         self.lock().end = end;
@@ -107,10 +119,12 @@ impl Outbox {
         }
     }
 
-    /// Everything that waits, for one write; `written` is the batch before, whose buffers are used again.
+    /// Everything that waits, for one write; `written` is the batch before, whose buffers are used again while there is more to write. A
+    /// connection with nothing to write holds none.
     pub(crate) async fn next(&self, written: Batch) -> Batch {
-        let mut batch =
-            Batch { control: emptied(written.control), data: emptied(written.data), end: End::No };
+        let mut batch = Batch { end: End::No, ..written };
+        batch.control.clear();
+        batch.data.clear();
         loop {
             let changed = self.changed.notified();
             {
@@ -121,16 +135,13 @@ impl Outbox {
                     batch.end = queue.end;
                     return batch;
                 }
+                // Both are empty: what they had room for is given back.
+                (queue.control, queue.data) = (Vec::new(), Vec::new());
             }
+            batch = Batch::default();
             changed.await;
         }
     }
-}
-
-fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
-    buffer.clear();
-    buffer.shrink_to(KEPT_CAPACITY);
-    buffer
 }
 
 #[cfg(test)]
@@ -156,5 +167,14 @@ mod tests {
         assert!(outbox.data([b"", b"e"]).is_err());
         assert!(outbox.control(b"abcde").is_err());
         outbox.control(b"abcd").unwrap();
+    }
+
+    #[test]
+    fn of_frames_in_a_row_those_that_fit_are_taken_whole() {
+        let outbox = Outbox::new(4, 10);
+        let frames = [0, 2, 1, 1, 0, 2, 2, 2, 0, 2, 3, 3];
+        assert_eq!(outbox.data_frames(&frames), 8);
+        assert_eq!(outbox.data_frames(&frames[8..]), 0);
+        assert_eq!(outbox.lock().data, frames[..8]);
     }
 }

@@ -2,16 +2,16 @@
 
 use std::{
     collections::HashMap,
-    future::{Future, poll_fn},
+    future::Future,
     net::SocketAddr,
+    ops::Range,
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
 use bowline_proto::{
     DeviceId, SecretKey,
-    base::{Base, ConnId, Forward, Output, SocketId, UdpAddress},
+    base::{Base, ConnId, Forward, Output, SocketId, Ticket, UdpAddress},
     wire::{Malformed, frame::LENGTH_LEN},
 };
 use bytes::BytesMut;
@@ -27,17 +27,24 @@ use crate::{
     config::Config,
     conn::{self, CLOSE_PATIENCE},
     frames,
-    listen::{self, BindError, udp_addresses},
+    listen::{self, BindError, LANES, udp_addresses},
     outbox::{End, Outbox},
-    udp::{Port, Receiver, Sender},
+    udp::{
+        Lanes, Port, kernel,
+        outgoing::Sender,
+        worker::{Datagrams, FromWorkers, Note, Workers},
+    },
 };
 
-/// Events on their way to the owner; a connection whose event does not fit stops reading.
-const EVENTS: usize = 256;
-/// Events taken at one wake-up, and receive calls on one UDP socket: what bounds the time until the other kind of
-/// work gets its turn.
+/// Events on their way to the owner; a connection whose event does not fit stops reading. Each may be 64 KiB of frames, and
+/// what has been read ahead only fills queues before anybody has had a turn to empty them.
+const EVENTS: usize = 32;
+/// Bytes of frames after which those who write get their turn: half of what a connection's data queue takes by default.
+const TURN: usize = 128 << 10;
+/// Events taken at one wake-up: what bounds the time until the other kinds of work get their turn.
 const EVENTS_AT_ONCE: usize = 64;
-const RECEIVES_AT_ONCE: usize = 4;
+/// The same of batches of datagrams, each of which may be of a hundred.
+const BATCHES_AT_ONCE: usize = 4;
 /// Connections that are being closed beside those that the machine counts; more are not accepted.
 const CLOSING_CONNECTIONS: usize = 1_024;
 /// With nothing to wake for, the owner wakes anyway.
@@ -60,7 +67,8 @@ pub struct Server {
     local_addrs: Vec<SocketAddr>,
     /// What hosts that come to each listener are told.
     udp: Vec<[(SocketId, SocketAddr); 2]>,
-    ports: Vec<Port>,
+    /// For each worker, its sockets by number.
+    ports: Vec<Vec<Lanes>>,
 }
 
 /// What connections tell the owner.
@@ -92,7 +100,7 @@ impl Server {
             listeners: Vec::new(),
             local_addrs: Vec::new(),
             udp: Vec::new(),
-            ports: Vec::new(),
+            ports: vec![Vec::new(); config.workers()],
             config,
         };
         for listening in listen::open_all(&server.config)? {
@@ -110,10 +118,16 @@ impl Server {
         let listener = TcpListener::from_std(listening.tcp)?;
         let tcp = listener.local_addr()?;
         let mut sockets = [(SocketId(0), tcp); 2];
-        for (slot, socket) in sockets.iter_mut().zip(listening.udp) {
-            let port = Port::new(socket)?;
-            *slot = (SocketId(self.ports.len() as u16), port.local_addr()?);
-            self.ports.push(port);
+        for (slot, of_workers) in sockets.iter_mut().zip(listening.udp) {
+            let mut sockets = of_workers.into_iter();
+            for ports in &mut self.ports {
+                let lanes: Lanes =
+                    sockets.by_ref().take(LANES).map(Port::new).collect::<std::io::Result<_>>()?;
+                if let Some(first) = lanes.first() {
+                    *slot = (SocketId(ports.len() as u16), first.local_addr());
+                }
+                ports.push(lanes);
+            }
         }
         self.udp.push(sockets);
         self.local_addrs.push(tcp);
@@ -139,7 +153,16 @@ impl Server {
         let advertise = &self.config.advertise;
         let udp_list = |at| udp_addresses(at, &self.local_addrs, &self.udp, advertise);
         let udp_lists = (0..self.udp.len()).map(udp_list).collect();
-        let mut owner = Owner::new(&self.config, self.base, self.ports, udp_lists, events_in.clone());
+        let first = self.ports.first().into_iter().flatten();
+        let ports: Vec<Arc<Port>> = first.filter_map(|lanes| lanes.first().cloned()).collect();
+        let (workers, mut from_workers) = match Workers::start(self.ports, &self.base.routes()) {
+            Ok(started) => started,
+            Err(error) => {
+                tracing::error!(%error, "the system gives no threads");
+                return;
+            }
+        };
+        let mut owner = Owner::new(&self.config, self.base, ports, udp_lists, events_in.clone());
         for (listening, listener) in self.listeners.into_iter().enumerate() {
             owner.tasks.spawn(accept(listener, listening, events_in.clone()));
         }
@@ -154,42 +177,54 @@ impl Server {
                 sleep.as_mut().reset(TokioInstant::from_std(wake));
             }
             tokio::select! {
-                port = readable(&owner.ports, &mut owner.next_port) => owner.receive(port),
+                datagrams = next_datagrams(&mut from_workers) => owner.receive(datagrams, &mut from_workers),
                 _ = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
-                    batch.drain(..).for_each(|event| owner.handle(event));
+                    let mut bytes = 0;
+                    for event in batch.drain(..) {
+                        bytes += owner.handle(event);
+                        if bytes >= TURN {
+                            bytes = 0;
+                            owner.flush();
+                            tokio::task::yield_now().await;
+                        }
+                    }
                 }
                 () = &mut sleep => owner.wake(),
                 Shutdown::Drain(seconds) = &mut shutdown, if owner.stops_at.is_none() => owner.drain(seconds),
                 Some(_) = owner.tasks.join_next() => {}
             }
         }
-        tracing::info!(counters = ?owner.base.counters(), udp_dropped = owner.sender.dropped(), "stopped");
+        let mut counters = *owner.base.counters();
+        workers.counts().iter().for_each(|counts| counts.add_to(&mut counters));
+        counters.dropped_not_sent += owner.sender.dropped();
+        let locals: Vec<SocketAddr> = owner.ports.iter().map(|port| port.local_addr()).collect();
+        tracing::info!(?counters, not_received = kernel::dropped(&locals), "stopped");
     }
 }
 
-/// Waits until one of the sockets has something, beginning with another one each time.
-async fn readable(ports: &[Port], next: &mut usize) -> usize {
-    *next = next.wrapping_add(1);
-    let start = *next;
-    poll_fn(|cx| {
-        for offset in 0..ports.len() {
-            let port = start.wrapping_add(offset) % ports.len();
-            if ports[port].poll_readable(cx).is_ready() {
-                return Poll::Ready(port);
-            }
-        }
-        Poll::Pending
-    })
-    .await
+/// What the workers have for the owner, the most urgent first.
+enum FromUdp {
+    Datagrams(Datagrams),
+    Notes(Vec<Note>),
+}
+
+async fn next_datagrams(from: &mut FromWorkers) -> FromUdp {
+    tokio::select! {
+        biased;
+        Some(handshakes) = from.handshakes.recv() => FromUdp::Datagrams(handshakes),
+        Some(data) = from.data.recv() => FromUdp::Datagrams(data),
+        Some(notes) = from.notes.recv() => FromUdp::Notes(notes),
+        // No workers: the base is ending.
+        else => std::future::pending().await,
+    }
 }
 
 /// The machine and all that it acts on.
 struct Owner {
     base: Base,
-    ports: Vec<Port>,
-    next_port: usize,
+    /// Those of the first worker, to send from.
+    ports: Vec<Arc<Port>>,
     udp_lists: Vec<Vec<UdpAddress>>,
-    receiver: Receiver,
     sender: Sender,
     conns: HashMap<ConnId, Arc<Outbox>>,
     next_conn: u64,
@@ -208,7 +243,7 @@ impl Owner {
     fn new(
         config: &Config,
         base: Base,
-        ports: Vec<Port>,
+        ports: Vec<Arc<Port>>,
         udp_lists: Vec<Vec<UdpAddress>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
@@ -216,10 +251,8 @@ impl Owner {
         Self {
             base,
             ports,
-            next_port: 0,
             accepting: udp_lists.len(),
             udp_lists,
-            receiver: Receiver::new(),
             sender: Sender::default(),
             conns: HashMap::new(),
             next_conn: 0,
@@ -232,18 +265,14 @@ impl Owner {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    /// Deals with an event; gives back how many bytes of frames it was.
+    fn handle(&mut self, event: Event) -> usize {
         let now = Instant::now();
         match event {
             Event::Accepted { stream, remote, listening } => self.accepted(stream, remote, listening, now),
             Event::Frames(conn, mut frames) => {
-                let mut rest = &mut frames[..];
-                while let Some((frame, tail)) = frames::split(rest) {
-                    let forward = self.base.handle_frame(conn, &mut frame[LENGTH_LEN..], now);
-                    let (length, message) = frame.split_at(LENGTH_LEN);
-                    self.forward(forward, length, message, now);
-                    rest = tail;
-                }
+                self.frames(conn, &mut frames, now);
+                return frames.len();
             }
             Event::Malformed(conn, why) => self.base.handle_malformed(conn, why, now),
             Event::Ended(conn) => {
@@ -251,6 +280,45 @@ impl Owner {
                     self.base.handle_closed(conn, now);
                 }
             }
+        }
+        0
+    }
+
+    /// Whole frames of a connection. Those in a row that go on to one connection join its queue together.
+    fn frames(&mut self, conn: ConnId, frames: &mut [u8], now: Instant) {
+        let mut row: Option<(ConnId, Ticket, Range<usize>)> = None;
+        let mut start = 0;
+        while let Some((frame, _)) = frames::split(&mut frames[start..]) {
+            let end = start + frame.len();
+            let forward = self.base.handle_frame(conn, &mut frame[LENGTH_LEN..], now);
+            match (&mut row, forward) {
+                (Some((to, with, bytes)), Forward::Tcp { conn, ticket })
+                    if *to == conn && *with == ticket && bytes.end == start =>
+                {
+                    bytes.end = end;
+                }
+                (_, Forward::Tcp { conn, ticket }) => {
+                    let ended = row.replace((conn, ticket, start..end));
+                    self.queue_row(ended, frames, now);
+                }
+                (_, Forward::Udp { via, to }) => {
+                    self.sender.push(&self.ports, via, to, &frames[start + LENGTH_LEN..end]);
+                }
+                (_, Forward::Nowhere) => {}
+            }
+            start = end;
+        }
+        self.queue_row(row, frames, now);
+    }
+
+    fn queue_row(&mut self, row: Option<(ConnId, Ticket, Range<usize>)>, frames: &mut [u8], now: Instant) {
+        let Some((conn, ticket, bytes)) = row else { return };
+        let mut rest = &mut frames[bytes];
+        let taken = self.conns.get(&conn).map_or(0, |outbox| outbox.data_frames(rest));
+        rest = &mut rest[taken..];
+        while let Some((_, tail)) = frames::split(rest) {
+            self.base.handle_overflow(ticket, now);
+            rest = tail;
         }
     }
 
@@ -267,36 +335,43 @@ impl Owner {
         self.base.handle_accepted(id, remote, &self.udp_lists[listening], now);
     }
 
-    /// Receives from a UDP socket, a few times at most: the others wait.
-    fn receive(&mut self, port: usize) {
+    /// Takes what workers handed on, a few batches at most: the others wait.
+    fn receive(&mut self, first: FromUdp, from: &mut FromWorkers) {
         let now = Instant::now();
-        let Self { base, ports, receiver, sender, conns, .. } = self;
-        for _ in 0..RECEIVES_AT_ONCE {
-            let more = receiver.receive(SocketId(port as u16), &ports[port], |via, from, datagram| {
-                match base.handle_datagram(via, from, datagram, now) {
-                    Forward::Nowhere => {}
-                    Forward::Udp { via, to } => sender.push(ports, via, to, datagram),
-                    Forward::Tcp { conn, ticket } => {
-                        // A message in a frame: the machine lets none pass that is too large for one.
-                        let length = (datagram.len() as u16).to_be_bytes();
-                        if !queue(conns, conn, [&length, datagram]) {
-                            base.handle_overflow(ticket, now);
-                        }
+        self.take(first, now);
+        for _ in 1..BATCHES_AT_ONCE {
+            let more = from.handshakes.try_recv().or_else(|_| from.data.try_recv());
+            let Ok(datagrams) = more else { break };
+            self.take(FromUdp::Datagrams(datagrams), now);
+        }
+    }
+
+    fn take(&mut self, what: FromUdp, now: Instant) {
+        match what {
+            FromUdp::Datagrams(datagrams) => datagrams.each(|via, from, datagram| {
+                let forward = self.base.handle_datagram(via, from, datagram, now);
+                self.forward(forward, datagram, now);
+            }),
+            FromUdp::Notes(notes) => {
+                for note in notes {
+                    match note {
+                        Note::Stranger(via, from) => self.base.handle_stranger(via, from, now),
+                        // The worker has counted what it dropped.
+                        Note::OverRate { from, to } => self.base.handle_over_rate(from, to, 0, now),
                     }
                 }
-            });
-            if !more {
-                break;
             }
         }
     }
 
-    fn forward(&mut self, forward: Forward, length: &[u8], message: &[u8], now: Instant) {
+    fn forward(&mut self, forward: Forward, message: &[u8], now: Instant) {
         match forward {
             Forward::Nowhere => {}
             Forward::Udp { via, to } => self.sender.push(&self.ports, via, to, message),
             Forward::Tcp { conn, ticket } => {
-                if !queue(&self.conns, conn, [length, message]) {
+                // A message in a frame: the machine lets none pass that is too large for one.
+                let length = (message.len() as u16).to_be_bytes();
+                if !queue(&self.conns, conn, [&length, message]) {
                     self.base.handle_overflow(ticket, now);
                 }
             }

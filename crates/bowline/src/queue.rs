@@ -107,14 +107,18 @@ impl Inbox {
         consume_budget().await;
         loop {
             let arrived = self.arrived.notified();
-            let mut state = self.lock();
-            let popped = state.pop_run();
-            self.pass_on(state);
-            if let Some(Run { from, path, bytes, stride }) = popped? {
+            if let Some(Run { from, path, bytes, stride }) = self.try_pop_run()? {
                 return Ok(Segments { from, data: bytes, segment: stride, path });
             }
             arrived.await;
         }
+    }
+
+    fn try_pop_run(&self) -> Result<Option<Run>, RecvError> {
+        let mut state = self.lock();
+        let popped = state.pop_run();
+        self.pass_on(state);
+        popped
     }
 
     /// Waits for one message, then takes all that are there, `max` at most.

@@ -264,6 +264,7 @@ impl World {
         let (via, from) = (Self::via(input), input.unicast());
         let sent = datagram.to_vec();
         let forward = self.base.handle_datagram(via, from, datagram, self.now);
+        assert!(self.base.routes_agree(), "the routes are not what the machine knows");
         self.check_forward(forward, &sent, datagram);
         self.drain_output(Some((via, from, sent.len())));
     }

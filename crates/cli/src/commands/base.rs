@@ -59,13 +59,13 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     }
 
     let (drained, shutdown) = tokio::sync::oneshot::channel();
-    let running = server.run(async {
+    // Among the tasks of its connections: what they tell each other then needs no other thread to wake.
+    let mut running = tokio::spawn(server.run(async {
         let seconds = shutdown.await.unwrap_or(0);
         Shutdown::Drain(seconds)
-    });
-    tokio::pin!(running);
+    }));
     tokio::select! {
-        () = &mut running => anyhow::bail!("the base server ended by itself"),
+        _ = &mut running => anyhow::bail!("the base server ended by itself"),
         () = stop.wait() => {}
     }
     if args.drain > 0 {
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     }
     let _ = drained.send(args.drain);
     tokio::select! {
-        () = running => {}
+        _ = running => {}
         () = stop.wait() => {}
         () = tokio::time::sleep(Duration::from_secs(u64::from(args.drain)) + LAST_WORDS) => {}
     }

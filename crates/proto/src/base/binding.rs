@@ -4,7 +4,7 @@
 //! it; a NAT-CONFIRM, which only the receiver of a NAT-OK can send, confirms one of them, and only there does the
 //! base send. Nothing is stored, and nothing longer than its cause is sent, before a signature was verified.
 
-use std::{hash::Hasher, net::SocketAddr, time::Instant};
+use std::{hash::Hasher, net::SocketAddr, sync::Arc, time::Instant};
 
 use siphasher::sip::SipHasher24;
 
@@ -14,12 +14,13 @@ use super::{
         BINDING_LIFE, NAT_UNKNOWN_RATE_IN_ALL, NAT_VERIFY_RATE, PADDED_SEQS, SMALL_DATA, TCP_SPEAKS,
         UDP_FRESH, UNVERIFIED_SEQS,
     },
+    routes::SourceKey,
 };
 use crate::{
     bucket::Bucket,
     id::DeviceId,
     wire::{
-        ANY_PATH_DATA, Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
+        Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
         relay::{HEADER_LEN, SEND_DATA},
         udp::{
             NAT_CONFIRM, NAT_INIT, NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk, PADDED_LEN,
@@ -27,14 +28,6 @@ use crate::{
         },
     },
 };
-
-/// Who is behind a source address.
-#[derive(Debug)]
-pub(super) struct Holder {
-    pub(super) device: DeviceId,
-    /// Its last message to relay: a plain store a datagram.
-    heard: Instant,
-}
 
 /// Where a device is on UDP.
 #[derive(Debug, Default)]
@@ -81,11 +74,9 @@ struct Confirmed {
 }
 
 impl Location {
-    /// Where a message with this much data goes over UDP, if it can.
-    pub(super) fn leg(&self, length: usize, now: Instant) -> Option<(Via, SocketAddr)> {
-        let leg = self.confirmed.as_ref().filter(|leg| leg.until > now)?;
-        let limit = if leg.full_size { ANY_PATH_DATA } else { SMALL_DATA };
-        (length <= limit).then_some((leg.via, leg.to))
+    /// Where messages go over UDP, whether they may be of full size, and until when.
+    pub(super) fn confirmed_leg(&self) -> Option<(Via, SocketAddr, bool, Instant)> {
+        self.confirmed.map(|leg| (leg.via, leg.to, leg.full_size, leg.until))
     }
 
     pub(super) fn vouched_until(&self) -> Option<Instant> {
@@ -109,10 +100,11 @@ impl Location {
     /// The device sent over TCP what it would send over UDP if that worked: what it cannot hear is not sent there
     /// until a NAT-CONFIRM says otherwise. A sign of life over UDP within the last second weighs more: messages of
     /// the two transports overtake each other.
-    pub(super) fn doubt(&mut self, length: usize, now: Instant) {
-        if length <= SMALL_DATA {
-            self.confirmed.take_if(|c| c.until <= now + (UDP_FRESH - TCP_SPEAKS));
-        }
+    ///
+    /// Tells whether it was.
+    pub(super) fn doubt(&mut self, length: usize, now: Instant) -> bool {
+        let silent = |c: &mut Confirmed| c.until <= now + (UDP_FRESH - TCP_SPEAKS);
+        length <= SMALL_DATA && self.confirmed.take_if(silent).is_some()
     }
 
     /// What is bound, as the table of addresses names it.
@@ -219,12 +211,10 @@ impl Base {
             self.malformed_datagram(from, &Malformed::TooShort);
             return Forward::Nowhere;
         }
-        let Some(holder) = self.addresses.get_mut(&(via.socket, from)) else {
+        let Some(device) = self.routes.hear(SourceKey::new(via.socket, from), now) else {
             self.unknown_source(via, from, now);
             return Forward::Nowhere;
         };
-        holder.heard = now;
-        let device = holder.device;
         self.relay(device, message, now).unwrap_or_else(|why| {
             self.malformed_datagram(from, &why);
             Forward::Nowhere
@@ -236,7 +226,15 @@ impl Base {
         tracing::debug!(%from, %why, "malformed datagram");
     }
 
-    /// Answers what cannot be placed with NAT-UNKNOWN, one byte, rarely.
+    /// A datagram came from where nobody is bound, or under a cookie that nobody has: what [`super::Reader::judge`] says of
+    /// strangers, without the datagram. Answers with NAT-UNKNOWN, one byte, rarely.
+    pub fn handle_stranger(&mut self, via: Via, from: SocketAddr, now: Instant) {
+        let from = addr::canonical(from);
+        if from.port() != 0 {
+            self.unknown_source(via, from, now);
+        }
+    }
+
     fn unknown_source(&mut self, via: Via, from: SocketAddr, now: Instant) {
         self.counters.unknown_source += 1;
         if self.nat_unknown_rates.take(from, now).is_ok()
@@ -256,7 +254,7 @@ impl Base {
         length: usize,
         now: Instant,
     ) {
-        let Some(&id) = self.cookies.get(&init.claim().cookie) else {
+        let Some(id) = self.device_of(&init.claim().cookie) else {
             self.unknown_source(via, from, now);
             return;
         };
@@ -289,8 +287,18 @@ impl Base {
             device.location.last[index] = seq;
             self.bind(id, via, from, init, now);
         }
+        self.publish(id);
         self.answer(id, index, via, from, seq, length);
         self.schedule(id);
+    }
+
+    /// Tells those who forward messages where a device is on UDP. To be called wherever that may have changed.
+    pub(super) fn publish(&self, id: DeviceId) {
+        self.routes.set_leg(id, self.devices.get(&id).and_then(|device| device.location.confirmed_leg()));
+    }
+
+    fn device_of(&self, cookie: &Cookie) -> Option<DeviceId> {
+        self.routes.cookies.pin().get(cookie).copied()
     }
 
     /// A verified NAT-INIT: the binding is here now, and nowhere else.
@@ -307,14 +315,18 @@ impl Base {
                 binding.inherited = false;
                 binding.answered = binding.answered.max(seq);
             }
-            None => device.location.bindings.push(Binding {
-                socket: via.socket,
-                address: from,
-                heard: now,
-                answered: seq,
-                padded: [0; PADDED_SEQS],
-                inherited: false,
-            }),
+            None => {
+                // Most hosts have one or two for good: no room for more than there are.
+                device.location.bindings.reserve_exact(1);
+                device.location.bindings.push(Binding {
+                    socket: via.socket,
+                    address: from,
+                    heard: now,
+                    answered: seq,
+                    padded: [0; PADDED_SEQS],
+                    inherited: false,
+                });
+            }
         }
         device.location.refresh(via.socket, from, now);
         let reflexive = device.location.reflexive() != before;
@@ -332,42 +344,49 @@ impl Base {
     /// when a NAT-CONFIRM shows that this device receives there.
     fn claim(&mut self, id: DeviceId, socket: SocketId, address: SocketAddr, now: Instant) {
         let key = (socket, address);
-        if let Some(holder) = self.addresses.get(&key)
-            && holder.device != id
-            && self.lives(holder, key, now)
+        if let Some((holder, heard)) = self.routes.holder(SourceKey::new(socket, address))
+            && holder != id
+            && self.lives(holder, heard, key, now)
         {
-            tracing::debug!(device = %id, holder = %holder.device, %address, "bound to another device");
+            tracing::debug!(device = %id, %holder, %address, "bound to another device");
             return;
         }
         self.seize(id, key, now);
     }
 
-    fn lives(&self, holder: &Holder, (socket, address): (SocketId, SocketAddr), now: Instant) -> bool {
-        let bindings = self.devices.get(&holder.device).map(|d| &d.location.bindings);
+    fn lives(
+        &self,
+        holder: DeviceId,
+        heard: Instant,
+        (socket, address): (SocketId, SocketAddr),
+        now: Instant,
+    ) -> bool {
+        let bindings = self.devices.get(&holder).map(|d| &d.location.bindings);
         let binding = bindings.into_iter().flatten().find(|b| b.socket == socket && b.address == address);
-        binding.is_some_and(|b| b.heard.max(holder.heard) + BINDING_LIFE > now)
+        binding.is_some_and(|b| b.heard.max(heard) + BINDING_LIFE > now)
     }
 
     /// Makes the address this device's, whoever had it.
     fn seize(&mut self, id: DeviceId, key: (SocketId, SocketAddr), now: Instant) {
-        let before = self.addresses.insert(key, Holder { device: id, heard: now });
-        let Some(loser) = before.map(|holder| holder.device).filter(|&loser| loser != id) else { return };
+        let Some(budget) = self.devices.get(&id).map(|device| Arc::clone(&device.budget)) else { return };
+        let before = self.routes.seize(SourceKey::new(key.0, key.1), id, budget, now);
+        let Some(loser) = before.filter(|&loser| loser != id) else { return };
         if let Some(device) = self.devices.get_mut(&loser) {
             device.location.take_out(|b| (b.socket, b.address) == key);
+            self.publish(loser);
             self.changed(loser, now);
         }
     }
 
     /// The device is no longer behind this address.
-    pub(super) fn let_go(&mut self, id: DeviceId, key: (SocketId, SocketAddr)) {
-        if self.addresses.get(&key).is_some_and(|holder| holder.device == id) {
-            self.addresses.remove(&key);
-        }
+    pub(super) fn let_go(&mut self, id: DeviceId, (socket, address): (SocketId, SocketAddr)) {
+        self.routes.let_go(SourceKey::new(socket, address), id);
     }
 
     /// When the device's last message to relay came from there.
     pub(super) fn heard(&self, id: DeviceId, socket: SocketId, address: SocketAddr) -> Option<Instant> {
-        self.addresses.get(&(socket, address)).filter(|h| h.device == id).map(|h| h.heard)
+        let (holder, heard) = self.routes.holder(SourceKey::new(socket, address))?;
+        (holder == id).then_some(heard)
     }
 
     /// NAT-OK, padded like the NAT-INIT that it answers and never longer.
@@ -403,7 +422,7 @@ impl Base {
     }
 
     fn confirm(&mut self, via: Via, from: SocketAddr, confirm: &NatConfirm, now: Instant) -> Option<()> {
-        let id = *self.cookies.get(&confirm.cookie)?;
+        let id = self.device_of(&confirm.cookie)?;
         let index = self.devices.get(&id)?.index_of(via.socket)?;
         let challenge = self.challenge(&confirm.cookie, index, from);
         if challenge != confirm.challenge {
@@ -436,6 +455,7 @@ impl Base {
             self.let_go(id, address);
         }
         self.seize(id, (via.socket, from), now);
+        self.publish(id);
         let ok = NatOk { cookie: confirm.cookie, seq: confirm.seq, challenge, confirmed: true, seen: from };
         self.outputs.push_back(Output::Transmit { via, to: from, payload: ok.encode(NAT_OK_LEN) });
         if changed {
@@ -448,10 +468,10 @@ impl Base {
     /// Bindings that were silent for too long, and what was inherited and never confirmed anew.
     pub(super) fn expire_bindings(&mut self, id: DeviceId, now: Instant) {
         let Some(device) = self.devices.get_mut(&id) else { return };
-        let addresses = &self.addresses;
-        let heard = |b: &Binding| {
-            let holder = addresses.get(&(b.socket, b.address)).filter(|h| h.device == id);
-            holder.map_or(b.heard, |h| h.heard.max(b.heard))
+        let routes = &self.routes;
+        let heard = |b: &Binding| match routes.holder(SourceKey::new(b.socket, b.address)) {
+            Some((holder, heard)) if holder == id => heard.max(b.heard),
+            _ => b.heard,
         };
         let inherited_over = device.location.inherited_until.take_if(|until| *until <= now).is_some();
         let before = device.location.reflexive();
@@ -461,6 +481,7 @@ impl Base {
             device.location.confirmed.take_if(|c| c.inherited);
         }
         let changed = device.location.reflexive() != before;
+        self.publish(id);
         for address in gone {
             self.let_go(id, address);
         }

@@ -3,7 +3,7 @@
 //! Everything that goes wrong on a connection ends it with ERROR here. What a registration means is decided in
 //! `registry`; a connection that speaks for a device holds no more than its ID.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use rand::Rng;
 
@@ -22,11 +22,14 @@ use crate::{
     },
 };
 
+/// Lists of UDP addresses that are kept for connections to share: more listening addresses than a base has.
+const MAX_UDP_LISTS: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) remote: SocketAddr,
     /// What REGISTERED tells; each socket once.
-    pub(super) udp: Vec<UdpAddress>,
+    pub(super) udp: Arc<[UdpAddress]>,
     state: State,
 }
 
@@ -82,7 +85,8 @@ impl Base {
         let silent_at = now + self.config.setup_timeout;
         let serial = self.unfinished.add(conn, Source::of(remote.ip()));
         let state = State::Accepted(Waiting { serial, silent_at });
-        self.conns.insert(conn, Conn { remote, udp: each_socket_once(udp), state });
+        let udp = self.udp_list(udp);
+        self.conns.insert(conn, Conn { remote, udp, state });
         self.deadlines.by(Key::Conn(conn), silent_at);
         tracing::debug!(?conn, %remote, "accepted");
 
@@ -103,14 +107,28 @@ impl Base {
         }
     }
 
+    /// The list as it is told, which all connections to one listening address share.
+    fn udp_list(&mut self, udp: &[UdpAddress]) -> Arc<[UdpAddress]> {
+        let list = each_socket_once(udp);
+        if let Some(known) = self.udp_lists.iter().find(|known| known[..] == list[..]) {
+            return Arc::clone(known);
+        }
+        let list: Arc<[UdpAddress]> = list.into();
+        if self.udp_lists.len() < MAX_UDP_LISTS {
+            self.udp_lists.push(Arc::clone(&list));
+        }
+        list
+    }
+
     /// A whole frame (type and body) came in.
     pub fn handle_frame(&mut self, conn: ConnId, frame: &mut [u8], now: Instant) -> Forward {
         let Some(state) = self.conns.get(&conn).map(|c| c.state) else { return Forward::Nowhere };
         if let State::Registered(device) = state
             && frame.first() == Some(&SEND_DATA)
         {
-            if let Some(device) = self.devices.get_mut(&device) {
-                device.location.doubt(frame.len().saturating_sub(HEADER_LEN), now);
+            let length = frame.len().saturating_sub(HEADER_LEN);
+            if self.devices.get_mut(&device).is_some_and(|d| d.location.doubt(length, now)) {
+                self.publish(device);
             }
             return match self.relay(device, frame, now) {
                 Ok(forward) => forward,
@@ -173,7 +191,7 @@ impl Base {
         loop {
             let mut cookie = [0; COOKIE_LEN];
             self.rng.fill_bytes(&mut cookie);
-            if !self.cookies.contains_key(&cookie) {
+            if !self.routes.cookies.pin().contains_key(&cookie) {
                 return cookie;
             }
         }

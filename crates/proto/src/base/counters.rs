@@ -34,6 +34,8 @@ pub struct Counters {
     pub dropped_queue_full: u64,
     pub dropped_over_rate: u64,
     pub dropped_too_large: u64,
+    pub dropped_busy: u64,
+    pub dropped_not_sent: u64,
     pub unreachable_sent: u64,
     pub wanted_sent: u64,
     pub wanted_dropped: u64,

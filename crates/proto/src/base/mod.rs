@@ -21,10 +21,12 @@ mod memory;
 mod push;
 mod registry;
 mod relay;
+mod routes;
 
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Instant,
 };
 
@@ -32,9 +34,9 @@ pub use config::BaseConfig;
 pub use counters::{Counters, Sizes};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
+pub use routes::{Reader, Routes, Verdict};
 
 use self::{
-    binding::Holder,
     conn::{Conn, Unfinished},
     deadline::{Deadlines, Key},
     memory::{Buckets, Expiring, Keyed, Map, Set, Source},
@@ -43,7 +45,7 @@ use self::{
 use crate::{
     bucket::Bucket,
     id::DeviceId,
-    wire::{BootId, Cookie, tcp::BaseFrame},
+    wire::{BootId, tcp::BaseFrame},
 };
 
 /// A TCP connection of the shell; never used twice.
@@ -147,12 +149,13 @@ pub struct Base {
     draining: Draining,
 
     conns: Map<ConnId, Conn>,
+    /// What REGISTERED tells of UDP addresses, one list for each listening address.
+    udp_lists: Vec<Arc<[UdpAddress]>>,
     unfinished: Unfinished,
     devices: Map<DeviceId, Device>,
-    /// The cookies of registered devices.
-    cookies: Map<Cookie, DeviceId>,
-    /// Who is behind a source address on one of the base's sockets.
-    addresses: Map<(SocketId, SocketAddr), Holder>,
+    /// Who is behind a source address on one of the base's sockets, where devices are on UDP, the cookies of
+    /// registered devices: what others read while this machine writes it.
+    routes: Arc<Routes>,
     /// Who wants a device, whether it is here or not: the reverse of all interests.
     wanters: Map<DeviceId, Set<DeviceId>>,
     interests_in_all: usize,
@@ -199,10 +202,10 @@ impl Base {
             keyed,
             draining: Draining::No,
             conns: Map::with_hasher(keyed),
+            udp_lists: Vec::new(),
             unfinished: Unfinished::new(keyed),
             devices: Map::with_hasher(keyed),
-            cookies: Map::with_hasher(keyed),
-            addresses: Map::with_hasher(keyed),
+            routes: Arc::new(Routes::new(config.relay_rate, keyed, now)),
             wanters: Map::with_hasher(keyed),
             interests_in_all: 0,
             absent: Expiring::new(config::ABSENT_MEMORY, config.max_absent_interests, keyed),
@@ -304,6 +307,25 @@ impl Base {
         &self.counters
     }
 
+    /// Where messages go over UDP: for those who forward them beside this machine. What changed is seen there before
+    /// the output that tells of it is given out.
+    #[must_use]
+    pub fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes)
+    }
+
+    /// Whether the routes say what the machine knows; they always do, and tests ask.
+    #[must_use]
+    pub fn routes_agree(&self) -> bool {
+        let known =
+            self.devices.iter().filter(|(_, device)| device.location.confirmed_leg().is_some()).count();
+        known == self.routes.legs()
+            && self
+                .devices
+                .iter()
+                .all(|(&id, device)| self.routes.agrees(id, device.location.confirmed_leg()))
+    }
+
     /// Whether this device is registered here.
     #[must_use]
     pub fn is_registered(&self, device: DeviceId) -> bool {
@@ -317,8 +339,8 @@ impl Base {
             connections: self.conns.len(),
             unfinished: self.unfinished.len(),
             devices: self.devices.len(),
-            cookies: self.cookies.len(),
-            bound_addresses: self.addresses.len(),
+            cookies: self.routes.cookies.len(),
+            bound_addresses: self.routes.bound_addresses(),
             interests: self.interests_in_all,
             absent_interests: self.absent.weight(),
             replaced_boots: self.replaced.weight(),

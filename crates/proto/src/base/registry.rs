@@ -6,6 +6,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ use super::{
     memory::{Map, Source},
     push::Window,
     relay::Unreached,
+    routes::Budget,
 };
 use crate::{
     bucket::Bucket,
@@ -41,7 +43,7 @@ pub(super) struct Device {
     pub(super) cookie: Cookie,
     pub(super) link: Link,
     /// The base's UDP addresses as REGISTERED told them; the index of one is what NAT-INITs are signed for.
-    pub(super) udp: Vec<UdpAddress>,
+    pub(super) udp: Arc<[UdpAddress]>,
     /// Dropped then, unless an INFO comes.
     info_by: Instant,
     pub(super) own: Numbered<Vec<SocketAddr>>,
@@ -58,7 +60,8 @@ pub(super) struct Device {
     /// Collects the changes of this device before others are told.
     pub(super) changes: Window,
     pub(super) unreached: Unreached,
-    pub(super) relay_rate: Bucket,
+    /// What it may still have relayed; whoever forwards counts it there.
+    pub(super) budget: Arc<Budget>,
     notice_rate: Bucket,
 }
 
@@ -229,7 +232,7 @@ impl Base {
             attempt: register.attempt,
             cookie: *cookie,
             link: Link::Tcp(conn),
-            udp: self.conns.get(&conn).map(|c| c.udp.clone()).unwrap_or_default(),
+            udp: self.conns.get(&conn).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.udp)),
             info_by: now + self.config.info_timeout,
             own: Numbered::default(),
             master_key: Numbered::default(),
@@ -241,11 +244,11 @@ impl Base {
             version: self.versions,
             changes: Window::default(),
             unreached: Unreached::default(),
-            relay_rate: Bucket::default(),
+            budget: Arc::default(),
             notice_rate: Bucket::default(),
         };
         self.devices.insert(register.device, device);
-        self.cookies.insert(*cookie, register.device);
+        self.routes.cookies.pin().insert(*cookie, register.device);
         self.absent.remove(&register.device);
         self.replaced.remove(&(register.device, register.boot));
         self.counters.registered += 1;
@@ -257,12 +260,12 @@ impl Base {
         let id = register.device;
         let Some(device) = self.devices.get_mut(&id) else { return };
         let loser = device.link.conn();
-        self.cookies.remove(&device.cookie);
-        self.cookies.insert(*cookie, id);
+        self.routes.cookies.pin().remove(&device.cookie);
+        self.routes.cookies.pin().insert(*cookie, id);
         device.cookie = *cookie;
         device.attempt = register.attempt;
         device.link = Link::Tcp(conn);
-        device.udp = self.conns.get(&conn).map(|c| c.udp.clone()).unwrap_or_default();
+        device.udp = self.conns.get(&conn).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.udp));
         device.info_by = now + self.config.info_timeout;
         device.own.inherit();
         device.master_key.inherit();
@@ -356,7 +359,8 @@ impl Base {
     /// Takes a device and all that hangs on it out of every table; gives back whom it wanted.
     pub(super) fn remove(&mut self, id: DeviceId) -> Vec<DeviceId> {
         let Some(device) = self.devices.remove(&id) else { return Vec::new() };
-        self.cookies.remove(&device.cookie);
+        self.routes.cookies.pin().remove(&device.cookie);
+        self.routes.set_leg(id, None);
         self.deadlines.forget(Key::Device(id));
         for address in device.location.addresses() {
             self.let_go(id, address);

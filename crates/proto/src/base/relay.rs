@@ -4,21 +4,19 @@
 //! place. Relaying does not ask for consent; only what a sender hears does: to whom the destination does not want,
 //! a device that refuses looks exactly like one that is not here.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
-    Base, Forward, Ticket,
-    config::{RELAY_UNIT, UNREACHABLE_PAIR, UNREACHABLE_RATE},
+    Base, ConnId, Forward, Ticket,
+    config::{UNREACHABLE_PAIR, UNREACHABLE_RATE},
     registry::Link,
+    routes::Way,
 };
 use crate::{
-    bucket::{Bucket, Rate},
+    bucket::Bucket,
     id::DeviceId,
     wire::{
-        MAX_DATA, Malformed, relay,
+        Malformed, relay,
         tcp::{BaseFrame, UnreachableReason},
     },
 };
@@ -54,28 +52,24 @@ impl Base {
     ) -> Result<Forward, Malformed> {
         let (to, data) = relay::split(message)?;
         let length = data.len();
-        if length > MAX_DATA {
-            self.counters.dropped_too_large += 1;
-            self.unreachable(from, to, UnreachableReason::TooLarge, now);
-            return Ok(Forward::Nowhere);
-        }
-        if let Some(limit) = self.config.relay_rate
-            && !self.within_rate(from, length, limit, now)
-        {
-            self.counters.dropped_over_rate += 1;
-            self.unreachable(from, to, UnreachableReason::Rate, now);
-            return Ok(Forward::Nowhere);
-        }
-        let Some(device) = self.devices.get(&to) else {
-            self.not_here(from, to, now);
+        let Some(budget) = self.devices.get(&from).map(|device| Arc::clone(&device.budget)) else {
             return Ok(Forward::Nowhere);
         };
-        let forward = match (device.location.leg(length, now), device.link) {
-            (Some((via, to)), _) => Forward::Udp { via, to },
-            (None, Link::Tcp(conn)) => Forward::Tcp { conn, ticket: Ticket { from, to } },
-            (None, Link::Lost { .. }) => {
-                self.counters.dropped_no_way += 1;
-                self.blocked(from, to, now);
+        let forward = match self.routes.way(&budget, to, length, now) {
+            Way::Udp { via, to, .. } => Forward::Udp { via, to },
+            Way::TooLarge => {
+                self.counters.dropped_too_large += 1;
+                self.unreachable(from, to, UnreachableReason::TooLarge, now);
+                return Ok(Forward::Nowhere);
+            }
+            Way::Elsewhere if self.routes.within_rate(&budget, length, now) => {
+                match self.way_without_udp(from, to, now) {
+                    Some(conn) => Forward::Tcp { conn, ticket: Ticket { from, to } },
+                    None => return Ok(Forward::Nowhere),
+                }
+            }
+            Way::OverRate | Way::Elsewhere => {
+                self.handle_over_rate(from, to, 1, now);
                 return Ok(Forward::Nowhere);
             }
         };
@@ -93,14 +87,24 @@ impl Base {
         Ok(forward)
     }
 
-    /// Whether a device may have so many more bytes relayed. A message costs at least one unit.
-    fn within_rate(&mut self, from: DeviceId, length: usize, limit: u32, now: Instant) -> bool {
-        let units = (length / RELAY_UNIT + 1) as u32;
-        // A burst below the largest message would never let that one pass.
-        let burst = (limit / RELAY_UNIT as u32).max((MAX_DATA / RELAY_UNIT + 1) as u32);
-        let every = Duration::from_nanos(1_000_000_000 * RELAY_UNIT as u64 / u64::from(limit.max(1)));
-        let Some(device) = self.devices.get_mut(&from) else { return false };
-        device.relay_rate.take_many(units, Rate { burst, every }, now)
+    /// The connection that a message goes to where UDP does not take it.
+    fn way_without_udp(&mut self, from: DeviceId, to: DeviceId, now: Instant) -> Option<ConnId> {
+        match self.devices.get(&to).map(|device| device.link) {
+            Some(Link::Tcp(conn)) => return Some(conn),
+            Some(Link::Lost { .. }) => {
+                self.counters.dropped_no_way += 1;
+                self.blocked(from, to, now);
+            }
+            None => self.not_here(from, to, now),
+        }
+        None
+    }
+
+    /// Messages of a device were dropped because it has had relayed what it may. A shell calls this where
+    /// [`super::Reader::judge`] said so; it may say it once for many.
+    pub fn handle_over_rate(&mut self, from: DeviceId, to: DeviceId, count: u64, now: Instant) {
+        self.counters.dropped_over_rate += count;
+        self.unreachable(from, to, UnreachableReason::Rate, now);
     }
 
     /// The shell dropped a message because the queue of its destination was full.

@@ -13,7 +13,7 @@ use std::{
 
 use bowline_proto::{
     DeviceId, SecretKey,
-    base::{Base, BaseConfig, ConnId, Forward, Output, SocketId, UdpAddress, Via},
+    base::{Base, BaseConfig, ConnId, Forward, Output, SocketId, UdpAddress, Verdict, Via},
     wire::{
         Cookie,
         frame::{LENGTH_LEN, MAX_FRAME},
@@ -98,6 +98,8 @@ pub(crate) struct World {
     pub(crate) base: Base,
     pub(crate) id: DeviceId,
     pub(crate) now: Instant,
+    /// Whether every datagram is judged as a worker would, and the two compared.
+    judges: bool,
     next_conn: u64,
     written: HashMap<ConnId, Vec<u8>>,
     pub(crate) closed: HashSet<ConnId>,
@@ -113,6 +115,7 @@ impl World {
         let now = Instant::now();
         let id = SecretKey::from_seed(&[0xba; 32]).device_id();
         Self {
+            judges: config.relay_rate.is_none(),
             base: Base::new(config, id, [7; 32], now),
             id,
             now,
@@ -139,7 +142,10 @@ impl World {
                 Output::Close { conn } => {
                     assert!(self.closed.insert(conn), "closed twice");
                 }
-                Output::Timeout(at) => return at,
+                Output::Timeout(at) => {
+                    assert!(self.base.routes_agree(), "the routes are not what the machine knows");
+                    return at;
+                }
             }
         }
     }
@@ -259,8 +265,20 @@ impl World {
 
     /// Sends a datagram as it is.
     pub(crate) fn datagram(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Forward {
-        let mut datagram = datagram.to_vec();
+        let (mut datagram, mut judged) = (datagram.to_vec(), datagram.to_vec());
+        // A budget is spent by whoever asks: with one, the machine alone is asked.
+        let verdict =
+            self.judges.then(|| self.base.routes().reader().judge(via, from, &mut judged, self.now));
         let forward = self.base.handle_datagram(via, from, &mut datagram, self.now);
+        match (verdict, forward) {
+            (None, _) => {}
+            (Some(Verdict::Forward { via, to }), forward) => {
+                assert_eq!(forward, Forward::Udp { via, to }, "a worker would forward it otherwise");
+                assert_eq!(datagram, judged);
+            }
+            (Some(verdict), Forward::Udp { .. }) => panic!("a worker would say {verdict:?}"),
+            (Some(_), _) => {}
+        }
         self.flush();
         forward
     }

@@ -1,0 +1,103 @@
+//! `overload`: far more is offered than the base can forward; what still arrives, and what happens to a well-behaved third flow meanwhile.
+//!
+//! A core of gear sends hardly more than a core of base forwards, so the base's core is busy with other things for nine tenths of each
+//! millisecond: what is offered is then ten times too much, or what the table says.
+//!
+//! The reference is the base's own best: the most that arrived at any of several paces.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bowline_proto::wire::relay::HEADER_LEN;
+
+use crate::{
+    gear::{self, Priority},
+    host::{BaseProcess, Host, Wire, send_data},
+    netns::{Links, Net, Side},
+    probe,
+    raw::{self, Link},
+    report::{Goal, Options, Report, spread},
+};
+
+/// Paces offered when its best is looked for, packets a second.
+const PACES: [f64; 6] = [10e3, 20e3, 30e3, 40e3, 60e3, 80e3];
+
+pub(crate) fn run(options: &Options, report: &mut Report) {
+    let net = Net::new(options);
+    net.set(Links::Single);
+    let (turn, rounds) =
+        if options.quick { (Duration::from_millis(700), 3) } else { (Duration::from_secs(3), 5) };
+    for size in [100, 1_200] {
+        udp(&net, size, turn, rounds, report);
+    }
+    let why = "not written yet: over TCP, senders are held back by their windows";
+    report.missing("TCP, goodput", "Gbit/s", Goal::AtLeast(0.90), why);
+}
+
+fn udp(net: &Net, size: usize, turn: Duration, rounds: usize, report: &mut Report) {
+    let base = BaseProcess::start(&net.middle, "");
+    let wires = || (Arc::new(Wire::new(&net.left)), Arc::new(Wire::new(&net.right)));
+    let ((heavy_left, heavy_right), (third_left, third_right)) = (wires(), wires());
+    let mut hosts = Vec::new();
+    for (number, (node, side, wire)) in [
+        (&net.left, Side::Left, &heavy_left),
+        (&net.right, Side::Right, &heavy_right),
+        (&net.left, Side::Left, &third_left),
+        (&net.right, Side::Right, &third_right),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut host = Host::register(node, Net::base(side), base.id, number as u32);
+        host.confirm(wire);
+        hosts.push((host, Arc::clone(wire)));
+    }
+    let link = Link::new(&net.left, "eth0", &net.middle, "l0");
+    let from = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 1, 0, 2), heavy_left.port());
+    let frame = link.frame(from, Net::base(Side::Left), &send_data(hosts[1].0.id, size));
+    let _busy = gear::occupy_base();
+    let third = send_data(hosts[3].0.id, probe::DATA);
+
+    // One pace: what arrived and what was offered a second, and the third flow.
+    let run = |pace: Option<f64>| {
+        let sink = gear::sink(&heavy_right);
+        let load = raw::replay(&net.left, vec![frame.clone(); 64], pace, Priority::Load);
+        std::thread::sleep(turn / 5);
+        let mut rates = (0.0, 0.0);
+        let found = probe::during(&third_left, Net::base(Side::Left), &third, &third_right, || {
+            let (start, before) = (Instant::now(), net.arrived());
+            std::thread::sleep(turn);
+            rates.0 = net.arrived().datagrams(before, size + HEADER_LEN) / start.elapsed().as_secs_f64();
+        });
+        let whole = turn.as_secs_f64() * 1.2 + 0.25;
+        rates.1 = load.stop() as f64 / whole;
+        sink.stop();
+        (rates, found)
+    };
+    let best = |run: &dyn Fn(Option<f64>) -> ((f64, f64), probe::Found)| {
+        PACES.iter().map(|&pace| run(Some(pace)).0.0).fold(0.0, f64::max)
+    };
+    let mut pairs = Vec::new();
+    let (mut offered, mut lost, mut p99) = (Vec::new(), Vec::new(), Vec::new());
+    let mut most = best(&run);
+    for round in 0..rounds {
+        for (host, wire) in &mut hosts {
+            host.refresh(wire);
+        }
+        if round > 0 {
+            most = run(Some(most * 1.05)).0.0.max(most);
+        }
+        let ((arrived, sent), found) = run(None);
+        pairs.push((arrived / 1e3, most / 1e3));
+        offered.push(sent / most);
+        lost.push(found.lost() * 100.0);
+        p99.push(found.micros(0.99) / 1e3);
+    }
+    let factor = spread(&offered).1;
+    let case = format!("UDP {size} B, {factor:.1} times offered");
+    report.pairs(&format!("{case}: goodput"), "kpps (reference: its own best)", &pairs, Goal::AtLeast(0.90));
+    report.figures(&format!("{case}: third flow lost"), "%", &lost, Goal::AtMost(1.0));
+    report.figures(&format!("{case}: third flow p99"), "ms", &p99, Goal::AtMost(5.0));
+}

@@ -1,0 +1,126 @@
+//! `relay-tcp`: host → base → host over TCP, one flow, 1,200 and 16,000 bytes of data.
+//!
+//! The reference is a plain proxy in the base's place that copies blocks of 256 KiB from one connection to the other and knows nothing of frames.
+//! Both ends write and read in blocks of many frames.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bowline_lab::Process;
+use bowline_proto::wire::{frame, relay::HEADER_LEN};
+
+use crate::{
+    cpu,
+    gear::{Priority, Running},
+    host::{BaseProcess, Host, send_data},
+    netns::{Net, PORT, Side},
+    report::{Goal, Options, Report, in_turn},
+    say,
+};
+
+/// What is written, read and copied at once.
+const BLOCK: usize = 256 << 10;
+
+pub(crate) fn run(options: &Options, report: &mut Report) {
+    let net = Net::new(options);
+    let (turn, rounds) =
+        if options.quick { (Duration::from_secs(1), 4) } else { (Duration::from_secs(3), 5) };
+    for size in [1_200, 16_000] {
+        let pairs = in_turn(rounds, || relay(&net, size, turn), || proxy(&net, size, turn));
+        let rates: Vec<_> = pairs.iter().map(|(a, b)| (a.0, b.0)).collect();
+        report.pairs(
+            &format!("{size} B"),
+            "Gbit/s (reference: a copying proxy)",
+            &rates,
+            Goal::AtLeast(0.80),
+        );
+        let costs: Vec<_> = pairs.iter().map(|(a, b)| (1.0 / a.1, 1.0 / b.1)).collect();
+        report.pairs(&format!("{size} B, cost"), "Gbit per CPU-s", &costs, Goal::AtLeast(0.80));
+    }
+}
+
+/// Gigabits a second, and CPU seconds for one.
+fn relay(net: &Net, size: usize, turn: Duration) -> (f64, f64) {
+    let base = BaseProcess::start(&net.middle, "");
+    let a = Host::register(&net.left, Net::base(Side::Left), base.id, 1);
+    let b = Host::register(&net.right, Net::base(Side::Right), base.id, 2);
+    let mut message = Vec::new();
+    frame::write(&mut message, |out| out.extend_from_slice(&send_data(b.id, size)));
+    flow(a.tcp, b.tcp, &message, base.process.pid(), turn)
+}
+
+fn proxy(net: &Net, size: usize, turn: Duration) -> (f64, f64) {
+    let program = std::env::current_exe().expect("a program knows its own file");
+    let process: Process = net.middle.spawn(program, &["forwarder", "tcp"]);
+    process.wait("line that says it is ready", Duration::from_secs(10), 0, |line| {
+        (line.text == "ready").then_some(())
+    });
+    // The first that comes is copied to the second.
+    let connect = |node: &bowline_lab::Node, side| {
+        node.enter(|| TcpStream::connect(Net::base(side))).expect("the proxy accepts")
+    };
+    let left = connect(&net.left, Side::Left);
+    let right = connect(&net.right, Side::Right);
+    let message = vec![0x5a; frame::LENGTH_LEN + HEADER_LEN + size];
+    flow(left, right, &message, process.pid(), turn)
+}
+
+fn flow(mut left: TcpStream, mut right: TcpStream, message: &[u8], pid: u32, turn: Duration) -> (f64, f64) {
+    let block = message.repeat((BLOCK / message.len()).max(1));
+    let _ = left.set_write_timeout(Some(Duration::from_millis(100)));
+    let _ = right.set_read_timeout(Some(Duration::from_millis(100)));
+    let arrived = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&arrived);
+    let reader = Running::start(Priority::Normal, move |stop: &AtomicBool| {
+        let mut buffer = vec![0; BLOCK];
+        while !stop.load(Ordering::Relaxed) {
+            if let Ok(n) = right.read(&mut buffer) {
+                count.fetch_add(n as u64, Ordering::Relaxed);
+            }
+        }
+        0
+    });
+    let writer = Running::start(Priority::Normal, move |stop: &AtomicBool| {
+        let mut at = 0;
+        while !stop.load(Ordering::Relaxed) {
+            if let Ok(n) = left.write(&block[at..]) {
+                at = (at + n) % block.len();
+            }
+        }
+        0
+    });
+    thread::sleep(turn / 5);
+    let (start, used, before) = (Instant::now(), cpu::seconds(pid), arrived.load(Ordering::Relaxed));
+    thread::sleep(turn);
+    let bits = (arrived.load(Ordering::Relaxed) - before) as f64 * 8.0 / 1e9;
+    let (time, used) = (start.elapsed().as_secs_f64(), cpu::seconds(pid) - used);
+    writer.stop();
+    reader.stop();
+    (bits / time, used / bits)
+}
+
+/// The proxy's own process.
+pub(crate) fn forwarder() -> ExitCode {
+    cpu::pin(cpu::BASE_CORE);
+    let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)) else { return ExitCode::FAILURE };
+    say("ready");
+    let (Ok((mut from, _)), Ok((mut to, _))) = (listener.accept(), listener.accept()) else {
+        return ExitCode::FAILURE;
+    };
+    let mut buffer = vec![0; BLOCK];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,41 @@
+//! Datagrams one by one, on systems where nothing better was measured.
+
+use std::sync::Arc;
+
+use super::{Port, batch::Batch, port_of};
+
+/// Sends the runs of one worker.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    ports: Vec<Arc<Port>>,
+    dropped: u64,
+}
+
+impl Egress {
+    pub(crate) fn new(ports: Vec<Arc<Port>>) -> Self {
+        Self { ports, dropped: 0 }
+    }
+
+    /// The most datagrams of a run.
+    pub(crate) fn most_segments(&self) -> usize {
+        1
+    }
+
+    /// Datagrams that the system did not take, since this was asked last.
+    pub(crate) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Sends all runs of a round.
+    pub(crate) fn send(&mut self, batch: &Batch) {
+        for run in batch.runs.all() {
+            let Some(port) = port_of(&self.ports, &run.via) else { continue };
+            for piece in batch.runs.pieces(run) {
+                if let Err(error) = port.send(run.via.ip, run.to, &batch.bytes()[piece], None) {
+                    self.dropped += 1;
+                    tracing::debug!(to = %run.to, %error, "UDP send");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Where messages go over UDP: the table that the machine writes and everybody who forwards reads.
+//!
+//! The machine has one owner; messages are forwarded by a worker for each core. [`Routes`] is what they share: who is behind a source
+//! address, where a device is on UDP and until when, and which cookies are alive. Readers take no lock and write nothing that
+//! another core reads: each lookup is a hash table's (`papaya`), a refresh moves one number, and only what changes is replaced. What
+//! lapses carries its moment with it, so nobody has to take it out in time.
+//!
+//! [`Reader::judge`] is the whole of a worker's decision. The machine relays through the same functions, so that a
+//! simulated world, which has no workers, and a real server cannot differ. What is not plain data to a device that is
+//! reached over UDP is the machine's: a worker hands it on, cheapest check first.
+
+use std::{
+    hash::{Hash, Hasher},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use papaya::{HashMapRef, LocalGuard};
+
+use super::{
+    SocketId, Via,
+    config::{RELAY_UNIT, SMALL_DATA},
+    memory::Keyed,
+};
+use crate::{
+    bucket::Rate,
+    id::DeviceId,
+    wire::{
+        ANY_PATH_DATA, COOKIE_LEN, Cookie, MAX_DATA, addr,
+        relay::{self, SEND_DATA},
+        udp::{NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN},
+    },
+};
+
+/// The table. One machine writes it; whoever holds it may read.
+#[derive(Debug)]
+pub struct Routes {
+    /// Moments are kept as nanoseconds since this one, so that they fit into an atomic.
+    start: Instant,
+    relay_rate: Option<Rate>,
+    sources: Table<SourceKey, Source>,
+    legs: Table<DeviceId, Leg>,
+    /// The cookies of registered devices.
+    pub(super) cookies: Table<Cookie, DeviceId>,
+}
+
+type Table<K, V> = papaya::HashMap<K, V, Keyed>;
+type Pinned<'a, K, V> = HashMapRef<'a, K, V, Keyed, LocalGuard<'a>>;
+
+/// A device's address as one of the base's sockets sees it, as one string of bytes: hashed and compared at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SourceKey([u8; 24]);
+
+impl SourceKey {
+    pub(super) fn new(socket: SocketId, address: SocketAddr) -> Self {
+        let (ip, scope) = match address {
+            SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), 0),
+            SocketAddr::V6(v6) => (*v6.ip(), v6.scope_id()),
+        };
+        let mut key = [0; 24];
+        key[..16].copy_from_slice(&ip.octets());
+        key[16..18].copy_from_slice(&address.port().to_be_bytes());
+        key[18..20].copy_from_slice(&socket.0.to_be_bytes());
+        key[20..].copy_from_slice(&scope.to_be_bytes());
+        Self(key)
+    }
+}
+
+impl Hash for SourceKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
+
+/// Who is behind a source address.
+#[derive(Debug)]
+struct Source {
+    device: DeviceId,
+    budget: Arc<Budget>,
+    /// Its last message to relay.
+    heard: AtomicU64,
+}
+
+/// Where a device is on UDP.
+#[derive(Debug)]
+struct Leg {
+    via: Via,
+    to: SocketAddr,
+    /// Whether 1,215 bytes are known to pass downwards.
+    full_size: bool,
+    /// The base sends there until then.
+    until: AtomicU64,
+}
+
+/// What a device may still have relayed, whoever of several readers counts it: a bucket as [`crate::bucket::Bucket`] is.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    full_at: AtomicU64,
+}
+
+impl Budget {
+    /// Takes `n`, if there are as many.
+    fn take_many(&self, n: u32, rate: Rate, now: u64) -> bool {
+        let every = rate.every.as_nanos() as u64;
+        let (cost, burst) = (every * u64::from(n), every * u64::from(rate.burst));
+        let taken = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let full_at = full_at.max(now) + cost;
+            (full_at <= now + burst).then_some(full_at)
+        });
+        taken.is_ok()
+    }
+}
+
+/// Where a message goes as far as UDP is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Udp {
+        via: Via,
+        to: SocketAddr,
+        /// The most data that this leg carries.
+        limit: usize,
+    },
+    /// Larger than any message may be.
+    TooLarge,
+    /// The sender has had relayed what he may.
+    OverRate,
+    /// Not over UDP. Nothing was taken of the sender's budget.
+    Elsewhere,
+}
+
+/// What is to be done with a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A relayed message with its header rewritten: it goes there as it is.
+    Forward {
+        /// From here.
+        via: Via,
+        /// To there.
+        to: SocketAddr,
+    },
+    /// A relayed message that does not go over UDP, or is too large: the machine knows what becomes of it.
+    Data,
+    /// A message of a device that has had relayed what it may: drop it. The machine tells it now and then.
+    OverRate {
+        /// The sender.
+        from: DeviceId,
+        /// For whom it was.
+        to: DeviceId,
+    },
+    /// NAT-INIT or NAT-CONFIRM under a cookie that is alive: for the machine, before all else.
+    Handshake,
+    /// What nobody can be behind: no binding there, no such cookie. The machine may answer NAT-UNKNOWN, rarely.
+    Stranger,
+    /// NAT-CONFIRM under a cookie that is not alive: drop it.
+    Refused,
+    /// No message of a host: drop it.
+    Malformed,
+}
+
+impl Routes {
+    pub(super) fn new(relay_rate: Option<u32>, keyed: Keyed, start: Instant) -> Self {
+        Self {
+            start,
+            relay_rate: relay_rate.map(rate_of),
+            sources: Table::with_hasher(keyed),
+            legs: Table::with_hasher(keyed),
+            cookies: Table::with_hasher(keyed),
+        }
+    }
+
+    /// A view of the table for a batch of datagrams. Memory that was replaced meanwhile is given back when it is dropped.
+    #[must_use]
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            routes: self,
+            sources: self.sources.pin(),
+            legs: self.legs.pin(),
+            cookies: self.cookies.pin(),
+            last: None,
+        }
+    }
+
+    fn nanos(&self, moment: Instant) -> u64 {
+        moment.saturating_duration_since(self.start).as_nanos() as u64
+    }
+
+    fn moment(&self, nanos: u64) -> Instant {
+        self.start + Duration::from_nanos(nanos)
+    }
+
+    /// Where a message with this much data goes.
+    pub(super) fn way(&self, budget: &Budget, to: DeviceId, length: usize, now: Instant) -> Way {
+        self.way_by(&self.legs.pin(), budget, to, length, now)
+    }
+
+    fn way_by(
+        &self,
+        legs: &Pinned<'_, DeviceId, Leg>,
+        budget: &Budget,
+        to: DeviceId,
+        length: usize,
+        now: Instant,
+    ) -> Way {
+        if length > MAX_DATA {
+            return Way::TooLarge;
+        }
+        let now_nanos = self.nanos(now);
+        let fresh = |leg: &&Leg| leg.until.load(Ordering::Relaxed) > now_nanos && length <= leg.limit();
+        match legs.get(&to).filter(fresh) {
+            None => Way::Elsewhere,
+            Some(_) if !self.within_rate(budget, length, now) => Way::OverRate,
+            Some(leg) => Way::Udp { via: leg.via, to: leg.to, limit: leg.limit() },
+        }
+    }
+
+    /// Whether a device may have so many more bytes relayed. A message costs at least one unit.
+    pub(super) fn within_rate(&self, budget: &Budget, length: usize, now: Instant) -> bool {
+        let units = (length / RELAY_UNIT + 1) as u32;
+        self.relay_rate.is_none_or(|rate| budget.take_many(units, rate, self.nanos(now)))
+    }
+
+    /// Says where a device is on UDP from now on. A leg that only lives longer moves one number.
+    pub(super) fn set_leg(&self, device: DeviceId, leg: Option<(Via, SocketAddr, bool, Instant)>) {
+        let legs = self.legs.pin();
+        let Some((via, to, full_size, until)) = leg else {
+            legs.remove(&device);
+            return;
+        };
+        let until = self.nanos(until);
+        match legs.get(&device) {
+            Some(leg) if leg.via == via && leg.to == to && leg.full_size == full_size => {
+                leg.until.store(until, Ordering::Relaxed);
+            }
+            _ => {
+                legs.insert(device, Leg { via, to, full_size, until: AtomicU64::new(until) });
+            }
+        }
+    }
+
+    /// Makes an address a device's; gives back whose it was.
+    pub(super) fn seize(
+        &self,
+        key: SourceKey,
+        device: DeviceId,
+        budget: Arc<Budget>,
+        now: Instant,
+    ) -> Option<DeviceId> {
+        let source = Source { device, budget, heard: AtomicU64::new(self.nanos(now)) };
+        self.sources.pin().insert(key, source).map(|before| before.device)
+    }
+
+    /// Who is behind an address, and when a message of his last came from there.
+    pub(super) fn holder(&self, key: SourceKey) -> Option<(DeviceId, Instant)> {
+        let sources = self.sources.pin();
+        let source = sources.get(&key)?;
+        Some((source.device, self.moment(source.heard.load(Ordering::Relaxed))))
+    }
+
+    /// A message of the device behind an address came: whose it is.
+    pub(super) fn hear(&self, key: SourceKey, now: Instant) -> Option<DeviceId> {
+        let sources = self.sources.pin();
+        let source = sources.get(&key)?;
+        source.heard.store(self.nanos(now), Ordering::Relaxed);
+        Some(source.device)
+    }
+
+    /// The device is no longer behind this address.
+    pub(super) fn let_go(&self, key: SourceKey, device: DeviceId) {
+        let sources = self.sources.pin();
+        if sources.get(&key).is_some_and(|source| source.device == device) {
+            sources.remove(&key);
+        }
+    }
+
+    pub(super) fn bound_addresses(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Whether the table says of a device's leg what the machine knows of it.
+    pub(super) fn agrees(&self, device: DeviceId, leg: Option<(Via, SocketAddr, bool, Instant)>) -> bool {
+        let legs = self.legs.pin();
+        let ours = legs
+            .get(&device)
+            .map(|leg| (leg.via, leg.to, leg.full_size, self.moment(leg.until.load(Ordering::Relaxed))));
+        ours == leg
+    }
+
+    pub(super) fn legs(&self) -> usize {
+        self.legs.len()
+    }
+}
+
+impl Leg {
+    /// The most data that it carries.
+    fn limit(&self) -> usize {
+        if self.full_size { ANY_PATH_DATA } else { SMALL_DATA }
+    }
+}
+
+/// The rate at which a device may have `limit` bytes a second relayed.
+fn rate_of(limit: u32) -> Rate {
+    // A burst below the largest message would never let that one pass.
+    let burst = (limit / RELAY_UNIT as u32).max((MAX_DATA / RELAY_UNIT + 1) as u32);
+    let every = Duration::from_nanos(1_000_000_000 * RELAY_UNIT as u64 / u64::from(limit.max(1)));
+    Rate { burst, every }
+}
+
+/// The table as one batch of datagrams sees it.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    routes: &'a Routes,
+    sources: Pinned<'a, SourceKey, Source>,
+    legs: Pinned<'a, DeviceId, Leg>,
+    cookies: Pinned<'a, Cookie, DeviceId>,
+    last: Option<Last>,
+}
+
+/// The way of the last message: flows come in runs, and the next one is mostly of the same.
+#[derive(Debug)]
+struct Last {
+    socket: SocketId,
+    address: SocketAddr,
+    to: DeviceId,
+    now: Instant,
+    from: DeviceId,
+    leg: (Via, SocketAddr),
+    /// The most data that the leg carries.
+    limit: usize,
+}
+
+impl Last {
+    fn is(&self, socket: SocketId, address: SocketAddr, to: DeviceId, length: usize, now: Instant) -> bool {
+        self.to == to
+            && self.address == address
+            && self.socket == socket
+            && self.now == now
+            && length <= self.limit
+    }
+}
+
+impl Reader<'_> {
+    /// Decides about a datagram. A message that goes on has its header rewritten; everything else is left as it came.
+    pub fn judge(&mut self, via: Via, from: SocketAddr, datagram: &mut [u8], now: Instant) -> Verdict {
+        if from.port() == 0 {
+            // No answer can go there, and no message.
+            return Verdict::Malformed;
+        }
+        match (datagram.first(), datagram.len()) {
+            (Some(&SEND_DATA), _) => self.judge_data(via, from, datagram, now),
+            (Some(&NAT_INIT), NAT_INIT_MIN_LEN..) if self.knows_cookie_of(datagram) => Verdict::Handshake,
+            (Some(&NAT_INIT), NAT_INIT_MIN_LEN..) => Verdict::Stranger,
+            (Some(&NAT_CONFIRM), NAT_OK_LEN) if self.knows_cookie_of(datagram) => Verdict::Handshake,
+            (Some(&NAT_CONFIRM), NAT_OK_LEN) => Verdict::Refused,
+            _ => Verdict::Malformed,
+        }
+    }
+
+    fn knows_cookie_of(&self, datagram: &[u8]) -> bool {
+        let cookie = datagram[1..].first_chunk::<COOKIE_LEN>();
+        cookie.is_some_and(|cookie| self.cookies.contains_key(cookie))
+    }
+
+    fn judge_data(&mut self, via: Via, from: SocketAddr, message: &mut [u8], now: Instant) -> Verdict {
+        let Ok((to, data)) = relay::split(message) else { return Verdict::Malformed };
+        let length = data.len();
+        if let Some(last) = &self.last
+            && last.is(via.socket, from, to, length, now)
+        {
+            let (via, to) = last.leg;
+            return forward(message, last.from, via, to);
+        }
+        let key = SourceKey::new(via.socket, addr::canonical(from));
+        let Some(source) = self.sources.get(&key) else { return Verdict::Stranger };
+        source.heard.store(self.routes.nanos(now), Ordering::Relaxed);
+        match self.routes.way_by(&self.legs, &source.budget, to, length, now) {
+            Way::Udp { via: leg, to: address, limit } => {
+                if self.routes.relay_rate.is_none() {
+                    let (from_device, leg) = (source.device, (leg, address));
+                    let (socket, now) = (via.socket, now);
+                    self.last = Some(Last { socket, address: from, to, now, from: from_device, leg, limit });
+                }
+                forward(message, source.device, leg, address)
+            }
+            Way::OverRate => Verdict::OverRate { from: source.device, to },
+            Way::TooLarge | Way::Elsewhere => Verdict::Data,
+        }
+    }
+}
+
+fn forward(message: &mut [u8], from: DeviceId, via: Via, to: SocketAddr) -> Verdict {
+    match relay::rewrite(message, from) {
+        Ok(()) => Verdict::Forward { via, to },
+        Err(_) => Verdict::Malformed,
+    }
+}
