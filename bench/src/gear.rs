@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use quinn_udp::{BATCH_SIZE, RecvMeta};
@@ -72,6 +72,27 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+}
+
+/// Takes nine tenths of every millisecond of the base's core: the base then has a tenth of what it could do, so that one core of gear can
+/// offer it ten times too much.
+pub(crate) fn occupy_base() -> Running {
+    const PERIOD: Duration = Duration::from_millis(1);
+    const TAKEN: Duration = Duration::from_micros(900);
+    Running::start(Priority::First, move |stop| {
+        cpu::pin(cpu::BASE_CORE);
+        let start = Instant::now();
+        let mut periods = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let began = start + PERIOD * periods;
+            while began.elapsed() < TAKEN {
+                std::hint::spin_loop();
+            }
+            periods = (start.elapsed().as_nanos() / PERIOD.as_nanos()) as u32 + 1;
+            thread::sleep((start + PERIOD * periods).saturating_duration_since(Instant::now()));
+        }
+        0
+    })
 }
 
 /// Sends copies of one datagram as fast as the system takes them, in runs.

@@ -10,7 +10,9 @@
 #![cfg(target_os = "linux")]
 
 mod cpu;
+mod direct;
 mod flood;
+mod flood_host;
 mod forwarders;
 mod gear;
 mod host;
@@ -44,6 +46,16 @@ struct Benchmark {
 }
 
 const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        name: "direct",
+        what: "one device to another through the library, in batches, against bare GSO and GRO",
+        run: direct::run,
+    },
+    Benchmark {
+        name: "direct-one",
+        what: "the same, one message a call, against one packet a call",
+        run: direct::run_one,
+    },
     Benchmark {
         name: "relay",
         what: "host → base → host over UDP, one flow, against the best of four bare forwarders",
@@ -82,9 +94,15 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark {
         name: "flood",
         what: "real traffic while 200,000 forged packets a second come",
-        run: flood::run,
+        run: flooded,
     },
 ];
+
+/// The rows of base and host.
+fn flooded(options: &Options, report: &mut Report) {
+    flood::run(options, report);
+    flood_host::rows(options, report);
+}
 
 /// Set inside the namespaces: the run's own temporary folder.
 const FOLDER: &str = "BOWLINE_BENCH_FOLDER";
@@ -109,6 +127,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["forwarder", kind] => forwarders::main(kind),
+        ["direct", role, how, size] => direct::main(&[role, how, size]),
         [name] => match BENCHMARKS.iter().find(|benchmark| benchmark.name == name) {
             None => usage(),
             Some(_) if options.folder.as_os_str().is_empty() => run_inside(&arguments),

@@ -7,9 +7,6 @@ use tokio::sync::Notify;
 
 use crate::frames::whole;
 
-/// A buffer that grew beyond this while its host was slow is given back once it is empty.
-const KEPT_CAPACITY: usize = 4 << 10;
-
 #[derive(Debug)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
@@ -122,10 +119,12 @@ impl Outbox {
         }
     }
 
-    /// Everything that waits, for one write; `written` is the batch before, whose buffers are used again.
+    /// Everything that waits, for one write; `written` is the batch before, whose buffers are used again while there is more to write. A
+    /// connection with nothing to write holds none.
     pub(crate) async fn next(&self, written: Batch) -> Batch {
-        let mut batch =
-            Batch { control: emptied(written.control), data: emptied(written.data), end: End::No };
+        let mut batch = Batch { end: End::No, ..written };
+        batch.control.clear();
+        batch.data.clear();
         loop {
             let changed = self.changed.notified();
             {
@@ -136,16 +135,13 @@ impl Outbox {
                     batch.end = queue.end;
                     return batch;
                 }
+                // Both are empty: what they had room for is given back.
+                (queue.control, queue.data) = (Vec::new(), Vec::new());
             }
+            batch = Batch::default();
             changed.await;
         }
     }
-}
-
-fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
-    buffer.clear();
-    buffer.shrink_to(KEPT_CAPACITY);
-    buffer
 }
 
 #[cfg(test)]

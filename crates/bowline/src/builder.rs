@@ -9,7 +9,7 @@ use bowline_proto::{
 };
 
 use crate::{
-    BindError, Endpoint,
+    BindError, Endpoint, coalesce,
     driver::{Driver, Machine, Setup, Shared},
     multicast::Multicast,
     network,
@@ -117,6 +117,7 @@ impl Builder {
         let shared = Arc::new(Shared::new(Machine::new(host), udp));
         let driver = Driver::new(Arc::clone(&shared), Setup { network, multicast, excluded });
         tokio::spawn(driver.run());
+        tokio::spawn(coalesce::run(Arc::clone(&shared)));
         Ok(Endpoint::new(id, shared))
     }
 }

@@ -9,15 +9,27 @@ pub(crate) const INBOX_BYTES: usize = 8 * 1024 * 1024;
 /// Events that wait for one subscriber. Of more, the oldest are lost and counted.
 pub(crate) const EVENTS: usize = 1024;
 
-/// Buffers for one `recvmmsg`. A receive is followed by work under the machine's lock, so that it must not grow long.
-pub(crate) const RECEIVE_BUFFERS: usize = 8;
+/// The inbox is crowded from this part of its bounds on: what comes then stays in the socket's buffer for a while, since the
+/// system drops what does not fit there at far less cost than this crate could.
+pub(crate) const INBOX_LOW: usize = 2;
+/// How long the sockets are left alone while the inbox is crowded: control datagrams wait there, too.
+pub(crate) const CROWDED_LOOK: Duration = Duration::from_millis(5);
+
+/// Buffers for one `recvmmsg`: what `quinn-udp` takes at most. Single datagrams then cost a 32nd of a system call each.
+pub(crate) const RECEIVE_BUFFERS: usize = 32;
 /// Bytes in each: what GRO merges at most.
 pub(crate) const RECEIVE_BUFFER: usize = 65_536;
 /// A received chunk smaller than this part of its buffer is copied out of it, so that a short message that
 /// nobody fetches does not pin 64 KiB.
 pub(crate) const COPY_BELOW: usize = RECEIVE_BUFFER / 4;
-/// Receives from one socket before the driver looks at anything else.
+/// Spare buffers kept: what callers have in hand at a time while they keep up.
+pub(crate) const SPARE_BUFFERS: usize = 64;
+/// Receives from one socket before the driver looks at anything else …
 pub(crate) const RECEIVES_PER_WAKE: usize = 4;
+/// … unless so many messages have come: their receiver has its turn first.
+pub(crate) const MESSAGES_PER_WAKE: usize = INBOX_MESSAGES / 4;
+/// Destinations remembered for which the system does not segment; with more, it is not asked to for any.
+pub(crate) const UNSEGMENTED: usize = 64;
 /// Socket buffers asked for, each way; the system may give less.
 pub(crate) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 

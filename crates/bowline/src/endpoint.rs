@@ -23,6 +23,33 @@ pub struct Datagram {
     pub path: Path,
 }
 
+/// Messages of one sender that came together, one after the other in one buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segments {
+    /// The sender.
+    pub from: DeviceId,
+    /// All their bytes.
+    pub data: Bytes,
+    /// The length of each message but the last, which may be shorter; one at least.
+    pub segment: usize,
+    /// The way they came.
+    pub path: Path,
+}
+
+impl Segments {
+    /// How many messages they are; an empty one is one, too.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.data.len().div_ceil(self.segment).max(1)
+    }
+
+    /// Each message.
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let empty = self.data.is_empty().then_some(&self.data[..]);
+        empty.into_iter().chain(self.data.chunks(self.segment))
+    }
+}
+
 /// This device on the network: datagrams to and from other devices, by their ID.
 ///
 /// Clones are the same endpoint; all methods may be used from several tasks at once. A message may be lost, reordered
@@ -72,6 +99,9 @@ impl Endpoint {
     /// Sends a message over the best way there is at this moment. It leaves at once, be it through the base; a direct
     /// path is sought meanwhile for those that follow.
     ///
+    /// Messages that are sent one after the other, without their sender waiting for anything else in between, may leave together,
+    /// with one system call: at the latest when the sender's task waits or yields. The first one never waits.
+    ///
     /// Waits while the socket, or the queue of the base's connection (128 KiB), is full, for one second at most; after that the
     /// message is dropped, as a network would. Cancel safe: a message is taken whole or not at all.
     ///
@@ -98,10 +128,21 @@ impl Endpoint {
         send::send_batch(self.shared(), to, batch).await
     }
 
+    /// As [`Endpoint::send_batch`], with the messages one after the other in one buffer: each is `segment` bytes long, the last
+    /// may be shorter. This is the cheapest way to send: on a direct path the buffer goes to the kernel as it is, 64 messages
+    /// (or 64 KB) with each system call. `segment` is one at least.
+    ///
+    /// # Errors
+    /// As [`Endpoint::send`], when the first one cannot be sent.
+    pub async fn send_segments(&self, to: DeviceId, data: &[u8], segment: usize) -> Result<usize, SendError> {
+        send::send_batch(self.shared(), to, &send::Segments::new(data, segment)).await
+    }
+
     /// Waits for the next message. Several tasks may wait; each message goes to one of them. Cancel safe.
     ///
     /// Up to 4,096 messages and 8 MiB wait to be received; beyond that the newest are dropped, and counted
-    /// ([`Endpoint::dropped`]).
+    /// ([`Endpoint::dropped`]). What is received is not copied: messages that came together share a buffer of 64 KiB at most,
+    /// which lives as long as any of them.
     ///
     /// # Errors
     /// When the endpoint is closed and all that had come before has been received.
@@ -135,6 +176,16 @@ impl Endpoint {
         self.shared().inbox.pop_batch(into, max).await
     }
 
+    /// Waits for the next messages as they came: those of one sender that the system or this crate brought together stay in one
+    /// buffer, where [`Endpoint::recv`] and [`Endpoint::recv_batch`] make a part of it of each. This is the cheapest way to
+    /// receive. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Endpoint::recv`].
+    pub async fn recv_segments(&self) -> Result<Segments, RecvError> {
+        self.shared().inbox.pop_run().await
+    }
+
     /// Messages that came and were dropped since the start because too many waited to be received.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -150,7 +201,10 @@ impl Endpoint {
     /// Everything that is known at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.shared().machine.status()
+        let mut status = self.shared().machine.status();
+        status.counters.inbox_dropped = self.dropped();
+        status.counters.socket_overflow = self.shared().udp.overflow();
+        status
     }
 
     /// What is known of one peer; `None` when there is no state for it.
@@ -163,6 +217,14 @@ impl Endpoint {
     #[must_use]
     pub fn max_datagram(&self, to: DeviceId) -> usize {
         self.shared().machine.max_datagram(to)
+    }
+
+    /// The largest message, in bytes, that goes to a device directly: larger ones take the base's TCP connection. `None` while
+    /// there is no direct path. It begins with 500 or 1,200 and grows once messages of more than 1,000 bytes are sent
+    /// there, to what the links on the way carry; [`crate::Event::DirectSize`] tells of every change.
+    #[must_use]
+    pub fn max_direct(&self, to: DeviceId) -> Option<usize> {
+        self.shared().machine.max_direct(to)
     }
 
     /// The IDs of bases by `host:port`, to be handed to [`Builder::remembered_bases`] in the next run.

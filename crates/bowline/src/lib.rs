@@ -44,8 +44,12 @@
 //! | events that wait for one subscriber | 1,024 | the oldest are lost and counted ([`EventItem::Lost`]) |
 //! | messages that wait for the base's TCP connection | 128 KiB | [`Endpoint::send`] waits, 1 s at most, then drops |
 //! | control frames that wait for it | 1 MiB | the connection is given up |
-//! | size of a message | 16,000 bytes while a base is connected (over 1,200 they go by its TCP); 1,200 on a direct path alone | [`SendError::TooLarge`] |
-//! | buffers to receive into | 512 KiB an endpoint | a chunk that fills much of its buffer is handed on in it, a small one copied |
+//! | size of a message | 16,000 bytes while a base is connected; what is larger than the direct path carries ([`Endpoint::max_direct`]) goes by its TCP. Without a base 1,200, or what the direct path carries | [`SendError::TooLarge`] |
+//! | buffers to receive into | 2 MiB an endpoint, touched as they are needed, and 4 MiB of spare ones | none: a chunk that fills a quarter of its buffer is handed on in it, a smaller one copied |
+//! | buffers that waiting messages keep | four times their bytes: 32 MiB | as above, the newest messages are dropped |
+//! | buffers that messages in the caller's hands keep | 64 KiB for each of them, at worst | the caller's: copy what is to be kept for long |
+//! | messages of [`Endpoint::send`] that wait for company | 64, and 64 KiB, a device | they leave |
+//! | datagrams in the sockets' buffers | 4 MiB each way and family, or what the system grants | the system drops and counts them (`socket_overflow` in [`Status`]) |
 //! | peers with state | see [`SendError::TooManyPeers`] | the longest idle goes; if all are in use, that error |
 //!
 //! # Systems
@@ -58,6 +62,7 @@
 
 mod builder;
 mod clock;
+mod coalesce;
 mod config;
 mod driver;
 mod endpoint;
@@ -85,6 +90,6 @@ pub use bowline_proto::{
     },
 };
 pub use builder::Builder;
-pub use endpoint::{Datagram, Endpoint};
+pub use endpoint::{Datagram, Endpoint, Segments};
 pub use error::{BindError, ClosedError, RecvError, TrySendError};
 pub use events::{EventItem, Events};

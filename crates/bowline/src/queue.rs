@@ -2,60 +2,123 @@
 //!
 //! Bounded by messages and by bytes ([`INBOX_MESSAGES`], [`INBOX_BYTES`]); at the bound the newest message is dropped
 //! and counted, so that what is already waiting keeps its order. After the end of the endpoint the rest can still be
-//! taken. It knows nothing of where messages come from.
+//! taken. It knows nothing of where messages come from. Messages that came together wait together, as one run, and part
+//! when they are taken.
 
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::Notify;
+use bytes::Bytes;
+use tokio::{sync::Notify, task::coop::consume_budget};
 
 use crate::{
-    Datagram, RecvError,
-    config::{INBOX_BYTES, INBOX_MESSAGES},
+    Datagram, DeviceId, Path, RecvError, Segments,
+    config::{INBOX_BYTES, INBOX_LOW, INBOX_MESSAGES},
 };
 
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
     arrived: Notify,
+    /// Rung when there is room again after [`Inbox::is_crowded`] was true.
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    messages: VecDeque<Datagram>,
+    runs: VecDeque<Run>,
+    messages: usize,
     bytes: usize,
     dropped: u64,
     closed: bool,
+    /// Whether somebody waits for room.
+    awaited: bool,
+}
+
+/// Messages of one sender that came together.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) from: DeviceId,
+    pub(crate) path: Path,
+    /// One after the other.
+    pub(crate) bytes: Bytes,
+    /// The length of each but the last.
+    pub(crate) stride: usize,
+}
+
+impl Run {
+    /// A single message.
+    pub(crate) fn one(from: DeviceId, data: Bytes, path: Path) -> Self {
+        Self { from, path, stride: data.len().max(1), bytes: data }
+    }
+
+    /// How many messages it has: an empty one is one, too.
+    pub(crate) fn count(&self) -> usize {
+        self.bytes.len().div_ceil(self.stride).max(1)
+    }
+
+    /// Takes the first message out; `true`: it was the last.
+    fn split(&mut self) -> (Datagram, bool) {
+        let data = self.bytes.split_to(self.stride.min(self.bytes.len()));
+        (Datagram { from: self.from, data, path: self.path }, self.bytes.is_empty())
+    }
 }
 
 impl Inbox {
     pub(crate) fn push(&self, datagram: Datagram) {
-        self.push_all([datagram]);
+        self.push_all([Run::one(datagram.from, datagram.data, datagram.path)]);
     }
 
-    pub(crate) fn push_all(&self, datagrams: impl IntoIterator<Item = Datagram>) {
+    pub(crate) fn push_all(&self, runs: impl IntoIterator<Item = Run>) {
         let mut state = self.lock();
-        let taken = datagrams.into_iter().map(|datagram| usize::from(state.push(datagram))).sum::<usize>();
+        runs.into_iter().for_each(|run| state.push(run));
+        let any = state.messages > 0;
         drop(state);
-        // One receiver for each message: those that find none left wait again.
-        (0..taken).for_each(|_| self.arrived.notify_one());
+        if any {
+            // One receiver: if it leaves something, it wakes the next.
+            self.arrived.notify_one();
+        }
     }
 
     /// The next message, if one is there.
     pub(crate) fn try_pop(&self) -> Result<Option<Datagram>, RecvError> {
-        self.lock().pop()
+        let mut state = self.lock();
+        let popped = state.pop();
+        self.pass_on(state);
+        popped
     }
 
     pub(crate) async fn pop(&self) -> Result<Datagram, RecvError> {
+        // A receiver that always finds something would never let the driver have its turn.
+        consume_budget().await;
         loop {
             let arrived = self.arrived.notified();
-            if let Some(datagram) = self.lock().pop()? {
+            if let Some(datagram) = self.try_pop()? {
                 return Ok(datagram);
             }
             arrived.await;
         }
+    }
+
+    /// Waits for messages, and takes those that came together.
+    pub(crate) async fn pop_run(&self) -> Result<Segments, RecvError> {
+        consume_budget().await;
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(Run { from, path, bytes, stride }) = self.try_pop_run()? {
+                return Ok(Segments { from, data: bytes, segment: stride, path });
+            }
+            arrived.await;
+        }
+    }
+
+    fn try_pop_run(&self) -> Result<Option<Run>, RecvError> {
+        let mut state = self.lock();
+        let popped = state.pop_run();
+        self.pass_on(state);
+        popped
     }
 
     /// Waits for one message, then takes all that are there, `max` at most.
@@ -65,14 +128,47 @@ impl Inbox {
         }
         into.push(self.pop().await?);
         let mut state = self.lock();
-        let mut taken = 1;
-        while taken < max
-            && let Ok(Some(datagram)) = state.pop()
-        {
-            into.push(datagram);
-            taken += 1;
+        let taken = state.messages.min(max - 1);
+        into.reserve(taken);
+        for _ in 0..taken {
+            into.extend(state.pop().ok().flatten());
         }
-        Ok(taken)
+        self.pass_on(state);
+        Ok(1 + taken)
+    }
+
+    /// After something was taken: the next receiver has its turn if there is more; who waits for room, if there is some.
+    fn pass_on(&self, mut state: MutexGuard<'_, State>) {
+        let more = state.messages > 0;
+        let room = state.awaited && !state.is_crowded();
+        state.awaited &= !room;
+        drop(state);
+        if more {
+            self.arrived.notify_one();
+        }
+        if room {
+            self.room.notify_one();
+        }
+    }
+
+    /// Whether so much waits that it is better to leave the rest where it is for now.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.lock().is_crowded()
+    }
+
+    /// Waits until it is no longer crowded.
+    pub(crate) async fn roomy(&self) {
+        loop {
+            let room = self.room.notified();
+            {
+                let mut state = self.lock();
+                if !state.is_crowded() {
+                    return;
+                }
+                state.awaited = true;
+            }
+            room.await;
+        }
     }
 
     /// Messages dropped since the start because nobody fetched those before them.
@@ -84,6 +180,7 @@ impl Inbox {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_waiters();
+        self.room.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -93,26 +190,51 @@ impl Inbox {
 }
 
 impl State {
-    fn push(&mut self, datagram: Datagram) -> bool {
-        let full = self.messages.len() >= INBOX_MESSAGES || self.bytes + datagram.data.len() > INBOX_BYTES;
-        if full || self.closed {
-            self.dropped += 1;
-            return false;
+    fn push(&mut self, mut run: Run) {
+        let count = run.count();
+        let fits = if self.closed {
+            0
+        } else if self.bytes + run.bytes.len() <= INBOX_BYTES {
+            count.min(INBOX_MESSAGES - self.messages)
+        } else {
+            ((INBOX_BYTES - self.bytes) / run.stride).min(count).min(INBOX_MESSAGES - self.messages)
+        };
+        self.dropped += (count - fits) as u64;
+        if fits == 0 {
+            return;
         }
-        self.bytes += datagram.data.len();
-        self.messages.push_back(datagram);
-        true
+        if fits < count {
+            run.bytes.truncate(fits * run.stride);
+        }
+        self.messages += fits;
+        self.bytes += run.bytes.len();
+        self.runs.push_back(run);
     }
 
     fn pop(&mut self) -> Result<Option<Datagram>, RecvError> {
-        match self.messages.pop_front() {
-            Some(datagram) => {
-                self.bytes -= datagram.data.len();
-                Ok(Some(datagram))
-            }
-            None if self.closed => Err(RecvError::Closed),
-            None => Ok(None),
+        let Some(run) = self.runs.front_mut() else {
+            return if self.closed { Err(RecvError::Closed) } else { Ok(None) };
+        };
+        let (datagram, last) = run.split();
+        if last {
+            self.runs.pop_front();
         }
+        self.messages -= 1;
+        self.bytes -= datagram.data.len();
+        Ok(Some(datagram))
+    }
+
+    fn pop_run(&mut self) -> Result<Option<Run>, RecvError> {
+        let Some(run) = self.runs.pop_front() else {
+            return if self.closed { Err(RecvError::Closed) } else { Ok(None) };
+        };
+        self.messages -= run.count();
+        self.bytes -= run.bytes.len();
+        Ok(Some(run))
+    }
+
+    fn is_crowded(&self) -> bool {
+        !self.closed && (self.messages > INBOX_MESSAGES / INBOX_LOW || self.bytes > INBOX_BYTES / INBOX_LOW)
     }
 }
 
@@ -159,6 +281,25 @@ mod tests {
         assert_eq!(drain(&inbox).len(), fit);
         inbox.push(datagram(0, size));
         assert_eq!(drain(&inbox).len(), 1);
+    }
+
+    #[test]
+    fn messages_that_came_together_part_when_they_are_taken_and_count_one_by_one() {
+        let inbox = Inbox::default();
+        let run = |length: usize, stride| Run {
+            from: DeviceId::from_bytes([1; 14]),
+            path: Path::Local,
+            bytes: Bytes::from((0..length).map(|i| (i / stride) as u8).collect::<Vec<_>>()),
+            stride,
+        };
+        inbox.push_all([run(0, 10), run(25, 10)]);
+        let lengths: Vec<_> = drain(&inbox).iter().map(|got| got.data.len()).collect();
+        assert_eq!(lengths, [0, 10, 10, 5]);
+        // A run that fits in part is taken in part.
+        let runs = INBOX_MESSAGES / 100 + 1;
+        inbox.push_all((0..runs).map(|_| run(1000, 10)));
+        assert_eq!(drain(&inbox).len(), INBOX_MESSAGES);
+        assert_eq!(inbox.dropped(), (runs * 100 - INBOX_MESSAGES) as u64);
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
 //! Sending messages: from the caller's own task, by the way the machine names, without a queue between.
 //!
-//! Direct and over UDP, a message goes to the socket; over TCP, into the bounded queue of the base's connection. When
-//! that way is full, `send` waits up to [`SEND_PATIENCE`] and then drops the message as a network would. When the system refuses
-//! a datagram (its source address has gone, it is too large for the link), the machine hears of it and is asked for another way, once.
-//! Nothing is copied on the way to a socket: headers and messages are gathered by the system.
+//! A direct path that stands is a lane (`driver/lanes.rs`): messages take it without asking the machine, batches as the caller
+//! gave them, in one system call. Everything else is routed by the machine message by message. Direct and over UDP, a
+//! message goes to the socket; over TCP, into the bounded queue of the base's connection. When that way is full, `send` waits up
+//! to [`SEND_PATIENCE`] and then drops the message as a network would. When the system refuses a datagram (its source address
+//! has gone, it is too large for the link), the machine hears of it and is asked for another way, once. Nothing is copied on the
+//! way to a socket, but for messages sent one by one that leave together (`coalesce.rs`).
 
 use std::{
     io::{self, IoSlice},
@@ -16,16 +18,20 @@ use bowline_proto::{
     host::{ConnId, Hop, Path, Relay, Route, SendError},
     wire::{
         peer::{escape_prefix, needs_escape},
-        relay::{SEND_DATA, header},
+        relay::{HEADER_LEN, SEND_DATA, header},
     },
 };
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::{coop::consume_budget, yield_now},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    Datagram, TrySendError,
+    Datagram, TrySendError, coalesce,
+    coalesce::{empty, expect_more, flush, offer},
     config::{BATCH, MAX_SEGMENTED_BYTES, SEND_PATIENCE},
-    driver::Shared,
+    driver::{Lane, Shared},
     tcp::{Outbox, Refused},
 };
 
@@ -43,14 +49,56 @@ enum Outcome {
 enum Room {
     Socket(SocketAddr),
     Queue(Arc<Outbox>),
+    /// Another task is sending by this way.
+    Turn,
 }
 
+// --- One message -----------------------------------------------------------------------------------------------------
+
 pub(crate) async fn send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(), SendError> {
-    let route = shared.machine.route(to, data.len())?;
-    send_by(shared, route, to, data).await
+    // Those who only ever send would otherwise never let the driver have its turn.
+    consume_budget().await;
+    let mut give_up = None;
+    while let Some(lane) = lane(shared, to, data) {
+        let room = match by_lane(shared, &lane, data) {
+            Outcome::Sent => return Ok(()),
+            Outcome::Full(room) => room,
+            Outcome::Refused => break,
+        };
+        let give_up = *give_up.get_or_insert_with(|| Instant::now() + SEND_PATIENCE);
+        if timeout_at(give_up, room.wait(shared, data.len())).await.is_err() {
+            room.report(shared, to);
+            return Ok(());
+        }
+    }
+    let_those_before_leave(shared, to).await;
+    send_by(shared, shared.machine.route(to, data.len())?, to, data).await
+}
+
+/// What waits on the lane to this device leaves before something that goes by itself.
+async fn let_those_before_leave(shared: &Shared, to: DeviceId) {
+    if let Some(lane) = shared.machine.lanes.to(to, 0) {
+        empty(shared, &lane).await;
+    }
 }
 
 pub(crate) fn try_send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(), TrySendError> {
+    if let Some(lane) = lane(shared, to, data) {
+        if flush(shared, &lane) != coalesce::Outcome::Taken {
+            return Err(TrySendError::Full);
+        }
+        note_sent(shared, &lane, 1);
+        match datagram(shared, lane.hop, &[IoSlice::new(data)]) {
+            Outcome::Sent => return Ok(()),
+            Outcome::Full(_) => return Err(TrySendError::Full),
+            Outcome::Refused => {}
+        }
+    }
+    if let Some(lane) = shared.machine.lanes.to(to, 0)
+        && flush(shared, &lane) != coalesce::Outcome::Taken
+    {
+        return Err(TrySendError::Full);
+    }
     let route = shared.machine.route(to, data.len())?;
     let outcome = match dispatch(shared, route, to, data) {
         Outcome::Refused => dispatch(shared, shared.machine.route(to, data.len())?, to, data),
@@ -59,24 +107,42 @@ pub(crate) fn try_send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(),
     if let Outcome::Full(_) = outcome { Err(TrySendError::Full) } else { Ok(()) }
 }
 
-pub(crate) async fn send_batch(shared: &Shared, to: DeviceId, batch: &[Bytes]) -> Result<usize, SendError> {
-    let mut taken = 0;
-    for part in batch.chunks(BATCH) {
-        let (routes, unroutable) = shared.machine.route_all(to, part);
-        let failed = match send_part(shared, &routes, to, &part[..routes.len()]).await {
-            Ok(sent) => {
-                taken += sent;
-                if sent < routes.len() { return Ok(taken) } else { unroutable }
-            }
-            Err(error) => Some(error),
-        };
-        match failed {
-            None => {}
-            Some(error) if taken == 0 => return Err(error),
-            Some(_) => return Ok(taken),
-        }
+/// A message that could not leave with others tries once more by itself, without anyone waiting for it.
+pub(crate) fn resend(shared: &Shared, to: DeviceId, data: &[u8]) {
+    let mut tries = 0..2;
+    while tries.next().is_some()
+        && let Ok(route) = shared.machine.route(to, data.len())
+        && let Outcome::Refused = dispatch(shared, route, to, data)
+    {}
+}
+
+/// The lane that this message may take.
+fn lane(shared: &Shared, to: DeviceId, data: &[u8]) -> Option<Arc<Lane>> {
+    if needs_escape(data) { None } else { shared.machine.lanes.to(to, data.len()) }
+}
+
+/// Tells the machine, sooner or later: at once where it has to start a timer.
+fn note_sent(shared: &Shared, lane: &Arc<Lane>, count: usize) {
+    if shared.machine.lanes.note_sent(lane, count) {
+        shared.machine.settle();
     }
-    Ok(taken)
+}
+
+fn by_lane(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
+    match offer(shared, lane, data) {
+        coalesce::Outcome::Taken => {
+            note_sent(shared, lane, 1);
+            Outcome::Sent
+        }
+        coalesce::Outcome::Alone => {
+            note_sent(shared, lane, 1);
+            let outcome = datagram(shared, lane.hop, &[IoSlice::new(data)]);
+            expect_more(shared, lane);
+            outcome
+        }
+        coalesce::Outcome::Full => Outcome::Full(Room::Socket(lane.hop.to)),
+        coalesce::Outcome::Busy => Outcome::Full(Room::Turn),
+    }
 }
 
 async fn send_by(shared: &Shared, mut route: Route, to: DeviceId, data: &[u8]) -> Result<(), SendError> {
@@ -106,13 +172,14 @@ impl Room {
         match self {
             Self::Socket(to) => shared.udp.writable(*to).await,
             Self::Queue(outbox) => outbox.room(length).await,
+            Self::Turn => yield_now().await,
         }
     }
 
     /// A message was dropped because there was none.
     fn report(&self, shared: &Shared, to: DeviceId) {
         match self {
-            Self::Socket(_) => tracing::debug!("a message was dropped: the socket is full"),
+            Self::Socket(_) | Self::Turn => tracing::debug!("a message was dropped: the socket is full"),
             Self::Queue(_) => shared.machine.relay_overflow(to),
         }
     }
@@ -174,52 +241,201 @@ fn relay_tcp(shared: &Shared, conn: ConnId, to: DeviceId, data: &[u8]) -> Outcom
     }
 }
 
-/// Sends messages whose ways are known, in runs where one system call can take several. The number of those taken, or
-/// the error of the first.
-async fn send_part(
-    shared: &Shared,
-    routes: &[Route],
-    to: DeviceId,
-    part: &[Bytes],
-) -> Result<usize, SendError> {
-    let mut at = 0;
-    while at < part.len() {
-        let run = match routes[at] {
-            Route::Direct(hop) => run_length(&routes[at..], &part[at..], shared.udp.max_segments(hop.to)),
-            _ => 1,
+// --- Several messages ------------------------------------------------------------------------------------------------
+
+/// Messages of a caller's that are sent together: in buffers of their own, or one after the other in one.
+pub(crate) trait Batch {
+    fn count(&self) -> usize;
+    fn message(&self, at: usize) -> &[u8];
+
+    /// The bytes of `count` messages from `at` on, as the system takes them.
+    fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>>;
+}
+
+impl Batch for [Bytes] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn message(&self, at: usize) -> &[u8] {
+        &self[at]
+    }
+
+    fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>> {
+        self[at..at + count].iter().map(|message| IoSlice::new(message)).collect()
+    }
+}
+
+/// One buffer, cut into messages of one size; the last may be shorter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segments<'a> {
+    data: &'a [u8],
+    segment: usize,
+}
+
+impl<'a> Segments<'a> {
+    pub(crate) fn new(data: &'a [u8], segment: usize) -> Self {
+        Self { data, segment: segment.max(1) }
+    }
+
+    fn range(&self, at: usize, count: usize) -> &'a [u8] {
+        let end = ((at + count) * self.segment).min(self.data.len());
+        &self.data[at * self.segment..end]
+    }
+}
+
+impl Batch for Segments<'_> {
+    fn count(&self) -> usize {
+        self.data.len().div_ceil(self.segment)
+    }
+
+    fn message(&self, at: usize) -> &[u8] {
+        self.range(at, 1)
+    }
+
+    fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>> {
+        vec![IoSlice::new(self.range(at, count))]
+    }
+}
+
+/// Sends a batch; the number of messages that were taken, the first ones, or the error of the very first.
+pub(crate) async fn send_batch<B>(shared: &Shared, to: DeviceId, batch: &B) -> Result<usize, SendError>
+where
+    B: Batch + ?Sized,
+{
+    let mut taken = 0;
+    while taken < batch.count() {
+        consume_budget().await;
+        let sent = match lane(shared, to, batch.message(taken)) {
+            Some(lane) => send_by_lane(shared, &lane, batch, taken).await,
+            None => {
+                let_those_before_leave(shared, to).await;
+                send_routed(shared, to, batch, taken).await
+            }
         };
-        let whole = match routes[at] {
-            Route::Direct(hop) if run > 1 => send_run(shared, hop, &part[at..at + run]).await,
+        match sent {
+            Ok(0) => break,
+            Ok(sent) => taken += sent,
+            Err(error) if taken == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(taken)
+}
+
+/// Sends as many messages from `at` on as fit into one system call; their number.
+async fn send_by_lane<B>(shared: &Shared, lane: &Arc<Lane>, batch: &B, at: usize) -> Result<usize, SendError>
+where
+    B: Batch + ?Sized,
+{
+    let run = run_length(batch, at, shared.udp.max_segments(lane.hop.to), 0, |_| true);
+    empty(shared, lane).await;
+    note_sent(shared, lane, run);
+    if send_run(shared, lane.hop, batch.parts(at, run), batch.message(at).len(), run).await {
+        return Ok(run);
+    }
+    one_by_one(shared, lane.peer, batch, at, run).await
+}
+
+/// As the machine says for each of them.
+async fn one_by_one<B>(
+    shared: &Shared,
+    to: DeviceId,
+    batch: &B,
+    at: usize,
+    count: usize,
+) -> Result<usize, SendError>
+where
+    B: Batch + ?Sized,
+{
+    for done in 0..count {
+        let data = batch.message(at + done);
+        match shared.machine.route(to, data.len()) {
+            Ok(route) => send_by(shared, route, to, data).await?,
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => return Ok(done),
+        }
+    }
+    Ok(count)
+}
+
+/// Sends messages from `begin` on whose ways the machine names, in runs where one system call can take several.
+async fn send_routed<B>(shared: &Shared, to: DeviceId, batch: &B, begin: usize) -> Result<usize, SendError>
+where
+    B: Batch + ?Sized,
+{
+    let count = (batch.count() - begin).min(BATCH);
+    let lengths = (begin..begin + count).map(|at| batch.message(at).len());
+    let (routes, failed) = shared.machine.route_all(to, lengths);
+    if let (true, Some(error)) = (routes.is_empty(), failed) {
+        return Err(error);
+    }
+    let mut done = 0;
+    while done < routes.len() {
+        let route = routes[done];
+        let first = begin + done;
+        let same = |at: usize| routes.get(at - begin) == Some(&route);
+        let (hop, run) = match route {
+            Route::Direct(hop) => (hop, run_length(batch, first, shared.udp.max_segments(hop.to), 0, same)),
+            Route::RelayUdp(hop) => {
+                (hop, run_length(batch, first, shared.udp.max_segments(hop.to), HEADER_LEN, same))
+            }
+            _ => (Hop { source: None, to: SocketAddr::from(([0; 4], 0)) }, 1),
+        };
+        let length = batch.message(first).len();
+        let whole = match route {
+            _ if run == 1 => false,
+            Route::Direct(_) => send_run(shared, hop, batch.parts(first, run), length, run).await,
+            Route::RelayUdp(_) => {
+                let header = header(SEND_DATA, to);
+                let parts = (first..first + run)
+                    .flat_map(|at| [IoSlice::new(&header), IoSlice::new(batch.message(at))])
+                    .collect();
+                send_run(shared, hop, parts, HEADER_LEN + length, run).await
+            }
             _ => false,
         };
         if !whole {
-            for i in at..at + run {
-                match send_by(shared, routes[i], to, &part[i]).await {
+            for (route, at) in routes[done..done + run].iter().zip(first..) {
+                match send_by(shared, *route, to, batch.message(at)).await {
                     Ok(()) => {}
-                    Err(error) if i == 0 => return Err(error),
-                    Err(_) => return Ok(i),
+                    Err(error) if at == begin => return Err(error),
+                    Err(_) => return Ok(at - begin),
                 }
             }
         }
-        at += run;
+        done += run;
     }
-    Ok(at)
+    Ok(done)
 }
 
-/// How many messages from the first on can share a send: the same direct way, equal size (the last may be shorter).
-fn run_length(routes: &[Route], part: &[Bytes], max: usize) -> usize {
-    let size = part[0].len();
-    if needs_escape(&part[0]) {
+/// How many messages from `first` on can share a send: by the same way, of equal size (the last may be shorter), none of which
+/// needs an escape. Each travels with `header` more bytes.
+fn run_length<B>(
+    batch: &B,
+    first: usize,
+    max: usize,
+    header: usize,
+    same_way: impl Fn(usize) -> bool,
+) -> usize
+where
+    B: Batch + ?Sized,
+{
+    let size = batch.message(first).len();
+    // Through a base nothing is escaped; but a run of nothing but headers is nobody's concern.
+    let alone = |data: &[u8]| if header == 0 { needs_escape(data) } else { data.is_empty() };
+    if alone(batch.message(first)) {
         return 1;
     }
-    let mut bytes = size;
+    let mut bytes = header + size;
     let mut run = 1;
-    while run < part.len().min(max) && routes[run] == routes[0] {
-        let message = &part[run];
-        if needs_escape(message) || message.len() > size || bytes + message.len() > MAX_SEGMENTED_BYTES {
+    let most = max.min(batch.count() - first);
+    while run < most && same_way(first + run) {
+        let message = batch.message(first + run);
+        if alone(message) || message.len() > size || bytes + header + message.len() > MAX_SEGMENTED_BYTES {
             break;
         }
-        bytes += message.len();
+        bytes += header + message.len();
         run += 1;
         if message.len() < size {
             break;
@@ -229,12 +445,15 @@ fn run_length(routes: &[Route], part: &[Bytes], max: usize) -> usize {
 }
 
 /// Sends several messages with one system call; `false` if they have to go one by one.
-async fn send_run(shared: &Shared, hop: Hop, run: &[Bytes]) -> bool {
-    let give_up = Instant::now() + SEND_PATIENCE;
+async fn send_run(shared: &Shared, hop: Hop, parts: Vec<IoSlice<'_>>, length: usize, count: usize) -> bool {
+    let Ok(segment) = u16::try_from(length) else { return false };
+    let segment = (count > 1).then_some(segment);
+    let mut give_up = None;
     loop {
-        match try_send_run(shared, hop, run) {
+        match shared.udp.try_send(hop, &parts, segment) {
             Ok(()) => return true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let give_up = *give_up.get_or_insert_with(|| Instant::now() + SEND_PATIENCE);
                 if timeout_at(give_up, shared.udp.writable(hop.to)).await.is_err() {
                     tracing::debug!("messages were dropped: the socket is full");
                     return true;
@@ -246,27 +465,17 @@ async fn send_run(shared: &Shared, hop: Hop, run: &[Bytes]) -> bool {
     }
 }
 
-fn try_send_run(shared: &Shared, hop: Hop, run: &[Bytes]) -> io::Result<()> {
-    let parts: Vec<_> = run.iter().map(|message| IoSlice::new(message)).collect();
-    let segment = u16::try_from(run[0].len()).map_err(io::Error::other)?;
-    shared.udp.try_send(hop, &parts, Some(segment))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::MAX_SEGMENTS;
 
-    fn hop(port: u16) -> Route {
-        Route::Direct(Hop { source: None, to: ([192, 0, 2, 1], port).into() })
-    }
-
-    fn runs(routes: &[Route], lengths: &[usize]) -> Vec<usize> {
-        let part: Vec<_> = lengths.iter().map(|&length| Bytes::from(vec![1; length])).collect();
+    fn runs(ways: &[u8], lengths: &[usize], header: usize) -> Vec<usize> {
+        let batch: Vec<_> = lengths.iter().map(|&length| Bytes::from(vec![1; length])).collect();
         let mut runs = Vec::new();
         let mut at = 0;
-        while at < part.len() {
-            let run = run_length(&routes[at..], &part[at..], MAX_SEGMENTS);
+        while at < batch.len() {
+            let run = run_length(&batch[..], at, MAX_SEGMENTS, header, |other| ways[other] == ways[at]);
             runs.push(run);
             at += run;
         }
@@ -275,24 +484,42 @@ mod tests {
 
     #[test]
     fn messages_of_equal_size_on_the_same_way_share_a_send_and_a_shorter_one_ends_it() {
-        assert_eq!(runs(&[hop(1); 5], &[1200; 5]), [5]);
-        assert_eq!(runs(&[hop(1); 5], &[1200, 1200, 300, 1200, 1200]), [3, 2]);
-        assert_eq!(runs(&[hop(1); 3], &[300, 1200, 1200]), [1, 2]);
-        assert_eq!(runs(&[hop(1), hop(1), hop(2), hop(2)], &[1200; 4]), [2, 2]);
+        assert_eq!(runs(&[1; 5], &[1200; 5], 0), [5]);
+        assert_eq!(runs(&[1; 5], &[1200, 1200, 300, 1200, 1200], 0), [3, 2]);
+        assert_eq!(runs(&[1; 3], &[300, 1200, 1200], 0), [1, 2]);
+        assert_eq!(runs(&[1, 1, 2, 2], &[1200; 4], 0), [2, 2]);
     }
 
     #[test]
     fn a_send_takes_no_more_than_the_kernel_does() {
-        assert_eq!(runs(&[hop(1); 130], &[100; 130]), [64, 64, 2]);
-        assert_eq!(runs(&[hop(1); 8], &[16_000; 8]), [4, 4]);
+        assert_eq!(runs(&[1; 130], &[100; 130], 0), [64, 64, 2]);
+        assert_eq!(runs(&[1; 8], &[16_000; 8], 0), [4, 4]);
+        assert_eq!(runs(&[1; 60], &[1200; 60], HEADER_LEN), [53, 7]);
     }
 
     #[test]
     fn messages_that_need_an_escape_go_alone() {
         let magic = Bytes::from_static(b"\x0bbowline!");
         let part = [Bytes::from_static(b"123456789"), magic.clone(), magic, Bytes::from_static(b"123456789")];
-        assert_eq!(run_length(&[hop(1); 4], &part, 64), 1);
-        assert_eq!(run_length(&[hop(1); 3], &part[1..], 64), 1);
-        assert_eq!(run_length(&[hop(1); 2], &[Bytes::from_static(b"1"), Bytes::new()], 64), 1);
+        assert_eq!(run_length(&part[..], 0, 64, 0, |_| true), 1);
+        assert_eq!(run_length(&part[..], 1, 64, 0, |_| true), 1);
+        assert_eq!(run_length(&[Bytes::from_static(b"1"), Bytes::new()][..], 0, 64, 0, |_| true), 1);
+        assert_eq!(
+            run_length(&part[..], 0, 64, HEADER_LEN, |_| true),
+            4,
+            "through a base nothing is escaped"
+        );
+    }
+
+    #[test]
+    fn one_buffer_is_cut_into_messages_of_one_size_and_a_rest() {
+        let data = [7; 1000];
+        let segments = Segments::new(&data, 300);
+        assert_eq!(segments.count(), 4);
+        assert_eq!(segments.message(3).len(), 100);
+        assert_eq!(segments.parts(1, 3).len(), 1);
+        assert_eq!(segments.parts(1, 3)[0].len(), 700);
+        assert_eq!(run_length(&segments, 0, 64, 0, |_| true), 4);
+        assert_eq!(Segments::new(&[], 300).count(), 0);
     }
 }

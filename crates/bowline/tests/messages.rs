@@ -2,7 +2,7 @@
 
 mod common;
 
-use bowline::{Datagram, Path};
+use bowline::{Datagram, Event, EventItem, Path};
 use bytes::Bytes;
 use common::{base, become_direct, online, receive, receive_batch, soon, with};
 
@@ -108,4 +108,118 @@ async fn several_tasks_receive_each_message_once() {
     all.dedup();
     assert_eq!(all.len(), unique, "a message was received twice");
     assert!(all.contains(&u32::MAX));
+}
+
+#[tokio::test]
+async fn one_buffer_arrives_as_messages_of_one_size_and_a_rest() {
+    let base = base().await;
+    let (a, b) = (online(12, &base).await, online(13, &base).await);
+    let data: Vec<u8> = (0..100_100u32).map(|i| (i / 1000) as u8).collect();
+    // Over whatever way there is, then directly.
+    for _ in 0..2 {
+        assert_eq!(a.send_segments(b.id(), &data, 1000).await, Ok(101));
+        let mut got: Vec<_> = receive_batch(&b, 101).await.iter().map(|got| got.data.to_vec()).collect();
+        got.sort();
+        assert!(got.iter().map(Vec::as_slice).eq(data.chunks(1000)), "each is whole");
+        become_direct(&a, &b).await;
+    }
+    assert_eq!(a.send_segments(b.id(), &[], 1000).await, Ok(0));
+    // As they came: in fewer pieces, and the same when cut.
+    assert_eq!(a.send_segments(b.id(), &data, 1000).await, Ok(101));
+    let (mut got, mut pieces) = (Vec::new(), 0);
+    while got.len() < 101 {
+        let segments = soon("received", b.recv_segments()).await.unwrap();
+        assert_eq!((segments.from, segments.messages().count()), (a.id(), segments.count()));
+        let ours = segments.messages().filter(|message| message.len() == 1000 || message.len() == 100);
+        got.extend(ours.map(<[u8]>::to_vec));
+        pieces += 1;
+    }
+    got.sort();
+    assert!(got.iter().map(Vec::as_slice).eq(data.chunks(1000)));
+    assert!(pieces < 101, "{pieces} pieces");
+    let magic = b"\x0bbowline".repeat(20);
+    assert_eq!(a.send_segments(b.id(), &magic, 8).await, Ok(20));
+    let got = receive_batch(&b, 20).await;
+    assert!(got.iter().all(|got| got.data == b"\x0bbowline"[..]), "those that need an escape travel in one");
+}
+
+#[tokio::test]
+async fn messages_sent_one_by_one_in_a_row_arrive_in_their_order_and_sizes() {
+    let base = base().await;
+    let (a, b) = (online(14, &base).await, online(15, &base).await);
+    let mut events = a.events();
+    become_direct(&a, &b).await;
+    // Until 1,200 bytes are known to pass, some of them would take the relay.
+    soon("proven", async {
+        while !matches!(events.next().await, Some(EventItem::Event(Event::DirectSize { size: 1200.., .. }))) {
+        }
+    })
+    .await;
+    let size = |number: u32| [1000, 1000, 1000, 1000, 12, 700, 1100][number as usize % 7];
+    for number in 0..700u32 {
+        let mut message = number.to_be_bytes().to_vec();
+        message.resize(size(number), 7);
+        a.send(b.id(), &message).await.unwrap();
+    }
+    // The last ones leave although nothing follows them.
+    let got = receive_batch(&b, 700).await;
+    for (number, datagram) in (0u32..).zip(&got) {
+        assert_eq!(datagram.data[..4], number.to_be_bytes());
+        assert_eq!(datagram.data.len(), size(number));
+        assert!(matches!(datagram.path, Path::Direct(_)));
+    }
+}
+
+#[tokio::test]
+async fn messages_that_are_sent_and_answered_in_turn_wait_for_nothing() {
+    let base = base().await;
+    let (a, b) = (online(16, &base).await, online(17, &base).await);
+    become_direct(&a, &b).await;
+    for number in 0..300u32 {
+        a.send(b.id(), &number.to_be_bytes()).await.unwrap();
+        assert_eq!(receive(&b).await.data, number.to_be_bytes()[..]);
+        b.send(a.id(), &number.to_be_bytes()).await.unwrap();
+        assert_eq!(receive(&a).await.data, number.to_be_bytes()[..]);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_sent_by_itself_leaves_before_its_sender_waits() {
+    let base = base().await;
+    let (a, b) = (online(18, &base).await, online(19, &base).await);
+    become_direct(&a, &b).await;
+    let sent = |a: &bowline::Endpoint| a.status().counters.data_sent_direct;
+    let before = sent(&a);
+    // Nothing else runs on this thread until the next await.
+    a.try_send(b.id(), b"now").unwrap();
+    assert_eq!(sent(&a), before + 1);
+    assert_eq!(&receive(&b).await.data[..], b"now");
+}
+
+#[tokio::test]
+async fn a_path_that_carries_more_than_1200_bytes_is_found_told_and_used() {
+    let base = base().await;
+    let (a, b) = (online(40, &base).await, online(41, &base).await);
+    let mut events = a.events();
+    become_direct(&a, &b).await;
+    a.send(b.id(), &[1; 1200]).await.unwrap();
+    soon("found", async {
+        loop {
+            // Loopback carries 65,536 bytes; the largest size of all waits for its budget.
+            match events.next().await {
+                Some(EventItem::Event(Event::DirectSize { peer, size })) if size > 8_000 => {
+                    return assert_eq!((peer, a.max_direct(b.id())), (b.id(), Some(size)));
+                }
+                Some(_) => {}
+                None => panic!("the endpoint has ended"),
+            }
+        }
+    })
+    .await;
+    let batch = vec![Bytes::from(vec![9; 8_000]); 20];
+    assert_eq!(a.send_batch(b.id(), &batch).await, Ok(20));
+    let got = receive_batch(&b, 21).await;
+    let large: Vec<_> = got.iter().filter(|got| got.data.len() == 8_000).collect();
+    assert_eq!(large.len(), 20);
+    assert!(large.iter().all(|got| matches!(got.path, Path::Direct(_))));
 }

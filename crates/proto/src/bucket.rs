@@ -55,9 +55,15 @@ impl Bucket {
     /// When the next one can be taken.
     #[must_use]
     pub fn next(&self, rate: Rate, now: Instant) -> Instant {
+        self.next_many(1, rate, now)
+    }
+
+    /// When the next `n` can be taken.
+    #[must_use]
+    pub fn next_many(&self, n: u32, rate: Rate, now: Instant) -> Instant {
         match self.full_at {
-            Some(full_at) if full_at + rate.every > now + rate.every * rate.burst => {
-                full_at + rate.every - rate.every * rate.burst
+            Some(full_at) if full_at + rate.every * n > now + rate.every * rate.burst => {
+                full_at + rate.every * n - rate.every * rate.burst
             }
             _ => now,
         }

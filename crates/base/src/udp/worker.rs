@@ -394,3 +394,28 @@ async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_and_the_machine_counted_adds_up() {
+        let workers = [Counts::default(), Counts::default()];
+        let round = Round { forwarded: 3, forwarded_bytes: 30, data_dropped: 2, ..Round::default() };
+        for counts in &workers {
+            counts.add(&round);
+            counts.add(&Round { handshakes_dropped: 1, not_sent: 5, ..Round::default() });
+        }
+        let mut counters = Counters { forwarded_udp: 10, forwarded_udp_bytes: 100, ..Counters::default() };
+        workers.iter().for_each(|counts| counts.add_to(&mut counters));
+        let sum = Counters {
+            forwarded_udp: 16,
+            forwarded_udp_bytes: 160,
+            dropped_busy: 6,
+            dropped_not_sent: 10,
+            ..Counters::default()
+        };
+        assert_eq!(counters, sum);
+    }
+}

@@ -1,25 +1,31 @@
 //! The lock around the host machine, and every call into it.
 //!
-//! Held for one call each time, never while waiting. Callers of `send` ask for a route here from their own task; what
-//! the machine wants done in consequence is the driver's work, so it is woken when there is something, and only then.
+//! Held for one call each time, never while waiting. Callers of `send` ask for a route here from their own task, unless a
+//! lane tells them the way ([`super::lanes`]); what the machine wants done in consequence is the driver's work, so it is woken
+//! when there is something, and only then. Every call is preceded by a report of what went over the lanes, and followed by
+//! a look at which of them are no longer as they were.
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use bowline_proto::{
     DeviceId,
-    host::{ConnId, Hop, Host, Network, Output, PeerStatus, Route, SendError, Status},
+    host::{ConnId, Hop, Host, Network, Output, Path, PeerStatus, Route, SendError, Status},
 };
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::lanes::Lanes;
 use crate::{Datagram, udp::Chunk};
 
 #[derive(Debug)]
 pub(crate) struct Machine {
+    /// What may be done without the lock.
+    pub(crate) lanes: Lanes,
     state: Mutex<State>,
     wake: Notify,
 }
@@ -35,7 +41,8 @@ struct State {
 
 impl Machine {
     pub(crate) fn new(host: Host) -> Self {
-        Self { state: Mutex::new(State { host, ahead: None, armed: None }), wake: Notify::new() }
+        let state = Mutex::new(State { host, ahead: None, armed: None });
+        Self { lanes: Lanes::new(Instant::now()), state, wake: Notify::new() }
     }
 
     /// Waits until a caller has left work for the driver.
@@ -47,7 +54,7 @@ impl Machine {
     pub(crate) fn call<R>(&self, call: impl FnOnce(&mut Host, Instant) -> R) -> R {
         let mut state = self.lock();
         let now = Instant::now();
-        let result = call(&mut state.host, now);
+        let result = self.within(&mut state.host, |host| call(host, now));
         if state.look_ahead(now) {
             drop(state);
             self.wake.notify_one();
@@ -57,7 +64,30 @@ impl Machine {
 
     /// For the driver, which looks for outputs after every call by itself.
     pub(super) fn drive<R>(&self, call: impl FnOnce(&mut Host, Instant) -> R) -> R {
-        call(&mut self.lock().host, Instant::now())
+        self.within(&mut self.lock().host, |host| call(host, Instant::now()))
+    }
+
+    /// One call, with what has to come before and after it.
+    fn within<R>(&self, host: &mut Host, call: impl FnOnce(&mut Host) -> R) -> R {
+        self.report(host);
+        let result = call(host);
+        while let Some(peer) = host.poll_revoked() {
+            if self.lanes.update(peer, host.lease(peer)) {
+                self.report(host);
+            }
+        }
+        result
+    }
+
+    fn report(&self, host: &mut Host) {
+        for (peer, traffic) in self.lanes.take_notes() {
+            host.handle_traffic(peer, &traffic);
+        }
+    }
+
+    /// The machine hears of what went over the lanes.
+    pub(crate) fn settle(&self) {
+        self.call(|_, _| ());
     }
 
     /// For the driver: all that is to be done, in order, and when to look again.
@@ -78,21 +108,37 @@ impl Machine {
 
     /// Where a message goes.
     pub(crate) fn route(&self, to: DeviceId, length: usize) -> Result<Route, SendError> {
-        self.call(|host, now| host.route(to, length, now))
+        self.call(|host, now| {
+            let route = host.route(to, length, now);
+            self.open_lane(host, to, route.as_ref().ok());
+            route
+        })
     }
 
     /// Where the messages of a batch go, up to the first that cannot go anywhere.
-    pub(crate) fn route_all(&self, to: DeviceId, batch: &[Bytes]) -> (Vec<Route>, Option<SendError>) {
+    pub(crate) fn route_all(
+        &self,
+        to: DeviceId,
+        lengths: impl ExactSizeIterator<Item = usize>,
+    ) -> (Vec<Route>, Option<SendError>) {
         self.call(|host, now| {
-            let mut routes = Vec::with_capacity(batch.len());
-            for message in batch {
-                match host.route(to, message.len(), now) {
+            let mut routes = Vec::with_capacity(lengths.len());
+            for length in lengths {
+                match host.route(to, length, now) {
                     Ok(route) => routes.push(route),
                     Err(error) => return (routes, Some(error)),
                 }
             }
+            self.open_lane(host, to, routes.last());
             (routes, None)
         })
+    }
+
+    /// The next message to this device need not ask, if this one goes directly.
+    fn open_lane(&self, host: &mut Host, to: DeviceId, route: Option<&Route>) {
+        if let Some(Route::Direct(_)) = route {
+            let _ = self.lanes.update(to, host.lease(to));
+        }
     }
 
     pub(crate) fn want(&self, peer: DeviceId) -> Result<(), SendError> {
@@ -120,15 +166,19 @@ impl Machine {
     }
 
     pub(crate) fn status(&self) -> Status {
-        self.lock().host.status(Instant::now())
+        self.call(|host, now| host.status(now))
     }
 
     pub(crate) fn peer_status(&self, peer: DeviceId) -> Option<PeerStatus> {
-        self.lock().host.peer_status(peer, Instant::now())
+        self.call(|host, now| host.peer_status(peer, now))
     }
 
     pub(crate) fn max_datagram(&self, peer: DeviceId) -> usize {
         self.lock().host.max_datagram(peer)
+    }
+
+    pub(crate) fn max_direct(&self, peer: DeviceId) -> Option<usize> {
+        self.lock().host.max_direct(peer)
     }
 
     pub(crate) fn is_registered(&self) -> bool {
@@ -143,23 +193,21 @@ impl Machine {
         self.drive(|host, now| host.handle_network(network, now));
     }
 
-    /// Datagrams that came in; what they bring for the user is appended.
-    pub(super) fn datagrams(&self, chunk: Chunk<'_>, into: &mut Vec<Datagram>) {
-        let mut found = Vec::new();
-        {
-            let mut state = self.lock();
-            let now = Instant::now();
+    /// Datagrams that came in, and where in the chunk is what they bring for the user.
+    pub(super) fn datagrams(&self, chunk: &Chunk<'_>) -> Vec<(DeviceId, Range<usize>, Path)> {
+        self.drive(|host, now| {
+            let mut found = Vec::new();
             for datagram in chunk.datagrams() {
-                if let Some(delivery) = state.host.handle_datagram(chunk.local, chunk.from, datagram, now) {
+                if let Some(delivery) = host.handle_datagram(chunk.local, chunk.from, datagram, now) {
                     found.push((delivery.from, chunk.position(delivery.data), delivery.path));
                 }
             }
-        }
-        if found.is_empty() {
-            return;
-        }
-        let bytes = chunk.into_bytes();
-        into.extend(found.into_iter().map(|(from, at, path)| Datagram { from, data: bytes.slice(at), path }));
+            // The next chunk from there need not come here.
+            if let Some(&(from, _, Path::Direct(_))) = found.last() {
+                let _ = self.lanes.update(from, host.lease(from));
+            }
+            found
+        })
     }
 
     /// A frame that came in, and the message it brings. That is copied: it is a part of a larger read.

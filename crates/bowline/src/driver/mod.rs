@@ -5,9 +5,12 @@
 //! are looked up and connections served by tasks of their own, which report over one bounded channel. Messages do not
 //! pass here on their way out; callers send them from their own tasks (`send.rs`).
 //!
-//! This folder is the only place that touches the machine: `machine.rs` has the lock around it, `outputs.rs` does what it
-//! asks for, `shared.rs` is what the driver shares with the callers.
+//! This folder is the only place that touches the machine: `machine.rs` has the lock around it, `lanes.rs` what may be done
+//! without, `incoming.rs` sorts what comes over UDP, `outputs.rs` does what the machine asks for, `shared.rs` is what the driver
+//! shares with the callers.
 
+mod incoming;
+mod lanes;
 mod machine;
 mod outputs;
 mod shared;
@@ -16,6 +19,8 @@ use std::{collections::VecDeque, future::pending, io, net::SocketAddr, sync::Arc
 
 use bowline_proto::host::{ConnId, Hop, Host, Network, Output};
 use bytes::Bytes;
+use incoming::Sorter;
+pub(crate) use lanes::Lane;
 pub(crate) use machine::Machine;
 pub(crate) use shared::Shared;
 use tokio::{
@@ -26,9 +31,11 @@ use tokio::{
 
 use crate::{
     clock::Clock,
-    config::{CLOSE_FLUSH, INPUTS, INPUTS_PER_WAKE, RECEIVES_PER_WAKE},
+    coalesce,
+    config::{CLOSE_FLUSH, CROWDED_LOOK, INPUTS, INPUTS_PER_WAKE, MESSAGES_PER_WAKE, RECEIVES_PER_WAKE},
     multicast::Multicast,
     network::{self, Watch},
+    queue::Inbox,
     tcp::Report,
     udp::{Receiver, Socket, Udp},
 };
@@ -74,6 +81,9 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     setup: Setup,
     receiver: Receiver,
+    sorter: Sorter,
+    /// While the inbox is crowded: when the sockets are looked at nevertheless.
+    crowded: Option<Instant>,
     clock: Clock,
     deadline: Option<Instant>,
     /// Whether the machine still had something to say when its turn was over.
@@ -96,6 +106,8 @@ impl Driver {
             shared,
             setup,
             receiver: Receiver::new(),
+            sorter: Sorter::default(),
+            crowded: None,
             clock: Clock::new(),
             deadline: None,
             unfinished: false,
@@ -117,8 +129,8 @@ impl Driver {
         self.answer();
         loop {
             match self.wait().await {
-                Wake::DatagramsV4 => self.datagrams(|udp| udp.v4.as_ref()),
-                Wake::DatagramsV6 => self.datagrams(|udp| udp.v6.as_ref()),
+                Wake::DatagramsV4 => self.datagrams(|udp| udp.v4.as_ref()).await,
+                Wake::DatagramsV6 => self.datagrams(|udp| udp.v6.as_ref()).await,
                 Wake::Announcements => self.announcements(),
                 Wake::Inputs => self.take_inputs(),
                 Wake::Timer => self.shared.machine.drive(Host::handle_timeout),
@@ -141,13 +153,14 @@ impl Driver {
     async fn wait(&mut self) -> Wake {
         // Those that have ended are let go of.
         while self.connections.try_join_next().is_some() || self.lookups.try_join_next().is_some() {}
-        let Self { shared, setup, clock, deferred, inputs, batch, deadline, unfinished, .. } = self;
+        let Self { shared, setup, clock, deferred, inputs, batch, deadline, unfinished, crowded, .. } = self;
         let unfinished = *unfinished;
         let deadline = *deadline;
+        let crowded = *crowded;
         tokio::select! {
             () = shared.close.notified() => Wake::Close,
-            () = readable(shared.udp.v4.as_ref()) => Wake::DatagramsV4,
-            () = readable(shared.udp.v6.as_ref()) => Wake::DatagramsV6,
+            () = readable(shared.udp.v4.as_ref(), &shared.inbox, crowded) => Wake::DatagramsV4,
+            () = readable(shared.udp.v6.as_ref(), &shared.inbox, crowded) => Wake::DatagramsV6,
             _ = inputs.recv_many(batch, INPUTS_PER_WAKE) => Wake::Inputs,
             () = shared.machine.woken() => Wake::Caller,
             () = async { if unfinished { yield_now().await } else { pending().await } } => Wake::Caller,
@@ -179,19 +192,30 @@ impl Driver {
         }
     }
 
-    fn datagrams(&mut self, socket: impl Fn(&Udp) -> Option<&Socket>) {
-        let Self { shared, receiver, .. } = self;
+    async fn datagrams(&mut self, socket: impl Fn(&Udp) -> Option<&Socket>) {
+        let Self { shared, receiver, sorter, .. } = self;
         let Some(socket) = socket(&shared.udp) else { return };
-        let mut messages = Vec::new();
         for _ in 0..RECEIVES_PER_WAKE {
             match receiver.receive(socket) {
-                Ok(_) => receiver.chunks().for_each(|chunk| shared.machine.datagrams(chunk, &mut messages)),
+                Ok(filled) => sorter.sort(receiver, filled, &shared.machine),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Errors of earlier sends come up here on some systems. They say nothing about receiving.
                 Err(error) => tracing::debug!("cannot receive: {error}"),
             }
+            if sorter.messages >= MESSAGES_PER_WAKE {
+                break;
+            }
         }
-        shared.inbox.push_all(messages);
+        self.crowded = None;
+        if std::mem::take(&mut sorter.messages) > 0 {
+            shared.inbox.push_all(sorter.runs.drain(..));
+            // What came is taken before more is read: otherwise a fast network would fill the inbox before anyone
+            // has looked into it.
+            yield_now().await;
+            if self.shared.inbox.is_crowded() {
+                self.crowded = Some(Instant::now() + CROWDED_LOOK);
+            }
+        }
     }
 
     fn announcements(&mut self) {
@@ -243,6 +267,7 @@ impl Driver {
 
     /// Lets what was sent before leave, says goodbye, and waits for the connections to end.
     async fn end(&mut self) {
+        let _ = timeout(CLOSE_FLUSH, coalesce::empty_all(&self.shared)).await;
         let outboxes: Vec<_> = self.shared.outboxes().values().cloned().collect();
         let _ = timeout(CLOSE_FLUSH, async {
             for outbox in outboxes {
@@ -263,9 +288,13 @@ impl Driver {
     }
 }
 
-async fn readable(socket: Option<&Socket>) {
-    match socket {
-        Some(socket) => socket.readable().await,
-        None => pending().await,
+async fn readable(socket: Option<&Socket>, inbox: &Inbox, crowded: Option<Instant>) {
+    let Some(socket) = socket else { return pending().await };
+    if let Some(look) = crowded {
+        tokio::select! {
+            () = inbox.roomy() => {}
+            () = sleep_until(look.into()) => {}
+        }
     }
+    socket.readable().await;
 }

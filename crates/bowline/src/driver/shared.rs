@@ -9,7 +9,7 @@ use bowline_proto::host::ConnId;
 use tokio::sync::{Notify, watch};
 
 use super::Machine;
-use crate::{events::Publisher, queue::Inbox, tcp::Outbox, udp::Udp};
+use crate::{coalesce::Turns, events::Publisher, queue::Inbox, tcp::Outbox, udp::Udp};
 
 /// What the driver, its tasks and all handles of an endpoint share.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Shared {
     pub(crate) udp: Udp,
     pub(crate) inbox: Inbox,
     pub(crate) events: Publisher,
+    /// The lanes on which messages may wait for company.
+    pub(crate) turns: Turns,
     outboxes: Mutex<HashMap<ConnId, Arc<Outbox>>>,
     /// Rung once, to end.
     pub(crate) close: Notify,
@@ -32,6 +34,7 @@ impl Shared {
             udp,
             inbox: Inbox::default(),
             events: Publisher::new(),
+            turns: Turns::default(),
             outboxes: Mutex::default(),
             close: Notify::new(),
             ended: watch::Sender::new(false),

@@ -4,6 +4,13 @@
 //! [`Hop`] asks for; every datagram that comes in is told with the address it was sent to. Nothing is queued here: a
 //! full socket answers `WouldBlock`, and the caller knows what to do.
 
+#[cfg(target_os = "linux")]
+#[path = "overflow_linux.rs"]
+mod overflow;
+#[cfg(not(target_os = "linux"))]
+#[path = "overflow_none.rs"]
+mod overflow;
+mod pool;
 mod receive;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
@@ -23,7 +30,7 @@ use std::{
 use bowline_proto::{host::Hop, wire::announce};
 use quinn_udp::UdpSocketState;
 pub(crate) use receive::{Chunk, Receiver};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
 use crate::{
@@ -78,7 +85,7 @@ impl Udp {
 
     /// How many datagrams to that address one send may carry: 1 where the system does not segment.
     pub(crate) fn max_segments(&self, to: SocketAddr) -> usize {
-        self.socket(to).map_or(1, |socket| socket.segments.max(&socket.state).min(MAX_SEGMENTS))
+        self.socket(to).map_or(1, |socket| socket.segments.max(&socket.state, to.ip()).min(MAX_SEGMENTS))
     }
 
     /// Sends one datagram made of `parts`; or, with `segment`, one datagram for every so many bytes of them.
@@ -89,6 +96,11 @@ impl Udp {
             network::interface_for(&interfaces, source, hop.to)
         });
         socket.io.try_io(Interest::WRITABLE, || transmit::send(socket, hop, interface, parts, segment))
+    }
+
+    /// Datagrams that the system dropped since the start because a socket's buffer was full, as far as it tells.
+    pub(crate) fn overflow(&self) -> u64 {
+        self.v4.iter().chain(&self.v6).map(|socket| overflow::drops(&socket.io)).sum()
     }
 
     /// Sends an announcement to the local link's group, by that interface.
@@ -132,6 +144,12 @@ fn open(address: SocketAddr) -> Result<Option<Socket>, BindError> {
     let finish = || {
         let io = UdpSocket::from_std(io.into())?;
         let state = UdpSocketState::new((&io).into())?;
+        let io_ref = SockRef::from(&io);
+        // `quinn-udp` asks for what only QUIC looks at; each costs a little with every datagram.
+        let _ =
+            if address.is_ipv4() { io_ref.set_recv_tos_v4(false) } else { io_ref.set_recv_tclass_v6(false) };
+        #[cfg(target_os = "linux")]
+        let _ = nix::sys::socket::setsockopt(&io, nix::sys::socket::sockopt::ReceiveTimestampns, &false);
         let (port, segments) = (io.local_addr()?.port(), Default::default());
         Ok(Socket { io, state, segments, port })
     };
@@ -147,6 +165,16 @@ fn bound(address: SocketAddr) -> io::Result<socket2::Socket> {
     // The system may grant less, which costs speed under load and nothing else.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    for (way, granted) in [("receive", socket.recv_buffer_size()?), ("send", socket.send_buffer_size()?)] {
+        // Linux adds as much again for its own book-keeping, and counts that in.
+        let granted = if cfg!(target_os = "linux") { granted / 2 } else { granted };
+        if granted < SOCKET_BUFFER {
+            tracing::info!(
+                "the system grants {granted} bytes of the {SOCKET_BUFFER} asked for to {way} into (Linux: net.core.rmem_max, \
+                 net.core.wmem_max): under load, datagrams are lost sooner"
+            );
+        }
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)

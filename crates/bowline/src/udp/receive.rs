@@ -1,35 +1,38 @@
-//! Receiving: many datagrams with one system call, split without copying where that is worth it.
+//! Receiving: many datagrams with one system call, handed on without copying where that is worth it.
 //!
 //! One set of buffers serves both sockets. A chunk is what one buffer holds after a receive: one datagram, or several
-//! of equal size that the kernel merged (GRO). Large chunks are handed on in their buffer, which is replaced; small
-//! ones are copied, so that nobody who keeps a short message keeps 64 KiB.
+//! of equal size that the kernel merged (GRO). Large chunks are handed on in their buffer (`pool.rs`), which is replaced; small
+//! ones are copied together into one buffer as large as they are, so that nobody who keeps a short message keeps 64 KiB.
 
 use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
+    ops::Range,
 };
 
 use bytes::{Bytes, BytesMut};
 use quinn_udp::RecvMeta;
 use tokio::io::Interest;
 
-use super::Socket;
-use crate::config::{COPY_BELOW, RECEIVE_BUFFER, RECEIVE_BUFFERS};
+use super::{Socket, pool::Pool};
+use crate::config::{COPY_BELOW, RECEIVE_BUFFERS};
 
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    buffers: Vec<BytesMut>,
+    pool: Pool,
+    buffers: Vec<Box<[u8]>>,
     metas: [RecvMeta; RECEIVE_BUFFERS],
     filled: usize,
+    /// Where small chunks of this receive are copied to.
+    copied: BytesMut,
 }
 
 /// Datagrams of one sender, one after the other.
 #[derive(Debug)]
 pub(crate) struct Chunk<'a> {
-    buffer: &'a mut BytesMut,
-    length: usize,
+    bytes: &'a [u8],
     /// Length of each but the last.
-    stride: usize,
+    pub(crate) stride: usize,
     /// Who sent them.
     pub(crate) from: SocketAddr,
     /// The own address they were sent to.
@@ -38,10 +41,13 @@ pub(crate) struct Chunk<'a> {
 
 impl Receiver {
     pub(crate) fn new() -> Self {
+        let pool = Pool::default();
         Self {
-            buffers: (0..RECEIVE_BUFFERS).map(|_| BytesMut::zeroed(RECEIVE_BUFFER)).collect(),
+            buffers: (0..RECEIVE_BUFFERS).map(|_| pool.take()).collect(),
+            pool,
             metas: [RecvMeta::default(); RECEIVE_BUFFERS],
             filled: 0,
+            copied: BytesMut::new(),
         }
     }
 
@@ -55,42 +61,74 @@ impl Receiver {
                 std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
             socket.state.recv((&socket.io).into(), &mut slices, metas)
         })?;
+        let lengths = self.metas[..self.filled].iter().map(|meta| meta.len);
+        self.copied = BytesMut::with_capacity(lengths.filter(|&length| length < COPY_BELOW).sum());
         Ok(self.filled)
     }
 
-    /// What the last receive brought.
-    pub(crate) fn chunks(&mut self) -> impl Iterator<Item = Chunk<'_>> {
-        self.buffers.iter_mut().zip(&self.metas).take(self.filled).map(|(buffer, meta)| Chunk {
-            buffer,
-            length: meta.len,
+    /// A chunk of the last receive; not to be asked for once its bytes were taken.
+    pub(crate) fn chunk(&self, at: usize) -> Chunk<'_> {
+        let meta = &self.metas[at];
+        Chunk {
+            bytes: &self.buffers[at][..meta.len],
             stride: meta.stride.max(1),
             from: meta.addr,
             local: meta.dst_ip,
-        })
+        }
+    }
+
+    /// Whether a chunk is one that is copied.
+    pub(crate) fn is_small(&self, at: usize) -> bool {
+        self.metas[at].len < COPY_BELOW
+    }
+
+    /// Copies a small chunk behind those that were copied since the last [`Self::take_copied`].
+    pub(crate) fn copy(&mut self, at: usize) {
+        self.copied.extend_from_slice(&self.buffers[at][..self.metas[at].len]);
+    }
+
+    /// What was copied.
+    pub(crate) fn take_copied(&mut self) -> Bytes {
+        self.copied.split().freeze()
+    }
+
+    /// The bytes of a whole chunk, to be shared.
+    pub(crate) fn take(&mut self, at: usize) -> Bytes {
+        let length = self.metas[at].len;
+        if length < COPY_BELOW {
+            return Bytes::copy_from_slice(&self.buffers[at][..length]);
+        }
+        let fresh = self.pool.take();
+        let buffer = std::mem::replace(&mut self.buffers[at], fresh);
+        self.pool.share(buffer, length)
     }
 }
 
-impl Chunk<'_> {
+impl<'a> Chunk<'a> {
     /// Its datagrams. An empty one is one, too.
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
-        let bytes = &self.buffer[..self.length];
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let bytes = self.bytes;
         let empty = bytes.is_empty().then_some(bytes);
         empty.into_iter().chain(bytes.chunks(self.stride))
     }
 
-    /// Where in the chunk a part of one of its datagrams lies.
-    pub(crate) fn position(&self, part: &[u8]) -> std::ops::Range<usize> {
-        let start = (part.as_ptr() as usize).saturating_sub(self.buffer.as_ptr() as usize);
-        if part.is_empty() || start + part.len() > self.length { 0..0 } else { start..start + part.len() }
+    /// How many they are.
+    pub(crate) fn count(&self) -> usize {
+        self.bytes.len().div_ceil(self.stride).max(1)
     }
 
-    /// The bytes of the whole chunk, to be shared; taken out of their buffer if there are many.
-    pub(crate) fn into_bytes(self) -> Bytes {
-        if self.length < COPY_BELOW {
-            return Bytes::copy_from_slice(&self.buffer[..self.length]);
+    /// Bytes of all of them.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Where in the chunk a part of one of its datagrams lies.
+    pub(crate) fn position(&self, part: &[u8]) -> Range<usize> {
+        let start = (part.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize);
+        if part.is_empty() || start + part.len() > self.bytes.len() {
+            0..0
+        } else {
+            start..start + part.len()
         }
-        let mut bytes = std::mem::replace(self.buffer, BytesMut::zeroed(RECEIVE_BUFFER));
-        bytes.truncate(self.length);
-        bytes.freeze()
     }
 }

@@ -28,8 +28,8 @@ async fn receive(socket: &Socket, count: usize) -> Vec<(SocketAddr, Option<IpAdd
     let all = async {
         while got.len() < count {
             socket.readable().await;
-            if receiver.receive(socket).is_ok() {
-                for chunk in receiver.chunks() {
+            if let Ok(filled) = receiver.receive(socket) {
+                for chunk in (0..filled).map(|at| receiver.chunk(at)) {
                     got.extend(chunk.datagrams().map(|d| (chunk.from, chunk.local, d.to_vec())));
                 }
             }

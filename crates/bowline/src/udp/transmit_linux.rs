@@ -8,7 +8,10 @@ use std::{
     io::{self, IoSlice},
     net::IpAddr,
     os::fd::AsRawFd,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bowline_proto::host::Hop;
@@ -20,17 +23,35 @@ use nix::{
 use quinn_udp::UdpSocketState;
 
 use super::Socket;
+use crate::config::UNSEGMENTED;
 
-/// Whether the system segments for this socket.
+/// Where the system does not segment: a device on the way there cannot (EIO). Never tried again.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    /// A device on the way cannot (EIO): never tried again.
-    refused: AtomicBool,
+    any_refused: AtomicBool,
+    refused: RwLock<Vec<IpAddr>>,
 }
 
 impl Segments {
-    pub(super) fn max(&self, state: &UdpSocketState) -> usize {
-        if self.refused.load(Ordering::Relaxed) { 1 } else { state.max_gso_segments() }
+    pub(super) fn max(&self, state: &UdpSocketState, to: IpAddr) -> usize {
+        if self.any_refused.load(Ordering::Relaxed) && self.is_refused(to) {
+            1
+        } else {
+            state.max_gso_segments()
+        }
+    }
+
+    fn is_refused(&self, to: IpAddr) -> bool {
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        refused.len() >= UNSEGMENTED || refused.contains(&to)
+    }
+
+    fn refuse(&self, to: IpAddr) {
+        let mut refused = self.refused.write().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() < UNSEGMENTED && !refused.contains(&to) {
+            refused.push(to);
+        }
+        self.any_refused.store(true, Ordering::Relaxed);
     }
 }
 
@@ -62,7 +83,7 @@ pub(super) fn send(
             Err(Errno::EINTR) => {}
             Err(error) => {
                 if error == Errno::EIO && segment.is_some() {
-                    socket.segments.refused.store(true, Ordering::Relaxed);
+                    socket.segments.refuse(hop.to.ip());
                 }
                 return Err(error.into());
             }
@@ -88,4 +109,24 @@ fn packet_info_v6(source: Option<IpAddr>, interface: u32) -> libc::in6_pktinfo {
         _ => [0; 16],
     };
     libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: source }, ipi6_ifindex: interface }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_that_cannot_be_segmented_for_does_not_end_it_for_others() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let state = UdpSocketState::new((&socket).into()).unwrap();
+        let segments = Segments::default();
+        let host = |n: u8| IpAddr::from([192, 0, 2, n]);
+        assert!(segments.max(&state, host(1)) > 1);
+        segments.refuse(host(1));
+        assert_eq!(segments.max(&state, host(1)), 1);
+        assert!(segments.max(&state, host(2)) > 1);
+        (0..u8::MAX).for_each(|n| segments.refuse(host(n)));
+        assert_eq!(segments.refused.read().unwrap().len(), UNSEGMENTED);
+        assert_eq!(segments.max(&state, host(255)), 1, "with so many it is the system that cannot");
+    }
 }

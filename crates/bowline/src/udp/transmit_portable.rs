@@ -5,6 +5,7 @@
 use std::{
     borrow::Cow,
     io::{self, IoSlice},
+    net::IpAddr,
 };
 
 use bowline_proto::host::Hop;
@@ -17,7 +18,7 @@ use super::Socket;
 pub(super) struct Segments;
 
 impl Segments {
-    pub(super) fn max(&self, _: &UdpSocketState) -> usize {
+    pub(super) fn max(&self, _: &UdpSocketState, _: IpAddr) -> usize {
         1
     }
 }

@@ -14,6 +14,8 @@ fn what_crosses_the_wire_is_the_data_and_data_that_looks_like_ours_is_escaped() 
     with_bowline(|lab| {
         let (left, right) = (lab.node("left"), lab.node("right"));
         connect(&left, "eth0", &right, "eth0");
+        // As from a card: datagrams that leave with one call cross one by one, and not, as a veth would have it, as one.
+        right.ip("link set dev eth0 gso_max_segs 1");
         let listener = Listener::start(&left, "listener", &[]);
         let mut sender = Sender::start(&right, &listener.id, &[]);
         let capture = Capture::start(&left);

@@ -325,14 +325,18 @@ impl Base {
                 binding.inherited = false;
                 binding.answered = binding.answered.max(seq);
             }
-            None => device.location.bindings.push(Binding {
-                socket: via.socket,
-                address: from,
-                heard: now,
-                answered: seq,
-                padded: [0; PADDED_SEQS],
-                inherited: false,
-            }),
+            None => {
+                // Most hosts have one or two for good: no room for more than there are.
+                device.location.bindings.reserve_exact(1);
+                device.location.bindings.push(Binding {
+                    socket: via.socket,
+                    address: from,
+                    heard: now,
+                    answered: seq,
+                    padded: [0; PADDED_SEQS],
+                    inherited: false,
+                });
+            }
         }
         device.location.refresh(via.socket, from, now);
         let reflexive = device.location.reflexive() != before;

@@ -3,7 +3,7 @@
 //! Everything that goes wrong on a connection ends it with ERROR here. What a registration means is decided in
 //! `registry`; a connection that speaks for a device holds no more than its ID.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use rand::Rng;
 
@@ -22,11 +22,14 @@ use crate::{
     },
 };
 
+/// Lists of UDP addresses that are kept for connections to share: more listening addresses than a base has.
+const MAX_UDP_LISTS: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) remote: SocketAddr,
     /// What REGISTERED tells; each socket once.
-    pub(super) udp: Vec<UdpAddress>,
+    pub(super) udp: Arc<[UdpAddress]>,
     state: State,
 }
 
@@ -82,7 +85,8 @@ impl Base {
         let silent_at = now + self.config.setup_timeout;
         let serial = self.unfinished.add(conn, Source::of(remote.ip()));
         let state = State::Accepted(Waiting { serial, silent_at });
-        self.conns.insert(conn, Conn { remote, udp: each_socket_once(udp), state });
+        let udp = self.udp_list(udp);
+        self.conns.insert(conn, Conn { remote, udp, state });
         self.deadlines.by(Key::Conn(conn), silent_at);
         tracing::debug!(?conn, %remote, "accepted");
 
@@ -101,6 +105,19 @@ impl Base {
             self.counters.connections_refused += 1;
             self.fail(oldest, Failure::busy(&self.config, "too many unregistered connections"), now);
         }
+    }
+
+    /// The list as it is told, which all connections to one listening address share.
+    fn udp_list(&mut self, udp: &[UdpAddress]) -> Arc<[UdpAddress]> {
+        let list = each_socket_once(udp);
+        if let Some(known) = self.udp_lists.iter().find(|known| known[..] == list[..]) {
+            return Arc::clone(known);
+        }
+        let list: Arc<[UdpAddress]> = list.into();
+        if self.udp_lists.len() < MAX_UDP_LISTS {
+            self.udp_lists.push(Arc::clone(&list));
+        }
+        list
     }
 
     /// A whole frame (type and body) came in.

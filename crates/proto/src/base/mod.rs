@@ -149,6 +149,8 @@ pub struct Base {
     draining: Draining,
 
     conns: Map<ConnId, Conn>,
+    /// What REGISTERED tells of UDP addresses, one list for each listening address.
+    udp_lists: Vec<Arc<[UdpAddress]>>,
     unfinished: Unfinished,
     devices: Map<DeviceId, Device>,
     /// Who is behind a source address on one of the base's sockets, where devices are on UDP, the cookies of
@@ -200,6 +202,7 @@ impl Base {
             keyed,
             draining: Draining::No,
             conns: Map::with_hasher(keyed),
+            udp_lists: Vec::new(),
             unfinished: Unfinished::new(keyed),
             devices: Map::with_hasher(keyed),
             routes: Arc::new(Routes::new(config.relay_rate, keyed, now)),

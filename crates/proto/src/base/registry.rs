@@ -43,7 +43,7 @@ pub(super) struct Device {
     pub(super) cookie: Cookie,
     pub(super) link: Link,
     /// The base's UDP addresses as REGISTERED told them; the index of one is what NAT-INITs are signed for.
-    pub(super) udp: Vec<UdpAddress>,
+    pub(super) udp: Arc<[UdpAddress]>,
     /// Dropped then, unless an INFO comes.
     info_by: Instant,
     pub(super) own: Numbered<Vec<SocketAddr>>,
@@ -232,7 +232,7 @@ impl Base {
             attempt: register.attempt,
             cookie: *cookie,
             link: Link::Tcp(conn),
-            udp: self.conns.get(&conn).map(|c| c.udp.clone()).unwrap_or_default(),
+            udp: self.conns.get(&conn).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.udp)),
             info_by: now + self.config.info_timeout,
             own: Numbered::default(),
             master_key: Numbered::default(),
@@ -265,7 +265,7 @@ impl Base {
         device.cookie = *cookie;
         device.attempt = register.attempt;
         device.link = Link::Tcp(conn);
-        device.udp = self.conns.get(&conn).map(|c| c.udp.clone()).unwrap_or_default();
+        device.udp = self.conns.get(&conn).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.udp));
         device.info_by = now + self.config.info_timeout;
         device.own.inherit();
         device.master_key.inherit();

@@ -188,6 +188,11 @@ impl Bases {
         self.master_key.introduction_keys(initiator, now)
     }
 
+    /// As long as this is the same, so are all introduction keys.
+    pub(super) fn introduction_version(&self, now: Instant) -> (u64, bool) {
+        self.master_key.version(now)
+    }
+
     /// Whether this is a UDP address of a base in use (or lately in use).
     pub(super) fn is_base(&self, from: SocketAddr) -> bool {
         self.session.iter().chain(self.old.iter().map(|o| &o.session)).any(|s| s.bindings.has(from))

@@ -87,6 +87,27 @@ pub const NAT_UNKNOWN_REACTION: Rate = Rate { burst: 1, every: secs(1) };
 /// every link.
 pub const SMALL_DATA: usize = 500;
 
+/// A message larger than this shows that its sender would use more than 1,200 bytes: only then is more looked for.
+pub const SIZE_WANTED: usize = 1000;
+/// MTUs that are tried on a direct path: the least of IPv6, tunnels, PPPoE, Ethernet, jumbo frames, and the largest message.
+pub const PATH_MTUS: [usize; 9] = [1280, 1400, 1420, 1440, 1480, 1492, 1500, 9000, 16_057];
+/// What counts as large: the MTU of Ethernet, which is tried before all smaller ones, and confirmed more often than larger ones.
+pub const SIZE_LARGE: usize = 1500;
+/// A padded HELLO that looks for more is sent again after the first two; after all three the size does not pass.
+pub const SIZE_TRIES: [Duration; 3] = [ms(250), ms(1000), ms(1000)];
+/// One that is larger than [`SIZE_LARGE`] is sent so often in all: it costs a good part of a minute's bytes.
+pub const SIZE_TRIES_LARGE: usize = 2;
+/// A proven size over 1,200 is asked for again so often …
+pub const SIZE_CONFIRM: Duration = secs(25);
+/// … a large one so often, …
+pub const SIZE_CONFIRM_LARGE: Duration = secs(100);
+/// … and, if a message was followed by nothing, no sooner than this after the last answer.
+pub const SIZE_CONFIRM_MIN: Duration = secs(5);
+/// So long after a search has ended, larger sizes are tried again (RFC 8899, section 5.1.1).
+pub const SIZE_RAISE: Duration = secs(600);
+/// Bytes of HELLOs that look for sizes, a peer: half of all its HELLO bytes.
+pub const SIZE_BYTES: Rate = Rate { burst: 20_480, every: Duration::from_nanos(60_000_000_000 / 20_480) };
+
 // --- Peers -----------------------------------------------------------------------------------------------------
 
 /// Peers with state: the interests that a base takes.

@@ -118,6 +118,11 @@ impl Budgets {
 
     /// Whether a HELLO without introduction from this address may cost a verification.
     pub(super) fn stranger(&mut self, ip: IpAddr, on_link: bool, now: Instant) -> bool {
+        // Under a flood this is all that most of it costs: no look into a table, no entry for a source.
+        let all = if on_link { &self.strangers_on_link } else { &self.strangers };
+        if all.next(config::STRANGERS, now) > now {
+            return false;
+        }
         let Some(bucket) = self.stranger_sources.try_get(
             if on_link { ip } else { source_group(ip) },
             config::MAX_STRANGER_SOURCES,

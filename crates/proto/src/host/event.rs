@@ -83,6 +83,13 @@ pub enum Event {
         /// Why, in a few words.
         reason: &'static str,
     },
+    /// The direct path to a peer carries messages up to this size, in bytes; larger ones take the relay. Told when it changes.
+    DirectSize {
+        /// The peer.
+        peer: DeviceId,
+        /// The largest message.
+        size: usize,
+    },
     /// A base could not deliver to a peer. Information only.
     Unreachable {
         /// The peer.
@@ -241,7 +248,8 @@ impl fmt::Display for CandidateSource {
     }
 }
 
-/// What was counted since the start; each name says what it counts.
+/// What was counted since the start; each name says what it counts. The last two are the shell's: messages that nobody fetched
+/// in time, and datagrams that the system dropped because a socket's buffer was full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct Counters {
@@ -265,4 +273,6 @@ pub struct Counters {
     pub announcements: u64,
     pub peers_evicted: u64,
     pub output_dropped: u64,
+    pub inbox_dropped: u64,
+    pub socket_overflow: u64,
 }

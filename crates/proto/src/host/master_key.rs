@@ -20,11 +20,12 @@ pub(super) struct MasterKey {
     current: [u8; INTRODUCTION_KEY_LEN],
     previous: Option<([u8; INTRODUCTION_KEY_LEN], Instant)>,
     renew: Instant,
+    renewals: u64,
 }
 
 impl MasterKey {
     pub(super) fn new(ctx: &mut Context, now: Instant) -> Self {
-        Self { current: ctx.random(), previous: None, renew: now + MASTER_KEY_LIFE }
+        Self { current: ctx.random(), previous: None, renew: now + MASTER_KEY_LIFE, renewals: 0 }
     }
 
     pub(super) fn current(&self) -> &[u8; INTRODUCTION_KEY_LEN] {
@@ -40,13 +41,19 @@ impl MasterKey {
         [IntroductionKey::derive(&self.current, initiator), previous]
     }
 
+    /// As long as this is the same, so are the introduction keys: they need not be made for every HELLO.
+    pub(super) fn version(&self, now: Instant) -> (u64, bool) {
+        (self.renewals, self.previous.is_some_and(|(_, until)| now < until))
+    }
+
     /// Whether it has just been renewed: the base has to hear of it.
     pub(super) fn tick(&mut self, ctx: &mut Context, now: Instant) -> bool {
         if self.renew > now {
             return false;
         }
         let previous = Some((self.current, now + MASTER_KEY_GRACE));
-        *self = Self { current: ctx.random(), previous, renew: now + MASTER_KEY_LIFE };
+        let renewals = self.renewals + 1;
+        *self = Self { current: ctx.random(), previous, renew: now + MASTER_KEY_LIFE, renewals };
         true
     }
 

@@ -10,10 +10,12 @@
 mod base_name;
 mod bases;
 mod boundary;
+mod bounds;
 mod candidate;
 pub mod config;
 mod context;
 pub mod event;
+mod lease;
 mod link;
 mod locals;
 mod master_key;
@@ -25,7 +27,8 @@ mod peers;
 mod race;
 mod replay;
 mod session;
-mod sizes;
+mod size;
+
 mod sources;
 
 use std::{
@@ -39,13 +42,14 @@ pub use boundary::{
     Allow, CloseReason, ConnId, Delivery, Hop, HostConfig, Interface, Network, Output, Relay, Route,
     SendError,
 };
+pub use bounds::Sizes;
 use context::{Context, earlier};
 pub use event::{
     BaseStatus, BindingStatus, CandidateSource, Counters, Event, PairStatus, Path, PeerStatus, Status,
 };
+pub use lease::{Lease, Traffic};
 use locals::Locals;
 use peers::{Peers, RelayView};
-pub use sizes::Sizes;
 
 use crate::{
     id::DeviceId,
@@ -324,9 +328,8 @@ impl Host {
     }
 
     fn no_way(&self, peer: DeviceId, length: usize) -> SendError {
-        let stands = self.peers.get(peer).is_some_and(|p| p.direct.is_some());
-        if stands {
-            SendError::TooLarge { length, limit: ANY_PATH_DATA }
+        if let Some(limit) = self.max_direct(peer) {
+            SendError::TooLarge { length, limit: limit.max(ANY_PATH_DATA) }
         } else if self.bases.any_configured() || self.peers.get(peer).is_some_and(|p| p.pair_count() > 0) {
             SendError::NoBase
         } else {
@@ -353,6 +356,24 @@ impl Host {
             }
             Route::Local => {}
         }
+    }
+
+    /// The direct path to a peer as something to be used without asking again, if one stands that is above suspicion.
+    /// From now on [`Host::poll_revoked`] tells once when it is no longer like this.
+    pub fn lease(&mut self, peer: DeviceId) -> Option<Lease> {
+        self.peers.lease(peer)
+    }
+
+    /// A peer whose lease is no longer as it was given out. To be asked after every call, until it has no more.
+    pub fn poll_revoked(&mut self) -> Option<DeviceId> {
+        self.peers.pop_revoked()
+    }
+
+    /// What a shell sent and received by a peer's lease. To be reported before any other call.
+    pub fn handle_traffic(&mut self, peer: DeviceId, traffic: &Traffic) {
+        self.ctx.counters.data_sent_direct += traffic.sent;
+        self.ctx.counters.data_received_direct += traffic.received;
+        self.peers.handle_traffic(peer, traffic);
     }
 
     /// Starts a direct path to a peer without sending it anything.
@@ -467,10 +488,14 @@ impl Host {
         if self.is_registered() || peer == self.ctx.id {
             return MAX_DATA;
         }
-        match self.peers.get(peer) {
-            Some(p) if p.direct.is_some() => ANY_PATH_DATA,
-            _ => 0,
-        }
+        // Without a base, what every path should carry is tried on any.
+        self.max_direct(peer).map_or(0, |limit| limit.max(ANY_PATH_DATA))
+    }
+
+    /// The largest message that the direct path to this peer is known to carry, if one stands.
+    #[must_use]
+    pub fn max_direct(&self, peer: DeviceId) -> Option<usize> {
+        self.peers.get(peer)?.direct_limit()
     }
 
     /// The IDs of bases by `host:port`, to be handed to the next run.

@@ -7,6 +7,7 @@ use super::{
     config::{ASKING_HELLOS, FASTER_BY, FASTER_SHARE, LADDER, ROUND, ROUND_MAX},
     context::{Context, Rtt},
     event::PairStatus,
+    size::Sizes,
 };
 
 /// A pair and its schedule.
@@ -19,8 +20,7 @@ pub(super) struct Pair {
     pub(super) next: Option<Instant>,
     pub(super) rtt: Rtt,
     pub(super) last_answer: Option<Instant>,
-    /// 1,200 bytes are known to pass.
-    pub(super) full_size: bool,
+    pub(super) sizes: Sizes,
     pub(super) error: Option<String>,
     faster_rounds: u8,
     sent: u64,
@@ -45,7 +45,7 @@ impl Pair {
             next: Some(now),
             rtt: Rtt::default(),
             last_answer: None,
-            full_size: false,
+            sizes: Sizes::default(),
             error: None,
             faster_rounds: 0,
             sent: 0,

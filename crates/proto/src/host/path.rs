@@ -67,6 +67,11 @@ impl Standing {
         matches!(self.health, Health::Suspect(_))
     }
 
+    /// Whether an answer to data is waited for: a timer runs.
+    pub(super) fn is_watched(&self) -> bool {
+        self.health != Health::Quiet
+    }
+
     /// Data goes out on it.
     pub(super) fn note_sent(&mut self, now: Instant) {
         if self.health == Health::Quiet {
@@ -76,9 +81,12 @@ impl Standing {
 
     /// Data or a HELLO came in on it.
     pub(super) fn note_heard(&mut self, now: Instant) {
-        self.heard = now;
-        if !self.is_suspect() {
-            self.health = Health::Quiet;
+        self.heard = self.heard.max(now);
+        match self.health {
+            Health::Suspect(_) => {}
+            // Reported late: what went out after it still waits.
+            Health::Awaiting(since) if since > now => {}
+            _ => self.health = Health::Quiet,
         }
     }
 
@@ -90,6 +98,16 @@ impl Standing {
 
     pub(super) fn note_full_size(&mut self) {
         self.size_probe = None;
+    }
+
+    /// Nothing is known any more of what passes: the padded HELLOs begin anew.
+    pub(super) fn restart_size(&mut self, now: Instant) {
+        self.size_probe = Some((now, 0));
+    }
+
+    /// Whether a HELLO was sent because of silence, and nothing has come since.
+    pub(super) fn is_probing(&self) -> bool {
+        matches!(self.health, Health::Probing { .. })
     }
 
     /// The padded HELLO goes out with the next round again.

@@ -13,17 +13,18 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    CandidateSource, Event, Hop, Path,
+    CandidateSource, Event, Hop, Lease, Path,
     candidate::{Judge, Rank},
     config::{
         FASTER_ROUNDS, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, MAX_TOKENS, NEW_FLOWS, PEER_BYTES,
-        REST, REST_AFTER, SMALL_DATA, TOKEN_LIFE,
+        REST, REST_AFTER, SIZE_BYTES, SIZE_WANTED, SMALL_DATA, TOKEN_LIFE,
     },
     context::{Context, Rtt, earlier},
     event::PeerStatus,
     pair::Pair,
     path::{Act, Standing},
     replay::Heard,
+    sources::Sources,
 };
 use crate::{
     bucket::Bucket,
@@ -53,16 +54,23 @@ pub(super) struct Peer {
     pub(super) proofs: VecDeque<(SocketAddr, Instant)>,
     pub(super) heard: Heard,
     pub(super) introduced: Bucket,
+    /// The keys by which it may introduce itself, and the version of the master key they are for.
+    pub(super) introduction_keys: Option<((u64, bool), [IntroductionKey; 2])>,
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
     pub(super) link_reaction: Bucket,
     /// The moment under which the index of deadlines has it.
     pub(super) scheduled: Option<Instant>,
+    /// The lease that was given out, while it is still like this.
+    pub(super) leased: Option<Lease>,
     pairs: Vec<Pair>,
     tokens: VecDeque<SentHello>,
     bytes: Bucket,
+    size_bytes: Bucket,
     rests: Vec<Rest>,
     reported: Path,
+    /// The size of the direct path as last told.
+    reported_size: usize,
     since: Instant,
 }
 
@@ -98,7 +106,7 @@ pub(super) struct Known {
 struct SentHello {
     token: Token,
     at: Instant,
-    padded: bool,
+    length: usize,
     hops: Vec<Hop>,
 }
 
@@ -125,7 +133,7 @@ pub(super) enum Due {
 pub(super) struct Answer {
     hop: Hop,
     rtt: Duration,
-    padded: bool,
+    length: usize,
 }
 
 impl Peer {
@@ -144,15 +152,19 @@ impl Peer {
             proofs: VecDeque::new(),
             heard: Heard::default(),
             introduced: Bucket::default(),
+            introduction_keys: None,
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),
             scheduled: None,
+            leased: None,
             pairs: Vec::new(),
             tokens: VecDeque::new(),
             bytes: Bucket::default(),
+            size_bytes: Bucket::default(),
             rests: Vec::new(),
             reported: Path::None,
+            reported_size: SMALL_DATA,
             since: now,
         }
     }
@@ -169,17 +181,42 @@ impl Peer {
     /// Where a message of `length` bytes goes directly, if anywhere. `alone`: there is no relay, so that a size that
     /// any path should carry is worth trying before it is proven.
     pub(super) fn direct_route(&mut self, length: usize, alone: bool, now: Instant) -> Option<(Hop, bool)> {
-        let limit = if alone { ANY_PATH_DATA } else { self.direct_limit()? };
+        let known = self.direct_limit()?;
+        if length > SIZE_WANTED
+            && let Some(pair) = self.standing_pair()
+        {
+            pair.sizes.want();
+        }
+        let limit = if alone { known.max(ANY_PATH_DATA) } else { known };
         let standing = self.direct.as_mut().filter(|_| length <= limit)?;
         standing.note_sent(now);
         Some((standing.hop, standing.is_suspect()))
     }
 
+    /// What may be done on the standing path without asking for each message.
+    pub(super) fn lease(&self, sources: &Sources) -> Option<Lease> {
+        let standing = self.direct.as_ref().filter(|s| self.is_active() && !s.is_suspect())?;
+        // A larger message has to be seen: more is then looked for.
+        let seen = self.pairs.iter().any(|p| p.hop == standing.hop && p.sizes.is_wanted());
+        let limit = self.direct_limit()?;
+        Some(Lease {
+            hop: standing.hop,
+            limit: if seen { limit } else { limit.min(SIZE_WANTED) },
+            wanted: self.role == Role::Wanted,
+            watched: standing.is_watched(),
+            source_until: sources.owned_until(standing.hop.to, self.id),
+        })
+    }
+
     /// What the standing path is known to carry.
     pub(super) fn direct_limit(&self) -> Option<usize> {
         let hop = self.direct.as_ref()?.hop;
-        let full = self.pairs.iter().any(|p| p.hop == hop && p.full_size);
-        Some(if full { ANY_PATH_DATA } else { SMALL_DATA })
+        Some(self.pairs.iter().find(|p| p.hop == hop).map_or(SMALL_DATA, |p| p.sizes.limit()))
+    }
+
+    fn standing_pair(&mut self) -> Option<&mut Pair> {
+        let hop = self.direct.as_ref()?.hop;
+        self.pairs.iter_mut().find(|p| p.hop == hop)
     }
 
     /// The way messages take at present, given the relay's. A suspect path is still one of them, and most suspicions pass:
@@ -196,6 +233,13 @@ impl Peer {
             self.since = now;
             ctx.event(Event::PathChanged { peer: self.id, from, to, reason });
         }
+    }
+
+    /// Says so, if the direct path carries another size than was said before.
+    pub(super) fn report_size(&mut self, ctx: &mut Context) {
+        let Some(size) = self.direct_limit().filter(|&size| size != self.reported_size) else { return };
+        self.reported_size = size;
+        ctx.event(Event::DirectSize { peer: self.id, size });
     }
 
     // --- Candidates ----------------------------------------------------------------------------------------------
@@ -273,7 +317,7 @@ impl Peer {
     pub(super) fn handle_moved(&mut self, judge: &Judge<'_>, now: Instant) {
         self.rests.clear();
         for pair in &mut self.pairs {
-            pair.full_size = false;
+            pair.sizes.reset();
         }
         self.rebuild(judge, now);
         if let Some(standing) = &mut self.direct {
@@ -282,6 +326,7 @@ impl Peer {
                 self.direct = None;
             } else {
                 standing.suspect(now);
+                standing.restart_size(now);
             }
         }
         if self.is_active() {
@@ -293,17 +338,22 @@ impl Peer {
 
     /// One HELLO beside the schedule, to one hop.
     pub(super) fn send_hello(&mut self, hop: Hop, padded: bool, ctx: &mut Context, now: Instant) {
+        let length = if padded { PADDED_HELLO_LEN } else { HELLO_LEN };
+        let _ = self.bytes.take_many(length as u32, PEER_BYTES, now);
+        self.send_hello_of(hop, length, ctx, now);
+    }
+
+    /// The same, of any length, where the bytes have been paid for.
+    fn send_hello_of(&mut self, hop: Hop, length: usize, ctx: &mut Context, now: Instant) {
         if let Some(pair) = self.pairs.iter_mut().find(|p| p.hop == hop) {
             pair.note_sent(now);
         }
-        let _ = self.bytes.take_many(hello_len(padded), PEER_BYTES, now);
         ctx.budgets.urgent_hello_to(hop.to.ip(), now);
-        self.transmit_hello(vec![hop], padded, ctx, now);
+        self.transmit_hello(vec![hop], length, ctx, now);
     }
 
-    fn transmit_hello(&mut self, hops: Vec<Hop>, padded: bool, ctx: &mut Context, now: Instant) {
+    fn transmit_hello(&mut self, hops: Vec<Hop>, length: usize, ctx: &mut Context, now: Instant) {
         let token = ctx.random();
-        let length = if padded { PADDED_HELLO_LEN } else { HELLO_LEN };
         let datagram = Bytes::from(Hello::encode(self.id, token, &self.introduction, &ctx.key, length));
         for &hop in &hops {
             ctx.transmit(hop, datagram.clone());
@@ -313,7 +363,7 @@ impl Peer {
         {
             self.tokens.pop_front();
         }
-        self.tokens.push_back(SentHello { token, at: now, padded, hops });
+        self.tokens.push_back(SentHello { token, at: now, length, hops });
     }
 
     /// Sends the HELLOs that are due: one signature for all pairs, best pairs first where a budget is short.
@@ -333,7 +383,7 @@ impl Peer {
             }
         }
         if !hops.is_empty() {
-            self.transmit_hello(hops, false, ctx, now);
+            self.transmit_hello(hops, HELLO_LEN, ctx, now);
         }
     }
 
@@ -348,8 +398,8 @@ impl Peer {
             return Err(ctx.budgets.new_flows.next(NEW_FLOWS, now));
         }
         ctx.budgets.hello_to(ip, now)?;
-        if !self.bytes.take_many(hello_len(false), PEER_BYTES, now) {
-            return Err(now + PEER_BYTES.every * hello_len(false));
+        if !self.bytes.take_many(HELLO_LEN as u32, PEER_BYTES, now) {
+            return Err(now + PEER_BYTES.every * HELLO_LEN as u32);
         }
         self.note_unanswered(ip, now);
         Ok(())
@@ -385,7 +435,7 @@ impl Peer {
         let sent = self.tokens.iter().find(|t| t.token == *token && t.at + TOKEN_LIFE > now)?;
         let same_local = |source: Option<IpAddr>| source.is_none() || local.is_none() || source == local;
         let hop = *sent.hops.iter().find(|hop| hop.to == from && same_local(hop.source))?;
-        Some(Answer { hop, rtt: now - sent.at, padded: sent.padded })
+        Some(Answer { hop, rtt: now - sent.at, length: sent.length })
     }
 
     /// A verified reply. The path may come to stand, or to move.
@@ -395,7 +445,7 @@ impl Peer {
         ctx: &mut Context,
         now: Instant,
     ) -> Option<&'static str> {
-        let Answer { hop, rtt, padded } = answer;
+        let Answer { hop, rtt, length } = answer;
         self.rests.retain(|r| r.ip != hop.to.ip());
         let at = match self.pairs.iter().position(|p| p.hop == hop) {
             Some(at) => at,
@@ -414,11 +464,15 @@ impl Peer {
         let pair = &mut self.pairs[at];
         let in_round = pair.last_answer.is_some();
         pair.handle_reply(rtt, ctx, now);
-        pair.full_size |= padded;
+        pair.sizes.note_answer(length, now);
         if self.role == Role::Asking {
             pair.next = None;
         }
-        let full_size = pair.full_size;
+        let full_size = pair.sizes.is_full();
+        // A message was followed by nothing, and yet the path is there: it may have been too large for it.
+        if self.direct.as_ref().is_some_and(|s| s.hop == hop && s.is_probing()) {
+            pair.sizes.doubt(now);
+        }
         let reason = match &mut self.direct {
             None => Some("first to respond"),
             Some(standing) if standing.hop == hop => {
@@ -448,6 +502,12 @@ impl Peer {
     fn stand(&mut self, hop: Hop, full_size: bool, now: Instant) {
         self.known.last_good = Some(hop.to);
         self.direct = Some(Standing::new(hop, full_size, now));
+        // A pair that becomes the path inherits what its caller has use for.
+        if self.pairs.iter().any(|p| p.sizes.is_wanted())
+            && let Some(pair) = self.standing_pair()
+        {
+            pair.sizes.want();
+        }
     }
 
     /// The standing path is in doubt for an outside reason. A pair that has answered since the path's last sign of life
@@ -461,7 +521,7 @@ impl Peer {
             .filter(|p| p.hop != hop && p.last_answer.is_some_and(|at| at >= heard))
             .max_by_key(|p| p.last_answer);
         if let Some(pair) = fresher {
-            let (hop, full_size) = (pair.hop, pair.full_size);
+            let (hop, full_size) = (pair.hop, pair.sizes.is_full());
             self.stand(hop, full_size, now);
             return;
         }
@@ -474,7 +534,11 @@ impl Peer {
         let Some(pair) = self.pairs.iter_mut().find(|p| p.hop == hop) else { return false };
         pair.error = Some(error.to_owned());
         if too_large {
-            pair.full_size = false;
+            if pair.sizes.refused(now)
+                && let Some(standing) = self.direct.as_mut().filter(|s| s.hop == hop)
+            {
+                standing.restart_size(now);
+            }
             return false;
         }
         if self.direct.as_ref().is_none_or(|s| s.hop != hop || s.is_suspect()) {
@@ -506,8 +570,40 @@ impl Peer {
             Activity::Active => {}
         }
         self.tick_path(relay, ctx, now);
+        self.tick_size(ctx, now);
+        self.report_size(ctx);
         self.send_due(ctx, now);
         Due::Nothing
+    }
+
+    /// Looks for larger sizes on the standing path, within a budget of its own and that of all HELLOs.
+    fn tick_size(&mut self, ctx: &mut Context, now: Instant) {
+        if self.role != Role::Wanted || self.direct.as_ref().is_none_or(Standing::is_suspect) {
+            return;
+        }
+        let Some(pair) = self.standing_pair() else { return };
+        let (hop, was_full) = (pair.hop, pair.sizes.is_full());
+        let due = pair.sizes.due(hop.to, now);
+        if was_full
+            && !pair.sizes.is_full()
+            && let Some(standing) = &mut self.direct
+        {
+            standing.restart_size(now);
+        }
+        let Some(length) = due else { return };
+        let bytes = length as u32;
+        if self.size_bytes.take_many(bytes, SIZE_BYTES, now) && self.bytes.take_many(bytes, PEER_BYTES, now) {
+            if let Some(pair) = self.standing_pair() {
+                pair.sizes.note_sent(now);
+            }
+            self.send_hello_of(hop, length, ctx, now);
+        } else {
+            let later = self.size_bytes.next_many(bytes, SIZE_BYTES, now);
+            let later = later.max(self.bytes.next_many(bytes, PEER_BYTES, now)).max(now + GATHER);
+            if let Some(pair) = self.standing_pair() {
+                pair.sizes.postpone(later);
+            }
+        }
     }
 
     fn tick_path(&mut self, relay: Path, ctx: &mut Context, now: Instant) {
@@ -541,7 +637,10 @@ impl Peer {
             Activity::Active => {
                 let pairs = self.pairs.iter().filter_map(|p| p.next).min();
                 let path = self.direct.as_ref().and_then(|s| s.deadline(&rtt_of(&self.pairs, s.hop)));
-                earlier(Some(self.used + IDLE), earlier(pairs, path))
+                let searching = self.direct.as_ref().filter(|s| self.role == Role::Wanted && !s.is_suspect());
+                let size =
+                    searching.and_then(|s| self.pairs.iter().find(|p| p.hop == s.hop)?.sizes.deadline());
+                earlier(Some(self.used + IDLE), earlier(pairs, earlier(path, size)))
             }
         }
     }
@@ -600,8 +699,4 @@ impl Peer {
 
 fn rtt_of(pairs: &[Pair], hop: Hop) -> Rtt {
     pairs.iter().find(|p| p.hop == hop).map(|p| p.rtt).unwrap_or_default()
-}
-
-const fn hello_len(padded: bool) -> u32 {
-    (if padded { PADDED_HELLO_LEN } else { HELLO_LEN }) as u32
 }

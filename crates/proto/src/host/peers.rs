@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    ConnId, Event, Hop, Output, Path, SendError, Sizes,
+    ConnId, Event, Hop, Lease, Output, Path, SendError, Sizes, Traffic,
     bases::Bases,
     candidate::Judge,
     config::{
@@ -70,10 +70,50 @@ pub(super) struct Peers {
     due: BTreeSet<(Instant, DeviceId)>,
     sources: Sources,
     wanted: Bucket,
+    /// Peers whose lease is no longer as it was given out. Only those that one was given for: who asks for none owes
+    /// nothing here.
+    revoked: Vec<DeviceId>,
     pub(super) link: Link,
 }
 
 impl Peers {
+    // --- Leases ----------------------------------------------------------------------------------------------------
+
+    /// What may be done on the direct path without asking; its changes are told from now on.
+    pub(super) fn lease(&mut self, id: DeviceId) -> Option<Lease> {
+        let peer = self.map.get_mut(&id)?;
+        peer.leased = peer.lease(&self.sources);
+        peer.leased
+    }
+
+    pub(super) fn pop_revoked(&mut self) -> Option<DeviceId> {
+        self.revoked.pop()
+    }
+
+    /// What went over a lease. Counts as use of the peer, and as signs of life and of waiting if the path is still that one.
+    pub(super) fn handle_traffic(&mut self, id: DeviceId, traffic: &Traffic) {
+        let Some(peer) = self.map.get_mut(&id) else { return };
+        peer.used = peer.used.max(traffic.last);
+        if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop == traffic.hop) {
+            if let Some(heard) = traffic.heard {
+                standing.note_heard(heard);
+            }
+            if let Some(since) = traffic.unanswered {
+                standing.note_sent(since);
+            }
+        }
+        self.reschedule(id);
+    }
+
+    /// Tells if a peer's lease is no longer as it was given out. Part of [`Self::reschedule`], which follows every change.
+    fn check_lease(&mut self, id: DeviceId) {
+        let Some(peer) = self.map.get_mut(&id) else { return };
+        if peer.leased.is_some() && peer.leased != peer.lease(&self.sources) {
+            peer.leased = None;
+            self.revoked.push(id);
+        }
+    }
+
     // --- Sending ---------------------------------------------------------------------------------------------------
 
     /// The direct hop for a message, if there is one, and whether it is suspect. Counts as use of the peer.
@@ -156,6 +196,9 @@ impl Peers {
 
     fn forget(&mut self, id: DeviceId, _now: Instant) {
         let Some(peer) = self.map.remove(&id) else { return };
+        if peer.leased.is_some() {
+            self.revoked.push(id);
+        }
         if let Some(at) = peer.scheduled {
             self.due.remove(&(at, id));
         }
@@ -314,9 +357,16 @@ impl Peers {
             return;
         }
         // Whom a base has introduced is one we have asked back for: for anybody else not even a hash is computed.
-        let known = self.map.contains_key(&id);
-        let introduced =
-            known && bases.introduction_keys(id, now).iter().any(|key| hello.is_introduced_by(key));
+        let peer = self.map.get_mut(&id);
+        let known = peer.is_some();
+        let introduced = peer.is_some_and(|peer| {
+            // Made once, not for every HELLO: forged ones come by the hundred thousand.
+            let version = bases.introduction_version(now);
+            let made = peer.introduction_keys.filter(|(of, _)| *of == version).map(|(_, keys)| keys);
+            let keys = made.unwrap_or_else(|| bases.introduction_keys(id, now));
+            peer.introduction_keys = Some((version, keys));
+            keys.iter().any(|key| hello.is_introduced_by(key))
+        });
         if !self.hello_in_budget(id, introduced, hop.to, ctx, now) {
             ctx.counters.hello_over_budget += 1;
             return;
@@ -420,11 +470,13 @@ impl Peers {
         if let Some(reason) = peer.handle_answer(answer, ctx, now) {
             peer.report(relay.path, reason, ctx, now);
         }
-        if let Some(loser) = self.sources.prove(hop.to, id, now)
-            && let Some(loser) = self.map.get_mut(&loser)
-        {
-            loser.claims.retain(|&a| a != hop.to);
-            loser.proofs.retain(|&(a, _)| a != hop.to);
+        peer.report_size(ctx);
+        if let Some(loser) = self.sources.prove(hop.to, id, now) {
+            if let Some(loser) = self.map.get_mut(&loser) {
+                loser.claims.retain(|&a| a != hop.to);
+                loser.proofs.retain(|&(a, _)| a != hop.to);
+            }
+            self.check_lease(loser);
         }
         self.reschedule(id);
     }
@@ -528,6 +580,7 @@ impl Peers {
         if peer.handle_send_error(hop, error, too_large, now) {
             peer.report(relay.path, "the system cannot send there", ctx, now);
         }
+        peer.report_size(ctx);
         self.reschedule(id);
     }
 
@@ -562,8 +615,9 @@ impl Peers {
         }
     }
 
-    /// Keeps the index of deadlines right: an entry may be early, never late.
+    /// After every change of a peer: keeps the index of deadlines right (an entry may be early, never late) and its lease.
     fn reschedule(&mut self, id: DeviceId) {
+        self.check_lease(id);
         let Some(peer) = self.map.get_mut(&id) else { return };
         let Some(at) = peer.deadline() else { return };
         match peer.scheduled {
@@ -610,7 +664,9 @@ impl Peers {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        let leased = self.map.values().filter(|p| p.leased.is_some()).map(|p| p.id);
+        let revoked = self.revoked.iter().copied().chain(leased).collect();
+        *self = Self { revoked, ..Self::default() };
     }
 }
 

@@ -54,6 +54,11 @@ impl Sources {
         self.map.get(&from).filter(|s| s.standing.until() > now).map(|s| s.owner)
     }
 
+    /// Until when data from this address is that peer's, as things stand.
+    pub(super) fn owned_until(&self, from: SocketAddr, peer: DeviceId) -> Option<Instant> {
+        self.map.get(&from).filter(|s| s.owner == peer).map(|s| s.standing.until())
+    }
+
     /// A verified HELLO came from there.
     pub(super) fn claim(&mut self, from: SocketAddr, peer: DeviceId, now: Instant) -> Claim {
         match self.map.get_mut(&from).filter(|s| s.standing.until() > now) {

@@ -177,7 +177,7 @@ impl World {
         self.hellos.iter().filter(|h| h.to == to).map(|h| (h.at - self.start).as_millis()).collect()
     }
 
-    fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         loop {
             match self.host.poll_output(self.now) {
                 Output::Transmit { to, payload, .. } => match PeerDatagram::decode(&payload) {
