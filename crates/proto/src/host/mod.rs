@@ -28,7 +28,6 @@ mod race;
 mod replay;
 mod session;
 mod size;
-
 mod sources;
 
 use std::{
