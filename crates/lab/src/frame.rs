@@ -31,7 +31,7 @@ const TEST_LIMIT: Duration = Duration::from_secs(150);
 /// Lines of a test that are shown even when it passes begin so.
 const MEASURED: &str = "measured: ";
 /// What every test network is built with; the `./test` script installs them.
-const TOOLS: &str = "ip nft conntrack sysctl mount unshare";
+const TOOLS: &str = "ip nft iptables-nft conntrack sysctl mount unshare";
 
 /// A network of its own, at first without any machine.
 #[derive(Debug)]
@@ -40,6 +40,12 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// The network of a program that was started by [`again`]; `None` outside.
+    #[must_use]
+    pub fn inside() -> Option<Self> {
+        env::var_os(FOLDER).map(|folder| Self { folder: folder.into() })
+    }
+
     /// A new machine: a network namespace with a loopback, without duplicate address detection (which costs a
     /// second), and with a home folder of its own.
     #[must_use]
@@ -74,6 +80,24 @@ pub fn in_network<F: FnOnce(&Lab)>(body: F) {
 /// As [`in_network`], for tests that run the `bowline` program: it is built (or found) first.
 pub fn with_bowline<F: FnOnce(&Lab)>(body: F) {
     frame(body, || vec![(program::VARIABLE, program::build())]);
+}
+
+/// Why there can be no network of one's own here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+/// For programs that are no tests: this very program once more, with these arguments, in a network of its own ([`Lab::inside`])
+/// that keeps its files in `folder`. It ends when its parent does.
+///
+/// # Errors
+/// When the system forbids namespaces or a tool is missing.
+pub fn again(arguments: &[&str], folder: &Path) -> Result<Command, Refusal> {
+    let flags = permission().map_err(|why| Refusal(why.to_owned()))?;
+    let program = env::current_exe().map_err(|error| Refusal(error.to_string()))?;
+    let program = program.to_string_lossy();
+    let mut command = inside(flags, r#"exec "$@""#, &[&[&*program], arguments].concat());
+    command.env(FOLDER, folder);
+    Ok(command)
 }
 
 fn frame<F: FnOnce(&Lab)>(body: F, outside: impl FnOnce() -> Vec<(&'static str, PathBuf)>) {
