@@ -15,6 +15,7 @@ mod devices_on_one_link_meet_without_a_base;
 mod forged_announcements_are_ignored;
 mod home_routers_are_punched;
 mod nats_behave_as_named;
+mod networks_that_allow_the_web_alone;
 mod networks_without_udp_use_tcp;
 mod random_bytes_disturb_nobody;
 mod symmetric_nats_stay_on_the_relay;

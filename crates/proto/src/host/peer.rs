@@ -54,6 +54,8 @@ pub(super) struct Peer {
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
     pub(super) link_reaction: Bucket,
+    /// Its path went silent in the middle of a talk, and nobody has looked into the reason yet.
+    pub(super) went_silent: bool,
     /// The moment under which the index of deadlines has it.
     pub(super) scheduled: Option<Instant>,
     pairs: Vec<Pair>,
@@ -144,6 +146,7 @@ impl Peer {
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),
+            went_silent: false,
             scheduled: None,
             pairs: Vec::new(),
             tokens: VecDeque::new(),
@@ -164,12 +167,12 @@ impl Peer {
     }
 
     /// Where a message of `length` bytes goes directly, if anywhere. `alone`: there is no relay, so that a size that
-    /// any path should carry is worth trying before it is proven.
+    /// any path should carry is worth trying before it is proven. The flag: the relay is to carry it as well.
     pub(super) fn direct_route(&mut self, length: usize, alone: bool, now: Instant) -> Option<(Hop, bool)> {
         let limit = if alone { ANY_PATH_DATA } else { self.direct_limit()? };
         let standing = self.direct.as_mut().filter(|_| length <= limit)?;
         standing.note_sent(now);
-        Some((standing.hop, standing.is_suspect()))
+        Some((standing.hop, standing.needs_relay()))
     }
 
     /// What the standing path is known to carry.
@@ -513,7 +516,10 @@ impl Peer {
         let rtt = rtt_of(&self.pairs, hop);
         match standing.tick(&rtt, now) {
             Act::Nothing => {}
-            Act::Probe => self.send_hello(hop, false, ctx, now),
+            Act::Probe { talking } => {
+                self.went_silent |= talking;
+                self.send_hello(hop, false, ctx, now);
+            }
             Act::ProbeSize => self.send_hello(hop, true, ctx, now),
             Act::Suspect => {
                 self.doubt(now);
