@@ -50,6 +50,13 @@ impl Node {
         run(Command::new("ip").args(["-n", &self.name]).args(words.split_whitespace()))
     }
 
+    /// Several `ip` commands as one, so that they happen in one moment.
+    #[track_caller]
+    pub fn ip_batch(&self, commands: &[&str]) {
+        let batch = commands.iter().map(|command| format!("{command}\n")).collect::<String>();
+        run_with(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), &batch);
+    }
+
     /// Sets a kernel parameter, `name=value`.
     #[track_caller]
     pub fn sysctl(&self, assignment: &str) {
