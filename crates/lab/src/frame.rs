@@ -46,6 +46,12 @@ impl Lab {
         env::var_os(FOLDER).map(|folder| Self { folder: folder.into() })
     }
 
+    /// The network of a program that has made its own network and mount namespaces, and keeps its files in `folder`.
+    #[must_use]
+    pub fn here(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
     /// A new machine: a network namespace with a loopback, without duplicate address detection (which costs a
     /// second), and with a home folder of its own.
     #[must_use]

@@ -138,6 +138,12 @@ impl Home {
         self.router.ip(&format!("link set dev {port} master lan"));
     }
 
+    /// The number in its addresses.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
     /// Restarts the router as this kind of NAT: every mapping is gone, and whom a mapping let in is forgotten.
     #[track_caller]
     pub fn reboot(&self, nat: Nat) {

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 /// Imports run downward only: what each crate may depend on, tests aside.
-const MAY_IMPORT: [(&str, &[&str]); 8] = [
+const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("bowline-proto", &[]),
     ("bowline-key", &["bowline-proto"]),
     ("bowline", &["bowline-proto"]),
@@ -20,6 +20,7 @@ const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("bowline-sim", &["bowline-proto"]),
     ("bowline-fuzzing", &["bowline-proto"]),
     ("bowline-lab", &[]),
+    ("bowline-bench", &["bowline", "bowline-lab", "bowline-proto"]),
     ("bowline-cli", &["bowline", "bowline-base", "bowline-key", "bowline-proto"]),
 ];
 

@@ -1,0 +1,44 @@
+//! CPU seconds of a process, and which core it may use.
+//!
+//! A packet's way through the kernel is paid by whoever runs at that moment; with base and gear on a core each, what the base's process is
+//! charged with is the whole price of its packets: receive call, its own work, send call, and the veth behind it.
+
+use std::fs;
+
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+
+/// The core that the base, or the forwarder in its place, has for itself.
+pub(crate) const BASE_CORE: usize = 0;
+/// The core of senders and receivers.
+pub(crate) const GEAR_CORE: usize = 1;
+
+/// Seconds that a process has run, all its threads together. Nanoseconds precise (`schedstat`); threads that have ended do not count.
+pub(crate) fn seconds(pid: u32) -> f64 {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return f64::NAN };
+    let of_task = |path: std::path::PathBuf| -> Option<f64> {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    let nanos: f64 = tasks.flatten().filter_map(|task| of_task(task.path())).sum();
+    nanos / 1e9
+}
+
+/// Resident memory of a process, bytes.
+#[allow(dead_code, reason = "for benchmarks of memory")]
+pub(crate) fn resident(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    kib.map_or(f64::NAN, |kib| kib * 1024.0)
+}
+
+/// Keeps the calling thread on one core, where there are two.
+pub(crate) fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    if set.set(core).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    }
+}

@@ -1,0 +1,253 @@
+//! Hosts written by hand, for load: they speak the wire format and nothing else. And the base's process.
+//!
+//! Many devices of one side share a UDP socket ([`Wire`]) and differ in their source IP. Everything blocks, one thing after the other.
+
+use std::{
+    io::{self, IoSliceMut, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
+
+use bowline_lab::{Node, Process};
+use bowline_proto::{
+    DeviceId, SecretKey,
+    wire::{
+        Cookie,
+        frame::LENGTH_LEN,
+        relay::{self, SEND_DATA},
+        tcp::{BaseFrame, GetCookie, Info, Register},
+        udp::{NatConfirm, NatInit, NatOk, PADDED_LEN},
+    },
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::SockRef;
+
+use crate::{cpu, netns::PORT};
+
+/// Longer than any answer takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Asked of the system for every socket of the gear; a base asks for as much.
+const BUFFER: usize = 4 << 20;
+/// The largest datagram, or all that the system merged.
+const LARGEST: usize = 1 << 16;
+
+/// The base under test: the real program, on its core.
+pub(crate) struct BaseProcess {
+    pub(crate) process: Process,
+    pub(crate) id: DeviceId,
+}
+
+impl BaseProcess {
+    /// Starts `bowline base` with these lines of configuration.
+    pub(crate) fn start(node: &Node, config: &str) -> Self {
+        let file = node.home().join("bowline.toml");
+        std::fs::write(&file, format!("[base]\n{config}")).expect("the run's folder can be written to");
+        let program = std::env::var("BOWLINE_BIN").expect("bench/run names the program");
+        let core = cpu::BASE_CORE.to_string();
+        let (file, listen) = (file.to_string_lossy().into_owned(), format!("0.0.0.0:{PORT}"));
+        let state = node.home().to_string_lossy().into_owned();
+        let arguments = [
+            "-c", &core, &program, "--config", &file, "base", "--listen", &listen, "--state", &state,
+            "--drain", "0",
+        ];
+        let process = node.spawn("taskset", &arguments);
+        let id = process.wait("line that says it is ready", PATIENCE, 0, |line| {
+            let (id, _) = line.text.strip_prefix("base ")?.split_once('@')?;
+            id.parse().ok()
+        });
+        Self { process, id }
+    }
+}
+
+/// A UDP socket on every address of a machine.
+pub(crate) struct Wire {
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Wire {
+    pub(crate) fn new(node: &Node) -> Self {
+        let socket = node.udp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let state = UdpSocketState::new((&socket).into()).expect("a socket just made");
+        let asked = SockRef::from(&socket);
+        let _ = asked.set_recv_buffer_size(BUFFER); // the system may give less
+        let _ = asked.set_send_buffer_size(BUFFER);
+        Self { socket, state }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.socket.local_addr().map(|a| a.port()).unwrap_or_default()
+    }
+
+    pub(crate) fn send(
+        &self,
+        from: Option<Ipv4Addr>,
+        to: SocketAddrV4,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) -> io::Result<()> {
+        let src_ip = from.map(IpAddr::V4);
+        let transmit = Transmit { destination: to.into(), ecn: None, contents, segment_size, src_ip };
+        self.state.try_send((&self.socket).into(), &transmit)
+    }
+
+    /// Waits until there is something to read.
+    pub(crate) fn wait(&self, at_most: Duration) -> bool {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(at_most).unwrap_or(PollTimeout::MAX);
+        poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Receives what is there, as the system merged it.
+    pub(crate) fn receive(&self, slices: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
+        self.state.recv((&self.socket).into(), slices, metas).unwrap_or(0)
+    }
+
+    fn receive_one(&self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; LARGEST];
+        let mut metas = [RecvMeta::default()];
+        if self.receive(&mut [IoSliceMut::new(&mut buffer)], &mut metas) == 0 {
+            return None;
+        }
+        buffer.truncate(metas[0].len);
+        Some(buffer)
+    }
+
+    /// Reads away all that is there.
+    pub(crate) fn drain(&self) {
+        while self.receive_one().is_some() {}
+    }
+
+    /// Waits for a datagram that `find` finds something in.
+    pub(crate) fn expect<T>(&self, what: &str, mut find: impl FnMut(&[u8]) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            while let Some(datagram) = self.receive_one() {
+                if let Some(found) = find(&datagram) {
+                    return found;
+                }
+            }
+            self.wait(Duration::from_millis(100));
+        }
+        panic!("no {what} came");
+    }
+}
+
+/// A device that is registered over TCP.
+pub(crate) struct Host {
+    key: SecretKey,
+    pub(crate) id: DeviceId,
+    base: SocketAddrV4,
+    base_id: DeviceId,
+    pub(crate) tcp: TcpStream,
+    cookie: Cookie,
+    pub(crate) ip: Option<Ipv4Addr>,
+    number: u64,
+}
+
+impl Host {
+    /// Connects and registers, from inside the node.
+    pub(crate) fn register(node: &Node, base: SocketAddrV4, base_id: DeviceId, number: u32) -> Self {
+        let mut seed = [0xb0; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let key = SecretKey::from_seed(&seed);
+        let tcp = node.enter(|| TcpStream::connect(base)).expect("the base accepts");
+        tcp.set_nodelay(true).expect("a socket just made");
+        let mut host =
+            Self { id: key.device_id(), key, base, base_id, tcp, cookie: [0; 8], ip: None, number: 0 };
+        let mut out = Vec::new();
+        GetCookie { highest_version: 1, capabilities: 0 }.write(&mut out);
+        host.write(&out);
+        let answer = host.read();
+        let Ok(BaseFrame::BaseHello(hello)) = BaseFrame::decode(&answer) else { panic!("no BASE-HELLO") };
+        host.cookie = hello.cookie;
+        let mut boot = [0; 8];
+        getrandom::fill(&mut boot).expect("the system has randomness");
+        let register = Register {
+            device: host.id,
+            public_key: host.key.public(),
+            boot,
+            attempt: 1,
+            capabilities: 0,
+            agent: "bench".into(),
+        };
+        out.clear();
+        register.write(&mut out, &host.key, base_id, &host.cookie);
+        host.write(&out);
+        let answer = host.read();
+        assert!(
+            matches!(BaseFrame::decode(&answer), Ok(BaseFrame::Registered(_))),
+            "no REGISTERED: {answer:?}"
+        );
+        host
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.tcp.write_all(bytes).expect("the base reads");
+    }
+
+    /// The next frame: type and body.
+    pub(crate) fn read(&mut self) -> Vec<u8> {
+        let mut length = [0; LENGTH_LEN];
+        self.tcp.read_exact(&mut length).expect("the base answers");
+        let mut frame = vec![0; usize::from(u16::from_be_bytes(length))];
+        self.tcp.read_exact(&mut frame).expect("the base answers");
+        frame
+    }
+
+    /// A signed NAT-INIT, padded.
+    pub(crate) fn nat_init(&mut self) -> Vec<u8> {
+        self.number += 1;
+        let init = NatInit { cookie: self.cookie, seq: self.number, own: vec![] };
+        init.encode(&self.key, self.base_id, 0, PADDED_LEN)
+    }
+
+    /// An INFO.
+    pub(crate) fn info(&mut self) -> Vec<u8> {
+        self.number += 1;
+        let mut out = Vec::new();
+        Info { number: self.number, master_key: [1; 16], own: vec![] }.write(&mut out);
+        out
+    }
+
+    /// The whole handshake on a wire: relayed messages of 1,200 bytes come there from now on.
+    pub(crate) fn confirm(&mut self, wire: &Wire) {
+        for _ in 0..5 {
+            let init = self.nat_init();
+            wire.send(self.ip, self.base, &init, None).expect("a datagram can be sent");
+            if wire.wait(Duration::from_millis(500)) {
+                break;
+            }
+        }
+        let (seq, cookie) = (self.number, self.cookie);
+        let challenge = wire.expect("NAT-OK", |datagram| {
+            NatOk::decode(datagram)
+                .ok()
+                .filter(|ok| ok.seq == seq && ok.cookie == cookie)
+                .map(|ok| ok.challenge)
+        });
+        let confirm = NatConfirm { cookie, seq, challenge }.encode();
+        wire.send(self.ip, self.base, &confirm, None).expect("a datagram can be sent");
+        wire.expect("confirmed NAT-OK", |datagram| {
+            NatOk::decode(datagram).ok().filter(|ok| ok.confirmed && ok.cookie == cookie)
+        });
+    }
+
+    /// What a host does every keepalive: both halves live on.
+    pub(crate) fn refresh(&mut self, wire: &Wire) {
+        wire.drain();
+        self.confirm(wire);
+        let info = self.info();
+        self.write(&info);
+        while !matches!(BaseFrame::decode(&self.read()), Ok(BaseFrame::Pong(_))) {}
+    }
+}
+
+/// A SEND-DATA with this much data.
+pub(crate) fn send_data(to: DeviceId, length: usize) -> Vec<u8> {
+    let mut message = relay::header(SEND_DATA, to).to_vec();
+    message.resize(relay::HEADER_LEN + length, 0x5a);
+    message
+}
