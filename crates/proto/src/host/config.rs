@@ -180,6 +180,8 @@ pub const UNKNOWN_SOURCE_REACTION: Rate = Rate { burst: 1, every: secs(1) };
 
 /// The shortest time in which silence means anything.
 pub const SILENCE_MIN: Duration = ms(200);
+/// The same where both sides talk: a few messages of a call in a row, and more than a queue on the way holds back as a rule.
+pub const SILENCE_TALKING: Duration = ms(150);
 /// Data that came in so lately before data went out means that both sides talk: silence then means more than where only one does.
 pub const TALKING: Duration = secs(1);
 /// A path that went silent in the middle of a talk causes one NAT-INIT and one INFO so often at most.

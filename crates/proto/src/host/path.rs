@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Hop,
-    config::{PROBE_EVERY, PROOF_LIFE, SILENCE_MIN, SIZE_GAPS, SUSPECT_MIN, TALKING},
+    config::{PROBE_EVERY, PROOF_LIFE, SILENCE_MIN, SILENCE_TALKING, SIZE_GAPS, SUSPECT_MIN, TALKING},
     context::{Rtt, earlier},
 };
 
@@ -124,7 +124,7 @@ impl Standing {
     }
 
     pub(super) fn tick(&mut self, rtt: &Rtt, now: Instant) -> Act {
-        let patience = rtt.patience(SILENCE_MIN);
+        let patience = self.patience(rtt);
         if let Some((next, tries)) = self.size_probe
             && next <= now
             && tries <= SIZE_GAPS.len()
@@ -136,7 +136,7 @@ impl Standing {
         }
         match self.health {
             Health::Awaiting(since) if now >= self.probe_at(since, patience) => {
-                let talking = self.data_heard.is_some_and(|at| at + TALKING >= since);
+                let talking = self.was_talking(since);
                 self.probed = Some(now);
                 self.health = Health::Probing { first: now, again: false, talking };
                 Act::Probe { talking }
@@ -157,13 +157,28 @@ impl Standing {
         }
     }
 
+    /// Whether both sides were sending data when this began.
+    fn was_talking(&self, since: Instant) -> bool {
+        self.data_heard.is_some_and(|at| at + TALKING >= since)
+    }
+
+    /// How long silence lasts before it is followed up.
+    fn patience(&self, rtt: &Rtt) -> Duration {
+        let talking = match self.health {
+            Health::Awaiting(since) => self.was_talking(since),
+            Health::Probing { talking, .. } => talking,
+            Health::Quiet | Health::Suspect(_) => false,
+        };
+        rtt.patience(if talking { SILENCE_TALKING } else { SILENCE_MIN })
+    }
+
     /// One HELLO a second at most is sent because of silence: one-way flows draw no more.
     fn probe_at(&self, since: Instant, patience: Duration) -> Instant {
         self.probed.map_or(since + patience, |at| (at + PROBE_EVERY).max(since + patience))
     }
 
     pub(super) fn deadline(&self, rtt: &Rtt) -> Option<Instant> {
-        let patience = rtt.patience(SILENCE_MIN);
+        let patience = self.patience(rtt);
         let health = match self.health {
             Health::Quiet => self.heard + PROOF_LIFE,
             Health::Awaiting(since) => self.probe_at(since, patience),
