@@ -28,6 +28,8 @@ const BASE: &str = "base.example.net";
 const HOSTS: &str = "203.0.113.10 base.example.net\n2001:db8:113::10 base.example.net\n";
 /// Once direct, it is to stay so for as long.
 const STAYS: Duration = Duration::from_millis(500);
+/// Between two looks at the time.
+const POLL: Duration = Duration::from_millis(200);
 /// The first home's number; two for each kind.
 const FIRST_HOME: u8 = 20;
 
@@ -132,14 +134,11 @@ fn measure(places: &Places, one: Kind, other: Kind, run: u64, watch: Duration) -
     pair.go(LEFT);
     pair.go(RIGHT);
     let deadline = Instant::now() + watch;
-    let direct = |log: &Log| log.received.iter().find(|message| message.way == 'd').map(|message| message.at);
     loop {
-        let both = [LEFT, RIGHT].map(|side| pair.log(side));
-        let done = both.iter().all(|log| direct(log).is_some() && log.settled('d', STAYS));
-        if done || Instant::now() > deadline {
-            return judge(one, other, &both);
+        let over = Instant::now() > deadline;
+        if over || pair.settle(&[LEFT, RIGHT], 'd', STAYS, POLL) {
+            return judge(one, other, &[LEFT, RIGHT].map(|side| pair.log(side)));
         }
-        thread::park_timeout(Duration::from_millis(50));
     }
 }
 

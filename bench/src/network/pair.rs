@@ -85,6 +85,9 @@ impl Base {
     }
 }
 
+/// Lines that a device writes in some four seconds.
+const RECENT: usize = 400;
+
 /// Two devices that send to each other: left and right.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -138,11 +141,17 @@ impl Pair {
         logs
     }
 
+    /// The end of its present log: enough to see how things are.
+    fn recent(&self, side: usize) -> Log {
+        let process = &self.processes[side];
+        Log::read(&process.lines(process.mark().saturating_sub(RECENT)))
+    }
+
     /// Waits until messages to these sides have come one way and no other for a while; `false` if they do not.
     pub(crate) fn settle(&self, sides: &[usize], way: char, for_so_long: Duration, within: Duration) -> bool {
         let deadline = std::time::Instant::now() + within;
         loop {
-            if sides.iter().all(|&side| self.log(side).settled(way, for_so_long)) {
+            if sides.iter().all(|&side| self.recent(side).settled(way, for_so_long)) {
                 return true;
             }
             if std::time::Instant::now() > deadline {

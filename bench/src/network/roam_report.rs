@@ -33,10 +33,10 @@ const QUICK: Effort = Effort {
     within: Duration::from_secs(46),
 };
 const FULL: Effort = Effort {
-    runs: [(100, 5), (100, 5)],
-    long_runs: [(100, 10), (100, 10)],
+    runs: [(100, 5), (40, 4)],
+    long_runs: [(100, 10), (40, 8)],
     suspended: 60,
-    at_once: 40,
+    at_once: 24,
     within: Duration::from_secs(5400),
 };
 /// What the case asks for.

@@ -273,6 +273,9 @@ impl World {
         if most.0 > PEERS || most.1 > PAIRS {
             bad.push(format!("state for {} peers and {} pairs", most.0, most.1));
         }
+        if self.looks.is_empty() {
+            bad.push("the processes' memory cannot be read here".to_owned());
+        }
         let grown: Vec<_> = self.looks.iter().filter_map(|(name, looks)| grown(name, looks)).collect();
         let sizes: Vec<_> = self
             .looks
