@@ -35,7 +35,7 @@ pub(crate) fn run<T: Clone + Send>(
     let mut waiting = jobs.into_iter();
     thread::scope(|scope| {
         let mut running = 0;
-        let mut children: Vec<(u32, tempfile::TempDir)> = Vec::new();
+        let mut folders = Vec::new(); // they go when everything is over
         loop {
             while running < at_once
                 && Instant::now() < deadline
@@ -48,7 +48,7 @@ pub(crate) fn run<T: Clone + Send>(
                 let mut command = again(&words, folder.path())?;
                 let child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn();
                 let child = child.map_err(|error| Refusal(error.to_string()))?;
-                children.push((child.id(), folder));
+                folders.push(folder);
                 let sender = sender.clone();
                 scope.spawn(move || read(child, &job.of, deadline, &sender));
                 running += 1;

@@ -29,14 +29,14 @@ pub(crate) fn run(options: &[&str]) -> Option<Result<(), Refusal>> {
     let mut found = None;
     let within = Duration::from_secs_f64(minutes * 60.0) + MARGIN;
     let done = crew::run(vec![Job { of: (), words: words.to_vec() }], 1, within, |(), line| {
-        found = Some(line.clone())
+        found = Some(line.clone());
     });
     Some(done.and_then(|()| {
         let found = found.ok_or_else(|| Refusal("the world did not come to its end".to_owned()))?;
         if options.contains(&"--json") {
-            json(&found)
+            json(&found);
         } else {
-            print(&found, seed)
+            print(&found, seed);
         }
         Ok(())
     }))

@@ -10,7 +10,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind},
+    io,
     os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc,
@@ -22,6 +22,7 @@ use std::{
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::{
+    errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
     sys::socket::{
         setsockopt,
@@ -125,8 +126,8 @@ impl Queue {
                     let at = Instant::now() + by;
                     self.waiting.extend(wire::packets(&self.buffer).map(|packet| (at, packet)));
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => {} // notes of packets were lost; the rest is still there
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {} // the rest is still there
+                Err(_) => return, // nothing more at present
             }
         }
     }
