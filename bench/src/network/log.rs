@@ -59,6 +59,12 @@ impl Log {
         log
     }
 
+    /// Whether so many messages at the end came this way.
+    pub(crate) fn ends_with(&self, way: char, count: usize) -> bool {
+        let last: Vec<_> = self.received.iter().rev().take(count).collect();
+        last.len() == count && last.iter().all(|message| message.way == way)
+    }
+
     /// Whether the last messages, for so long, all came this way.
     pub(crate) fn settled(&self, way: char, since: Duration) -> bool {
         let from = clock().saturating_sub(since.as_nanos() as u64);
