@@ -15,6 +15,7 @@ mod roam_report;
 mod soak;
 mod soak_report;
 mod table;
+mod witness;
 
 use std::{process::ExitCode, time::Duration};
 

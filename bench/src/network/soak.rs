@@ -1,5 +1,5 @@
 //! `bench/run soak`: devices that talk all the time while networks change at random, routers restart, paths die, devices and the base are
-//! killed and started again. At the end every gap must belong to a fault of the plan, no process may have grown, and nobody may have panicked.
+//! killed and started again. At the end every gap must belong to a fault of the plan (or to the machine, whose own witness stood still), no process may have grown, and nobody may have panicked.
 //!
 //! The plan follows from a seed, which is printed. Faults come one after the other, some seconds apart; what one has broken may still be
 //! broken when the next comes, as in life.
@@ -18,6 +18,7 @@ use super::{
     device::clock,
     log::Log,
     pair::{Base, LEFT, Pair, RIGHT, Stack, delays, pass},
+    witness::Witness,
 };
 use crate::say;
 
@@ -130,6 +131,8 @@ struct World {
     happened: Vec<Happened>,
     /// Memory in KiB and descriptors of every process over time; a process that restarts begins anew.
     looks: BTreeMap<String, Vec<(u64, u64)>>,
+    /// Whether the machine itself keeps going.
+    witness: Witness,
     _delays: Vec<bowline_lab::Delay>,
 }
 
@@ -148,7 +151,8 @@ impl World {
         let internet = Internet::new(lab);
         let server = internet.server(lab, "base", 10);
         let base = Base::start(Stack::Bowline, &server, &LISTEN);
-        let mut edges = vec![server.clone()];
+        let bystander = internet.server(lab, "bystander", 11);
+        let mut edges = vec![server.clone(), bystander.clone()];
         let mut teams = Vec::new();
         for (at, nats) in NATS.into_iter().enumerate() {
             let homes = [LEFT, RIGHT].map(|side| {
@@ -171,7 +175,17 @@ impl World {
             teams.push(Team { pair, homes, nats, devices, at: [(0, 2); 2] });
         }
         let delays = delays(&edges);
-        Self { seed, base, server, teams, happened: Vec::new(), looks: BTreeMap::new(), _delays: delays }
+        let witness = Witness::start(&server, &bystander);
+        Self {
+            seed,
+            base,
+            server,
+            teams,
+            happened: Vec::new(),
+            looks: BTreeMap::new(),
+            witness,
+            _delays: delays,
+        }
     }
 
     /// xorshift64*: a plan that can be repeated needs no better.
@@ -246,7 +260,7 @@ impl World {
         }
         // Each device knows one other, and that one is in one of two homes.
         let mut most = (0, 0);
-        let (mut unexplained, mut received, mut bad) = (Vec::new(), 0, Vec::new());
+        let (mut unexplained, mut received, mut bad, mut still) = (Vec::new(), 0, Vec::new(), 0);
         for (at, team) in self.teams.iter().enumerate() {
             for side in [LEFT, RIGHT] {
                 let logs = team.pair.logs(side);
@@ -260,6 +274,7 @@ impl World {
                             entry.1 += 1;
                             entry.2 = entry.2.max(gap as f64 / 1e6);
                         }
+                        None if self.witness.explains(from, gap) => still += 1,
                         None => unexplained.push(json!({
                             "device": format!("{at}{side}"),
                             "at_s": (from - began) as f64 / 1e9,
@@ -286,6 +301,8 @@ impl World {
         json!({
             "seconds": (clock() - began) / 1_000_000_000,
             "received": received,
+            "machine_stood_still_s": self.witness.total().as_secs_f64(),
+            "gaps_by_the_machine": still,
             "most_peers_and_pairs": most,
             "faults": by_fault.iter().map(|(name, (count, gaps, longest))| {
                 json!({ "fault": name, "count": count, "gaps": gaps, "longest_ms": longest })

@@ -47,6 +47,11 @@ fn print(found: &Value, seed: u64) {
         "{} s, {} messages received, seed {seed}; most peers and pairs that a device held state for: {}",
         found["seconds"], found["received"], found["most_peers_and_pairs"]
     ));
+    say(&format!(
+        "the machine itself stood still for {:.1} s in all, which explains {} gaps",
+        found["machine_stood_still_s"].as_f64().unwrap_or_default(),
+        found["gaps_by_the_machine"]
+    ));
     for fault in found["faults"].as_array().into_iter().flatten() {
         say(&format!(
             "{:32} {:>4} times, {:>4} gaps over 500 ms, the longest {:>8.0} ms",
