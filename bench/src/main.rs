@@ -5,6 +5,8 @@
 //! cores), [`netns`] (three machines in a row), [`gear`] (senders and receivers), [`forwarders`] (the references), [`host`] (a
 //! host written by hand, and the base's process).
 //!
+//! Those over NATs and networks that change are in [`network`].
+//!
 //! Not here: assertions. A benchmark says what it measured and whether that meets the goal; it fails only where nothing could be measured.
 
 #![cfg(target_os = "linux")]
@@ -18,6 +20,7 @@ mod gear;
 mod host;
 mod idle;
 mod netns;
+mod network;
 mod overload;
 mod probe;
 mod raw;
@@ -110,6 +113,10 @@ const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let Some(code) = network::main(&all) {
+        return code;
+    }
     let words: Vec<&str> = arguments.iter().map(String::as_str).filter(|w| !w.starts_with("--")).collect();
     let options = Options {
         json: arguments.iter().any(|a| a == "--json"),
@@ -123,6 +130,9 @@ fn main() -> ExitCode {
         ["list"] => {
             for benchmark in BENCHMARKS {
                 say(&format!("{:14} {}", benchmark.name, benchmark.what));
+            }
+            for (name, what) in network::BENCHMARKS {
+                say(&format!("{name:14} {what}"));
             }
             ExitCode::SUCCESS
         }
@@ -144,7 +154,8 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    let names: Vec<_> = BENCHMARKS.iter().map(|b| b.name).collect();
+    let names: Vec<_> =
+        BENCHMARKS.iter().map(|b| b.name).chain(network::BENCHMARKS.map(|(name, _)| name)).collect();
     eprintln!("usage: bench/run NAME [--json] [--quick], or bench/run list\nNAME: {}", names.join(", "));
     ExitCode::from(WRONG_USE)
 }

@@ -210,7 +210,8 @@ fn short(value: Option<f64>) -> String {
     }
 }
 
-fn machine() -> String {
+/// What it runs on, in words.
+pub(crate) fn machine() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));

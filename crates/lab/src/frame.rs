@@ -31,7 +31,7 @@ const TEST_LIMIT: Duration = Duration::from_secs(150);
 /// Lines of a test that are shown even when it passes begin so.
 const MEASURED: &str = "measured: ";
 /// What every test network is built with; the `./test` script installs them.
-const TOOLS: &str = "ip nft conntrack sysctl mount unshare";
+const TOOLS: &str = "ip nft iptables-nft conntrack sysctl mount unshare";
 
 /// A network of its own, at first without any machine.
 #[derive(Debug)]
@@ -40,6 +40,12 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// The network of a program that was started by [`again`]; `None` outside.
+    #[must_use]
+    pub fn inside() -> Option<Self> {
+        env::var_os(FOLDER).map(|folder| Self { folder: folder.into() })
+    }
+
     /// The network of a program that has made its own network and mount namespaces, and keeps its files in `folder`.
     #[must_use]
     pub fn here(folder: &Path) -> Self {
@@ -80,6 +86,24 @@ pub fn in_network<F: FnOnce(&Lab)>(body: F) {
 /// As [`in_network`], for tests that run the `bowline` program: it is built (or found) first.
 pub fn with_bowline<F: FnOnce(&Lab)>(body: F) {
     frame(body, || vec![(program::VARIABLE, program::build())]);
+}
+
+/// Why there can be no network of one's own here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+/// For programs that are no tests: this very program once more, with these arguments, in a network of its own ([`Lab::inside`])
+/// that keeps its files in `folder`. It ends when its parent does.
+///
+/// # Errors
+/// When the system forbids namespaces or a tool is missing.
+pub fn again(arguments: &[&str], folder: &Path) -> Result<Command, Refusal> {
+    let flags = permission().map_err(|why| Refusal(why.to_owned()))?;
+    let program = env::current_exe().map_err(|error| Refusal(error.to_string()))?;
+    let program = program.to_string_lossy();
+    let mut command = inside(flags, r#"exec "$@""#, &[&[&*program], arguments].concat());
+    command.env(FOLDER, folder);
+    Ok(command)
 }
 
 fn frame<F: FnOnce(&Lab)>(body: F, outside: impl FnOnce() -> Vec<(&'static str, PathBuf)>) {
@@ -139,7 +163,9 @@ fn permission() -> Result<&'static [&'static str], &'static str> {
 fn inside(flags: &[&str], script: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command.args(flags).args(["--fork", "--kill-child", "sh", "-c"]);
-    command.arg(format!("mount -t tmpfs tmpfs /run && ip link set dev lo up && {script}"));
+    // A /proc that knows the processes by their numbers in here; a container may forbid it, and only the soak needs it.
+    let proc = "{ mount -t proc proc /proc 2>/dev/null || true; }";
+    command.arg(format!("{proc} && mount -t tmpfs tmpfs /run && ip link set dev lo up && {script}"));
     command.arg("sh").args(arguments).stdin(Stdio::null());
     command
 }

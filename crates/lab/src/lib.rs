@@ -9,14 +9,16 @@
 //! Node::{ip, sysctl, nft, …}       Internet::{server, home}   Home ─ a router with a NAT and a LAN behind it
 //! Node::spawn ─ Process            program::{Base, Listener, Pinger} ─ the bowline program on a machine
 //! Capture ─ bytes on the wire      Node::enter ─ sockets of this process inside a machine
+//! Delay ─ packets come later       again ─ a program (a benchmark) inside a network of its own
 //! ```
 //!
 //! This crate is test support: what goes wrong panics with the command and the system's words, because a network that is not as the
-//! test says makes every later assertion worthless. It is Linux only, and makes no delays: the kernel may lack netem.
+//! test says makes every later assertion worthless. It is Linux only.
 
 #![cfg(target_os = "linux")]
 
 mod capture;
+mod delay;
 mod frame;
 mod nat;
 mod node;
@@ -25,7 +27,8 @@ pub mod program;
 mod world;
 
 pub use capture::{Capture, Datagram};
-pub use frame::{Lab, in_network, with_bowline};
+pub use delay::Delay;
+pub use frame::{Lab, Refusal, again, in_network, with_bowline};
 pub use nat::Nat;
 pub use node::{Node, connect};
 pub use process::{Line, Process, eventually};

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::Write as _,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -50,6 +50,13 @@ impl Node {
         run(Command::new("ip").args(["-n", &self.name]).args(words.split_whitespace()))
     }
 
+    /// Several `ip` commands as one, so that they happen in one moment.
+    #[track_caller]
+    pub fn ip_batch(&self, commands: &[&str]) {
+        let batch = commands.iter().map(|command| format!("{command}\n")).collect::<String>();
+        run_with(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), &batch);
+    }
+
     /// Sets a kernel parameter, `name=value`.
     #[track_caller]
     pub fn sysctl(&self, assignment: &str) {
@@ -93,14 +100,16 @@ impl Node {
         run_with(self.command("nft").args(["-f", "-"]), rules);
     }
 
-    /// Replaces all rules by those of a kind of NAT between `lan` and `wan`, and forgets all mappings.
+    /// Makes it translate and filter as this kind does between `lan` and `wan`, whatever it did before, and forgets all
+    /// mappings. `wan` has its address by then. Rules that a test has loaded beside stay.
     #[track_caller]
     pub fn set_nat(&self, nat: Nat) {
-        self.nft(&format!("flush ruleset\n{}", nat.rules()));
+        self.nft(&nat.rules(self.ipv4("wan").unwrap_or(Ipv4Addr::UNSPECIFIED)));
         self.flush_conntrack();
     }
 
-    /// Forgets all connections and mappings, as a router does that restarts.
+    /// Forgets all connections and mappings, as a router does that restarts. A kind of NAT that filters by itself has more
+    /// to forget: `Home::reboot`.
     #[track_caller]
     pub fn flush_conntrack(&self) {
         run(self.command("conntrack").arg("-F"));
@@ -156,6 +165,15 @@ impl Node {
     #[must_use]
     pub fn interface_index(&self, interface: &str) -> u32 {
         self.enter(|| nix::net::if_::if_nametoindex(interface)).expect("the interface exists")
+    }
+
+    /// The first IPv4 address of an interface.
+    #[track_caller]
+    #[must_use]
+    pub fn ipv4(&self, interface: &str) -> Option<Ipv4Addr> {
+        let listed = self.ip(&format!("-4 -o addr show dev {interface}"));
+        let address = listed.split_whitespace().skip_while(|word| *word != "inet").nth(1)?;
+        address.split('/').next()?.parse().ok()
     }
 
     /// The link-local IPv6 address of an interface.

@@ -6,6 +6,7 @@
 //!   └─ home N        router 203.0.113.N, 2001:db8:113::N
 //!        └─ lan      10.N.0.1/24, 2001:db8:N::1/64;  device K: 10.N.0.K, 2001:db8:N::K
 //! ```
+//! A home may stand behind its carrier's router as well: carrier 203.0.113.N, lan 100.64.N.1/24; router 100.64.N.2, IPv4 alone.
 //! Numbers in IPv6 addresses are written in decimal digits, so that they read alike.
 
 use crate::{
@@ -55,6 +56,29 @@ impl Internet {
         router.set_nat(nat);
         self.core.route(&format!("2001:db8:{number}::/64 via 2001:db8:113::{number}"));
         Home { router, number }
+    }
+
+    /// A home behind a router that is itself behind its carrier's: NAT twice, and no IPv6 outwards. The carrier's router comes with it.
+    #[must_use]
+    pub fn home_behind_carrier(&self, lab: &Lab, number: u8, carrier: Nat, nat: Nat) -> (Node, Home) {
+        let outer = lab.node(&format!("carrier{number}"));
+        forward(&outer);
+        self.attach(&outer, number);
+        outer.bridge("lan");
+        outer.address("lan", &format!("100.64.{number}.1/24"));
+        outer.set_nat(carrier);
+
+        let router = lab.node(&format!("router{number}"));
+        forward(&router);
+        connect(&router, "wan", &outer, "to-router");
+        outer.ip("link set dev to-router master lan");
+        router.address("wan", &format!("100.64.{number}.2/24"));
+        router.route(&format!("default via 100.64.{number}.1"));
+        router.bridge("lan");
+        router.address("lan", &format!("10.{number}.0.1/24"));
+        router.address("lan", &format!("2001:db8:{number}::1/64"));
+        router.set_nat(nat);
+        (outer, Home { router, number })
     }
 
     fn attach(&self, node: &Node, number: u8) {
@@ -112,6 +136,25 @@ impl Home {
         let port = format!("{}-{interface}", node.name());
         connect(node, interface, &self.router, &port);
         self.router.ip(&format!("link set dev {port} master lan"));
+    }
+
+    /// The number in its addresses.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Restarts the router as this kind of NAT: every mapping is gone, and whom a mapping let in is forgotten.
+    #[track_caller]
+    pub fn reboot(&self, nat: Nat) {
+        self.router.set_nat(nat);
+    }
+
+    /// Keeps the devices of this home apart, as guest networks do: they reach the router and not each other.
+    #[track_caller]
+    pub fn isolate(&self, node: &Node, interface: &str) {
+        let port = format!("{}-{interface}", node.name());
+        self.router.ip(&format!("link set dev {port} type bridge_slave isolated on"));
     }
 
     /// Gives an interface the home's IPv4 address with this number, and the default route.

@@ -19,9 +19,13 @@ use crate::{
 When it is ready, it prints a line `base <base ID>@<address>:<port>` for every address it listens on: what devices \
 are given with --base. SIGTERM or Ctrl-C tell the devices to leave before it ends; a second one ends it at once.
 
+Devices in networks that let nothing out but the web get through where it listens on port 443 as well: they try that by \
+themselves.
+
 Examples:
   bowline base
-  bowline base --listen 0.0.0.0:4477 --listen [::]:4477 --state /var/lib/bowline")]
+  bowline base --listen 0.0.0.0:4477 --listen [::]:4477 --state /var/lib/bowline
+  bowline base --listen 0.0.0.0:4477 --listen 0.0.0.0:443")]
 pub(crate) struct Args {
     /// Where to listen, TCP and UDP; may be repeated [default: `listen` in the configuration file]
     #[arg(long, value_name = "ADDR:PORT")]

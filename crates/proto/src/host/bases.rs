@@ -11,7 +11,7 @@ use super::{
     BaseName, CloseReason, ConnId, Event, HostConfig, Output, Sizes,
     config::{
         CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MAX_OLD_SESSIONS, NAT_UNKNOWN_REACTION, OLD_SESSION,
-        RACE_BACKOFF, REPLACED_WAIT, STABLE_SESSION,
+        PATH_SILENT_REACTION, RACE_BACKOFF, REPLACED_WAIT, STABLE_SESSION,
     },
     context::{Context, earlier},
     master_key::MasterKey,
@@ -66,6 +66,7 @@ pub(super) struct Bases {
     remembered: BTreeMap<String, DeviceId>,
     clusters: BTreeMap<usize, DeviceId>,
     nat_unknown: Bucket,
+    path_silent: Bucket,
     why_not: Option<String>,
     udp_reported: bool,
     closed: bool,
@@ -134,6 +135,7 @@ impl Bases {
             remembered: config.remembered.iter().cloned().collect(),
             clusters: BTreeMap::new(),
             nat_unknown: Bucket::default(),
+            path_silent: Bucket::default(),
             why_not: None,
             udp_reported: false,
             closed: false,
@@ -221,6 +223,17 @@ impl Bases {
     /// Own addresses changed in a way that leaves paths alone: the base is told.
     pub(super) fn handle_addresses_changed(&mut self, now: Instant) {
         if let Some(session) = &mut self.session {
+            session.bindings.restart(false, now);
+            session.info_now(now);
+        }
+    }
+
+    /// A direct path went silent in the middle of a talk. If our own router has restarted, it has forgotten the way to the base as well:
+    /// said once more, over both, the base has the new one before the messages that now go there.
+    pub(super) fn handle_path_silent(&mut self, now: Instant) {
+        if let Some(session) = &mut self.session
+            && self.path_silent.take(PATH_SILENT_REACTION, now)
+        {
             session.bindings.restart(false, now);
             session.info_now(now);
         }

@@ -16,6 +16,8 @@ const fn secs(n: u64) -> Duration {
 
 /// The port of a base where none is written.
 pub const BASE_PORT: u16 = 4477;
+/// Where a base at [`BASE_PORT`] is tried as well, last: some networks let nothing out but the web.
+pub const WEB_PORT: u16 = 443;
 /// Between two connection attempts to addresses of one base (RFC 8305, section 5).
 pub const CONNECT_STAGGER: Duration = ms(250);
 /// Addresses of one base that a race tries: a name may resolve to more.
@@ -202,6 +204,12 @@ pub const UNKNOWN_SOURCE_REACTION: Rate = Rate { burst: 1, every: secs(1) };
 
 /// The shortest time in which silence means anything.
 pub const SILENCE_MIN: Duration = ms(200);
+/// The same where both sides talk: a few messages of a call in a row, and more than a queue on the way holds back as a rule.
+pub const SILENCE_TALKING: Duration = ms(150);
+/// Data that came in so lately before data went out means that both sides talk: silence then means more than where only one does.
+pub const TALKING: Duration = secs(1);
+/// A path that went silent in the middle of a talk causes one NAT-INIT and one INFO so often at most.
+pub const PATH_SILENT_REACTION: Rate = Rate { burst: 1, every: secs(1) };
 /// HELLOs on a path that has gone silent, at most one in so long.
 pub const PROBE_EVERY: Duration = secs(1);
 /// A suspect path without a reply for so long (or three round trips) is dropped.

@@ -276,7 +276,9 @@ impl Host {
             self.relay_path = relay.path;
             self.peers.report_all(&relay, "the relay has changed", &mut self.ctx, now);
         }
-        self.peers.tick(&relay, &mut self.ctx, now);
+        if self.peers.tick(&relay, &mut self.ctx, now) {
+            self.bases.handle_path_silent(now);
+        }
     }
 
     // --- What the user wants -----------------------------------------------------------------------------------------

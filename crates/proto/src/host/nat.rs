@@ -58,6 +58,8 @@ struct Binding {
     answered: Option<Instant>,
     reflexive: Option<SocketAddr>,
     full_size: bool,
+    /// The next NAT-INIT only keeps it alive: nothing is to be proven.
+    keepalive: bool,
     rtt: Rtt,
 }
 
@@ -120,6 +122,7 @@ impl Bindings {
                 answered: None,
                 reflexive: None,
                 full_size: false,
+                keepalive: false,
                 rtt: Rtt::default(),
             })
             .collect();
@@ -146,6 +149,7 @@ impl Bindings {
             binding.next = now;
             binding.rung = 0;
             binding.unanswered = 0;
+            binding.keepalive = false;
             binding.full_size &= !moved;
         }
         if moved {
@@ -238,6 +242,8 @@ impl Bindings {
             binding.rtt.sample(now - sent.at);
         }
         binding.answered = Some(now);
+        // Seen from elsewhere all of a sudden: another way perhaps, on which nothing is proven, and the base has to hear of it.
+        binding.full_size &= binding.reflexive.is_none_or(|known| known == ok.seen);
         binding.reflexive = Some(ok.seen);
         binding.unanswered = 0;
         let proves_size = sent.padded && length >= PADDED_LEN;
@@ -246,6 +252,7 @@ impl Bindings {
         let second_padded = NAT_INIT_PADDED[1];
         if binding.full_size || binding.rung > second_padded {
             binding.rung = 0;
+            binding.keepalive = binding.full_size;
             binding.next = now + ctx.jittered(self.terms.keepalive);
         } else if binding.rung < second_padded {
             // Only a bare one was answered: one lost datagram must not keep large messages off UDP for a keepalive.
@@ -305,7 +312,7 @@ impl Bindings {
     ) {
         let binding = &mut self.list[index];
         *counter += 1;
-        let padded = NAT_INIT_PADDED.contains(&binding.rung);
+        let padded = NAT_INIT_PADDED.contains(&binding.rung) && !std::mem::take(&mut binding.keepalive);
         let init = NatInit { cookie: self.terms.cookie, seq: *counter, own: own.to_vec() };
         let datagram =
             init.encode(&ctx.key, self.terms.base, binding.index, if padded { PADDED_LEN } else { 0 });

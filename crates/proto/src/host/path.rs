@@ -2,13 +2,13 @@
 //!
 //! Probes promote, only lost data demotes: silence counts only after data went out. A path is watched in steps: data
 //! out and nothing in for a while → a HELLO, once more, → suspect (data takes the relay, too) → dropped. Only a reply
-//! clears suspicion.
+//! clears suspicion. Where both sides were talking, silence means more: data takes the relay, too, from the first HELLO on.
 
 use std::time::{Duration, Instant};
 
 use super::{
     Hop,
-    config::{PROBE_EVERY, PROOF_LIFE, SILENCE_MIN, SIZE_GAPS, SUSPECT_MIN},
+    config::{PROBE_EVERY, PROOF_LIFE, SILENCE_MIN, SILENCE_TALKING, SIZE_GAPS, SUSPECT_MIN, TALKING},
     context::{Rtt, earlier},
 };
 
@@ -19,6 +19,8 @@ pub(super) struct Standing {
     /// The last sign of life on it.
     pub(super) heard: Instant,
     pub(super) health: Health,
+    /// The last data that came in on it.
+    data_heard: Option<Instant>,
     /// The last HELLO that silence caused.
     probed: Option<Instant>,
     /// The next padded HELLO, and how many there were.
@@ -33,7 +35,7 @@ pub(super) enum Health {
     /// Data went out at this moment and nothing has come since.
     Awaiting(Instant),
     /// A HELLO was sent because of that …
-    Probing { first: Instant, again: bool },
+    Probing { first: Instant, again: bool, talking: bool },
     /// … and nothing answers: both ways at once until a reply, or the end.
     Suspect(Instant),
 }
@@ -42,8 +44,10 @@ pub(super) enum Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
     Nothing,
-    /// A HELLO on this path.
-    Probe,
+    /// A HELLO on this path; `talking`: both sides were sending data on it.
+    Probe {
+        talking: bool,
+    },
     /// A padded HELLO on this path.
     ProbeSize,
     /// It has become suspect: HELLO to all pairs.
@@ -58,6 +62,7 @@ impl Standing {
             hop,
             heard: now,
             health: Health::Quiet,
+            data_heard: None,
             probed: None,
             size_probe: (!full_size).then_some((now, 0)),
         }
@@ -72,11 +77,22 @@ impl Standing {
         self.health != Health::Quiet
     }
 
+    /// Whether data is to take the relay as well: what goes out here may be lost.
+    pub(super) fn needs_relay(&self) -> bool {
+        matches!(self.health, Health::Suspect(_) | Health::Probing { talking: true, .. })
+    }
+
     /// Data goes out on it.
     pub(super) fn note_sent(&mut self, now: Instant) {
         if self.health == Health::Quiet {
             self.health = Health::Awaiting(now);
         }
+    }
+
+    /// Data came in on it.
+    pub(super) fn note_data(&mut self, now: Instant) {
+        self.data_heard = self.data_heard.max(Some(now));
+        self.note_heard(now);
     }
 
     /// Data or a HELLO came in on it.
@@ -126,7 +142,7 @@ impl Standing {
     }
 
     pub(super) fn tick(&mut self, rtt: &Rtt, now: Instant) -> Act {
-        let patience = rtt.patience(SILENCE_MIN);
+        let patience = self.patience(rtt);
         if let Some((next, tries)) = self.size_probe
             && next <= now
             && tries <= SIZE_GAPS.len()
@@ -138,15 +154,16 @@ impl Standing {
         }
         match self.health {
             Health::Awaiting(since) if now >= self.probe_at(since, patience) => {
+                let talking = self.was_talking(since);
                 self.probed = Some(now);
-                self.health = Health::Probing { first: now, again: false };
-                Act::Probe
+                self.health = Health::Probing { first: now, again: false, talking };
+                Act::Probe { talking }
             }
-            Health::Probing { first, again: false } if now >= first + patience / 2 => {
-                self.health = Health::Probing { first, again: true };
-                Act::Probe
+            Health::Probing { first, again: false, talking } if now >= first + patience / 2 => {
+                self.health = Health::Probing { first, again: true, talking };
+                Act::Probe { talking }
             }
-            Health::Probing { first, again: true } if now >= first + patience => {
+            Health::Probing { first, again: true, .. } if now >= first + patience => {
                 self.health = Health::Suspect(now);
                 Act::Suspect
             }
@@ -158,18 +175,33 @@ impl Standing {
         }
     }
 
+    /// Whether both sides were sending data when this began.
+    fn was_talking(&self, since: Instant) -> bool {
+        self.data_heard.is_some_and(|at| at + TALKING >= since)
+    }
+
+    /// How long silence lasts before it is followed up.
+    fn patience(&self, rtt: &Rtt) -> Duration {
+        let talking = match self.health {
+            Health::Awaiting(since) => self.was_talking(since),
+            Health::Probing { talking, .. } => talking,
+            Health::Quiet | Health::Suspect(_) => false,
+        };
+        rtt.patience(if talking { SILENCE_TALKING } else { SILENCE_MIN })
+    }
+
     /// One HELLO a second at most is sent because of silence: one-way flows draw no more.
     fn probe_at(&self, since: Instant, patience: Duration) -> Instant {
         self.probed.map_or(since + patience, |at| (at + PROBE_EVERY).max(since + patience))
     }
 
     pub(super) fn deadline(&self, rtt: &Rtt) -> Option<Instant> {
-        let patience = rtt.patience(SILENCE_MIN);
+        let patience = self.patience(rtt);
         let health = match self.health {
             Health::Quiet => self.heard + PROOF_LIFE,
             Health::Awaiting(since) => self.probe_at(since, patience),
-            Health::Probing { first, again: false } => first + patience / 2,
-            Health::Probing { first, again: true } => first + patience,
+            Health::Probing { first, again: false, .. } => first + patience / 2,
+            Health::Probing { first, again: true, .. } => first + patience,
             Health::Suspect(since) => since + suspect_life(rtt),
         };
         let size = self.size_probe.filter(|&(_, tries)| tries <= SIZE_GAPS.len() && !self.is_suspect());

@@ -59,6 +59,8 @@ pub(super) struct Peer {
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
     pub(super) link_reaction: Bucket,
+    /// Its path went silent in the middle of a talk, and nobody has looked into the reason yet.
+    pub(super) went_silent: bool,
     /// The moment under which the index of deadlines has it.
     pub(super) scheduled: Option<Instant>,
     /// The lease that was given out, while it is still like this.
@@ -156,6 +158,7 @@ impl Peer {
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),
+            went_silent: false,
             scheduled: None,
             leased: None,
             pairs: Vec::new(),
@@ -179,7 +182,7 @@ impl Peer {
     }
 
     /// Where a message of `length` bytes goes directly, if anywhere. `alone`: there is no relay, so that a size that
-    /// any path should carry is worth trying before it is proven.
+    /// any path should carry is worth trying before it is proven. The flag: the relay is to carry it as well.
     pub(super) fn direct_route(&mut self, length: usize, alone: bool, now: Instant) -> Option<(Hop, bool)> {
         let known = self.direct_limit()?;
         if length > SIZE_WANTED
@@ -190,12 +193,12 @@ impl Peer {
         let limit = if alone { known.max(ANY_PATH_DATA) } else { known };
         let standing = self.direct.as_mut().filter(|_| length <= limit)?;
         standing.note_sent(now);
-        Some((standing.hop, standing.is_suspect()))
+        Some((standing.hop, standing.needs_relay()))
     }
 
     /// What may be done on the standing path without asking for each message.
     pub(super) fn lease(&self, sources: &Sources) -> Option<Lease> {
-        let standing = self.direct.as_ref().filter(|s| self.is_active() && !s.is_suspect())?;
+        let standing = self.direct.as_ref().filter(|s| self.is_active() && !s.needs_relay())?;
         // A larger message has to be seen: more is then looked for.
         let seen = self.pairs.iter().any(|p| p.hop == standing.hop && p.sizes.is_wanted());
         let limit = self.direct_limit()?;
@@ -612,7 +615,10 @@ impl Peer {
         let rtt = rtt_of(&self.pairs, hop);
         match standing.tick(&rtt, now) {
             Act::Nothing => {}
-            Act::Probe => self.send_hello(hop, false, ctx, now),
+            Act::Probe { talking } => {
+                self.went_silent |= talking;
+                self.send_hello(hop, false, ctx, now);
+            }
             Act::ProbeSize => self.send_hello(hop, true, ctx, now),
             Act::Suspect => {
                 self.doubt(now);

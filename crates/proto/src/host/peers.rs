@@ -96,7 +96,7 @@ impl Peers {
         peer.used = peer.used.max(traffic.last);
         if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop == traffic.hop) {
             if let Some(heard) = traffic.heard {
-                standing.note_heard(heard);
+                standing.note_data(heard);
             }
             if let Some(since) = traffic.unanswered {
                 standing.note_sent(since);
@@ -321,7 +321,7 @@ impl Peers {
         let peer = self.map.get_mut(&id)?;
         peer.used = now;
         if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.to == from) {
-            standing.note_heard(now);
+            standing.note_data(now);
         }
         Some(id)
     }
@@ -590,7 +590,10 @@ impl Peers {
 
     // --- Time --------------------------------------------------------------------------------------------------------
 
-    pub(super) fn tick(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) {
+    /// Does what is due. `true`: a path went silent in the middle of a talk. Perhaps a router in between has restarted, and the way to
+    /// the base goes through it, too.
+    pub(super) fn tick(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) -> bool {
+        let mut went_silent = false;
         self.link.tick(ctx, now);
         while let Some(&(at, id)) = self.due.first().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, id));
@@ -611,8 +614,12 @@ impl Peers {
                     continue;
                 }
             }
+            if let Some(peer) = self.map.get_mut(&id) {
+                went_silent |= std::mem::take(&mut peer.went_silent);
+            }
             self.reschedule(id);
         }
+        went_silent
     }
 
     /// After every change of a peer: keeps the index of deadlines right (an entry may be early, never late) and its lease.

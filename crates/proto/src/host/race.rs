@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     BaseName, ConnId, Output,
-    config::{CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, REGISTER_TIMEOUT},
+    config::{BASE_PORT, CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, REGISTER_TIMEOUT, WEB_PORT},
     context::{Context, earlier},
     session::Opening,
 };
@@ -126,8 +126,7 @@ impl Race {
             return;
         }
         addresses.dedup();
-        let mut queue = interleave(&addresses);
-        queue.truncate(MAX_BASE_CONNECTS);
+        let mut queue = connects(&addresses, entrant.name.port);
         queue.reverse();
         entrant.phase = if queue.is_empty() {
             Phase::Out
@@ -318,6 +317,18 @@ impl Stage {
     }
 }
 
+/// Where to connect, in this order: all addresses at the base's own port, then, if that is the usual one, at the web's.
+fn connects(addresses: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
+    let mut queue = interleave(addresses);
+    queue.truncate(MAX_BASE_CONNECTS);
+    if port == BASE_PORT {
+        queue.extend_from_within(..);
+        let own = queue.len() / 2;
+        queue[own..].iter_mut().for_each(|address| address.set_port(WEB_PORT));
+    }
+    queue
+}
+
 /// IPv6 first, then the families by turns (RFC 8305, section 4).
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let of = |v6: bool| addresses.iter().copied().filter(move |a| matches!(a.ip(), IpAddr::V6(_)) == v6);
@@ -342,5 +353,15 @@ mod tests {
         let mixed = [a("192.0.2.1:1"), a("192.0.2.2:1"), a("192.0.2.3:1"), a("[2001:db8::1]:1")];
         let want = [a("[2001:db8::1]:1"), a("192.0.2.1:1"), a("192.0.2.2:1"), a("192.0.2.3:1")];
         assert_eq!(interleave(&mixed), want);
+    }
+
+    #[test]
+    fn a_base_at_its_usual_port_is_tried_at_the_web_s_after_all_else() {
+        let a = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let usual = [a("192.0.2.1:4477"), a("[2001:db8::1]:4477")];
+        let want = [a("[2001:db8::1]:4477"), a("192.0.2.1:4477"), a("[2001:db8::1]:443"), a("192.0.2.1:443")];
+        assert_eq!(connects(&usual, BASE_PORT), want);
+        let other = [a("192.0.2.1:5000")];
+        assert_eq!(connects(&other, 5000), other, "who writes another port means it");
     }
 }
