@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     let net = Net::new(options);
     net.set(Links::Single);
     let (turn, rounds) =
-        if options.quick { (Duration::from_millis(600), 2) } else { (Duration::from_secs(3), 5) };
+        if options.quick { (Duration::from_millis(600), 3) } else { (Duration::from_secs(3), 5) };
     for size in [1_200, 100] {
         let mut best = ("", 0.0);
         for kind in KINDS {

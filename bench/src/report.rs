@@ -196,7 +196,11 @@ pub(crate) fn spread(values: &[f64]) -> (f64, f64, f64) {
     sorted.sort_by(f64::total_cmp);
     match sorted[..] {
         [] => (f64::NAN, f64::NAN, f64::NAN),
-        [first, .., last] => (first, sorted[sorted.len() / 2], last),
+        [first, .., last] => {
+            // Of an even number there are two in the middle.
+            let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+            (first, f64::midpoint(low, high), last)
+        }
         [only] => (only, only, only),
     }
 }

@@ -75,12 +75,19 @@ async fn read(half: ReadHalf<'_>, id: ConnId, events: &mpsc::Sender<Event>) {
     let mut buffer = BytesMut::new();
     let mut size = FIRST_READ;
     while half.readable().await.is_ok() {
+        // Its own memory again, if the owner is done with what was read before.
         buffer.reserve(size);
         match half.try_read_buf(&mut buffer) {
             Ok(0) => return,
             Ok(n) if n >= size => size = (size * 2).min(LARGEST_READ),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if buffer.is_empty() {
+                    // Nothing comes for now: an idle connection holds no buffer.
+                    buffer = BytesMut::new();
+                }
+                continue;
+            }
             Err(error) => {
                 tracing::debug!(?id, %error, "read");
                 return;
@@ -96,9 +103,6 @@ async fn read(half: ReadHalf<'_>, id: ConnId, events: &mpsc::Sender<Event>) {
                 Some(Event::Malformed(id, why))
             }
         };
-        if buffer.is_empty() {
-            buffer = BytesMut::new();
-        }
         if let Some(event) = event
             && events.send(event).await.is_err()
         {

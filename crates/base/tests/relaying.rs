@@ -102,3 +102,42 @@ async fn a_burst_arrives_whole_and_in_order() {
         }
     }
 }
+
+#[tokio::test]
+async fn messages_leave_a_wildcard_socket_from_the_address_that_was_confirmed() {
+    for (listen, ip) in [("0.0.0.0:0", "127.0.0.42"), ("[::]:0", "::1")] {
+        let listen = vec![listen.parse().unwrap()];
+        let mut base = Running::start(Config { listen, ..Config::default() }).await;
+        base.address.set_ip(ip.parse().unwrap());
+        let mut a = Client::register(&base, 1).await;
+        let mut b = Client::register(&base, 2).await;
+        a.confirm_udp().await;
+        b.confirm_udp().await;
+        a.send_udp(b.id, b"one way").await;
+        assert_eq!(b.recv_udp().await, (a.id, b"one way".to_vec()));
+        b.send_udp(a.id, b"and the other").await;
+        assert_eq!(a.recv_udp().await, (b.id, b"and the other".to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn whichever_worker_gets_a_message_it_goes_where_it_should() {
+    // Senders are spread by their ports: with so many, no worker is left out but by a rare chance.
+    const HOSTS: u8 = 24;
+    let workers = std::num::NonZeroUsize::new(3);
+    let base = Running::start(Config { workers, ..on_loopback() }).await;
+    let mut hosts = Vec::new();
+    for n in 1..=HOSTS {
+        let mut host = Client::register(&base, n).await;
+        host.confirm_udp().await;
+        hosts.push(host);
+    }
+    let ids: Vec<_> = hosts.iter().map(|host| host.id).collect();
+    for (n, host) in hosts.iter_mut().enumerate() {
+        host.send_udp(ids[(n + 1) % ids.len()], &[n as u8]).await;
+    }
+    for (n, host) in hosts.iter_mut().enumerate() {
+        let before = (n + ids.len() - 1) % ids.len();
+        assert_eq!(host.recv_udp().await, (ids[before], vec![before as u8]));
+    }
+}

@@ -239,6 +239,7 @@ impl Runs {
         })
     }
 
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "others send one by one"))]
     pub(crate) fn count_of_pieces(&self) -> usize {
         self.pieces.len()
     }

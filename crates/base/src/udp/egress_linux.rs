@@ -4,7 +4,12 @@
 //! A message that is not longer than the size leaves whole, so single datagrams ride along with runs. When a device takes no runs
 //! (EIO, EINVAL) they are sent one by one from then on.
 
-use std::{io::IoSlice, net::SocketAddr, os::fd::AsRawFd as _, sync::Arc};
+use std::{
+    io::IoSlice,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd as _,
+    sync::Arc,
+};
 
 use bowline_proto::base::Via;
 use nix::{
@@ -33,30 +38,46 @@ pub(crate) struct Egress {
     dropped: u64,
 }
 
-/// What the system needs to know of each message; the buffers stay.
+/// What the system needs to know of each message, by the family of the port's addresses.
 #[derive(Debug)]
 enum Headers {
-    V4(MultiHeaders<SockaddrIn>, Vec<Option<SockaddrIn>>),
-    V6(MultiHeaders<SockaddrIn6>, Vec<Option<SockaddrIn6>>),
+    V4(Messages<SockaddrIn>),
+    V6(Messages<SockaddrIn6>),
+}
+
+/// The buffers for the messages of one call; they stay. What a message is not said to have costs nothing, so single datagrams have
+/// headers without a segment size.
+#[derive(Debug)]
+struct Messages<S> {
+    runs: MultiHeaders<S>,
+    singles: MultiHeaders<S>,
+    to: Vec<Option<S>>,
+}
+
+impl<S: SockaddrLike + Copy> Messages<S> {
+    /// With room for the source address, where it has to be named.
+    fn new(runs: Vec<u8>, singles: Option<Vec<u8>>) -> Self {
+        Self {
+            runs: MultiHeaders::preallocate(MESSAGES, Some(runs)),
+            singles: MultiHeaders::preallocate(MESSAGES, singles),
+            to: Vec::with_capacity(MESSAGES),
+        }
+    }
 }
 
 impl Headers {
     fn new(port: &Port) -> Self {
         match (port.local_addr().is_ipv4(), port.is_on_every_address()) {
-            (true, false) => {
-                Self::V4(MultiHeaders::preallocate(MESSAGES, Some(cmsg_space!(u16))), Vec::new())
-            }
-            (true, true) => {
-                let space = cmsg_space!(u16, libc::in_pktinfo);
-                Self::V4(MultiHeaders::preallocate(MESSAGES, Some(space)), Vec::new())
-            }
-            (false, false) => {
-                Self::V6(MultiHeaders::preallocate(MESSAGES, Some(cmsg_space!(u16))), Vec::new())
-            }
-            (false, true) => {
-                let space = cmsg_space!(u16, libc::in6_pktinfo);
-                Self::V6(MultiHeaders::preallocate(MESSAGES, Some(space)), Vec::new())
-            }
+            (true, false) => Self::V4(Messages::new(cmsg_space!(u16), None)),
+            (false, false) => Self::V6(Messages::new(cmsg_space!(u16), None)),
+            (true, true) => Self::V4(Messages::new(
+                cmsg_space!(u16, libc::in_pktinfo),
+                Some(cmsg_space!(libc::in_pktinfo)),
+            )),
+            (false, true) => Self::V6(Messages::new(
+                cmsg_space!(u16, libc::in6_pktinfo),
+                Some(cmsg_space!(libc::in6_pktinfo)),
+            )),
         }
     }
 }
@@ -107,21 +128,21 @@ impl Egress {
         let Some(first) = runs.first() else { return 0 };
         let Some(port) = port_of(&self.ports, &first.via) else { return runs.len() };
         let result = match &mut self.headers[usize::from(first.via.socket.0)] {
-            Headers::V4(headers, to) => {
-                to.clear();
-                to.extend(runs.iter().map(|run| match run.to {
+            Headers::V4(with) => {
+                with.to.clear();
+                with.to.extend(runs.iter().map(|run| match run.to {
                     SocketAddr::V4(v4) => Some(SockaddrIn::from(v4)),
                     SocketAddr::V6(_) => None,
                 }));
-                send(port, &first.via, segment, headers, messages, to)
+                send(port, &first.via, segment, with, messages)
             }
-            Headers::V6(headers, to) => {
-                to.clear();
-                to.extend(runs.iter().map(|run| match run.to {
+            Headers::V6(with) => {
+                with.to.clear();
+                with.to.extend(runs.iter().map(|run| match run.to {
                     SocketAddr::V6(v6) => Some(SockaddrIn6::from(v6)),
                     SocketAddr::V4(_) => None,
                 }));
-                send(port, &first.via, segment, headers, messages, to)
+                send(port, &first.via, segment, with, messages)
             }
         };
         match result {
@@ -181,31 +202,32 @@ fn send<S: SockaddrLike + Copy>(
     port: &Port,
     via: &Via,
     segment: u16,
-    headers: &mut MultiHeaders<S>,
+    with: &mut Messages<S>,
     messages: &[&[IoSlice<'_>]],
-    to: &[Option<S>],
 ) -> Result<usize, Errno> {
-    let fd = port.socket.as_raw_fd();
     let size = ControlMessage::UdpGsoSegments(&segment);
-    let flags = MsgFlags::empty();
     let (info4, info6);
-    let sent = match via.ip.filter(|_| port.is_on_every_address()) {
-        None => sendmmsg(fd, headers, messages, to, [size], flags)?,
-        Some(std::net::IpAddr::V4(ip)) => {
-            let source = libc::in_addr { s_addr: u32::from(ip).to_be() };
-            info4 = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: source,
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            sendmmsg(fd, headers, messages, to, [size, ControlMessage::Ipv4PacketInfo(&info4)], flags)?
+    let source = match via.ip.filter(|_| port.is_on_every_address()) {
+        None => None,
+        Some(IpAddr::V4(ip)) => {
+            let [none, source] = [0, u32::from(ip).to_be()].map(|s_addr| libc::in_addr { s_addr });
+            info4 = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: none };
+            Some(ControlMessage::Ipv4PacketInfo(&info4))
         }
-        Some(std::net::IpAddr::V6(ip)) => {
-            info6 = libc::in6_pktinfo { ipi6_ifindex: 0, ipi6_addr: libc::in6_addr { s6_addr: ip.octets() } };
-            sendmmsg(fd, headers, messages, to, [size, ControlMessage::Ipv6PacketInfo(&info6)], flags)?
+        Some(IpAddr::V6(ip)) => {
+            let source = libc::in6_addr { s6_addr: ip.octets() };
+            info6 = libc::in6_pktinfo { ipi6_ifindex: 0, ipi6_addr: source };
+            Some(ControlMessage::Ipv6PacketInfo(&info6))
         }
     };
-    Ok(sent.count())
+    let (fd, to, none) = (port.socket.as_raw_fd(), &with.to[..], MsgFlags::empty());
+    let sent = match (segment, source) {
+        (0, None) => sendmmsg(fd, &mut with.singles, messages, to, [], none),
+        (0, Some(source)) => sendmmsg(fd, &mut with.singles, messages, to, [source], none),
+        (_, None) => sendmmsg(fd, &mut with.runs, messages, to, [size], none),
+        (_, Some(source)) => sendmmsg(fd, &mut with.runs, messages, to, [size, source], none),
+    };
+    Ok(sent?.count())
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ impl Port {
     }
 
     /// Whether answers have to name the address that they leave from.
+    #[cfg(target_os = "linux")]
     fn is_on_every_address(&self) -> bool {
         self.local.ip().is_unspecified()
     }

@@ -237,13 +237,16 @@ impl Worker {
         let mut egress = Egress::new(firsts);
         let mut next = 0;
         loop {
-            tokio::select! {
+            let more = tokio::select! {
                 biased;
                 _ = stopped.changed() => return,
-                () = receive(&lanes, &mut next, &mut batch) => self.round(&mut batch, &mut egress),
+                more = receive(&lanes, &mut next, &mut batch) => more,
+            };
+            self.round(&mut batch, &mut egress);
+            if more {
+                // There may always be something to read here: the runtime looks at the other sockets meanwhile.
+                tokio::task::yield_now().await;
             }
-            // Under load there is always something to read: the runtime looks at the other sockets meanwhile.
-            tokio::task::yield_now().await;
         }
     }
 
@@ -362,15 +365,18 @@ impl Lane {
     }
 }
 
-/// Waits until some lane has something, and fills the batch from them by turns, beginning after the one that was served last.
-async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) {
+/// Waits until some lane has something, and fills the batch from them by turns, beginning after the one that was served last. Tells whether
+/// more is to be expected at once.
+async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) -> bool {
     poll_fn(|cx| {
         let start = *next;
-        let mut hungry = None;
+        let (mut hungry, mut served) = (None, 0);
+        let mut more = false;
         for offset in 0..lanes.len() {
             let place = (start + offset) % lanes.len();
             let lane = &lanes[place];
             if !batch.has_room() {
+                more = true;
                 break;
             }
             // An error shows at the receive call. A lane that had nothing is asked again: to wake this when it has.
@@ -380,19 +386,20 @@ async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) {
                     Had::Some => {}
                     Had::More => hungry = hungry.or(Some(lane)),
                 }
+                served += 1;
                 *next = place + 1;
                 break;
             }
         }
-        // Room is left: for the first that has more.
-        while let Some(lane) = hungry.filter(|_| batch.has_room()) {
+        // One that is alone may have the rest of the room; of several, none delays the others by more than its turn.
+        while let Some(lane) = hungry.filter(|_| served == 1 && batch.has_room()) {
             if lane.receive(batch) != Had::More {
                 hungry = None;
             }
         }
-        if batch.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        if batch.is_empty() { Poll::Pending } else { Poll::Ready(more || hungry.is_some()) }
     })
-    .await;
+    .await
 }
 
 #[cfg(test)]
