@@ -5,13 +5,13 @@ mod host_world;
 use std::time::Duration;
 
 use bowline_proto::{
-    host::{HostConfig, Route, config},
+    host::{Event, HostConfig, Route, config},
     wire::{
         tcp::{BaseFrame, Error, ErrorCode},
         udp::{NAT_INIT, NAT_OK_LEN, NatOk},
     },
 };
-use host_world::{BASE, COOKIE, World, addr, key, ms, secs};
+use host_world::{BASE, COOKIE, Told, World, addr, key, ms, secs};
 
 const UDP: &str = "203.0.113.9:4477";
 
@@ -41,7 +41,7 @@ fn after_races_that_nobody_won_the_next_begin_ever_later_and_after_a_minute_at_m
         assert_eq!(world.lookups.len(), before, "nothing in the same instant");
         world.advance(config::RACE_BACKOFF.1);
         assert_eq!(world.lookups.len(), before + 1, "one within a minute");
-        waits.push(world.lookups[before] - lost);
+        waits.push(world.lookups[before].0 - lost);
     }
     assert!(waits[0] <= config::RACE_BACKOFF.0, "{waits:?}");
     let (early, late): (Duration, Duration) = (waits[..4].iter().sum(), waits[8..].iter().sum());
@@ -64,7 +64,7 @@ fn a_host_that_was_replaced_stays_away_for_a_minute_whatever_the_network_does() 
     let mut world = World::registered(HostConfig::default());
     world.hand_over(&refusal(ErrorCode::Replaced, 0));
     world.advance(secs(30));
-    world.host.handle_resume(world.now);
+    world.resume();
     world.advance(secs(30) - ms(1));
     assert_eq!(world.lookups.len(), 1);
     world.advance(ms(1));
@@ -79,6 +79,73 @@ fn a_session_that_died_young_is_followed_by_a_wait_and_an_old_one_by_a_race_at_o
         world.reset();
         assert_eq!(world.lookups.len() == 2, at_once);
     }
+}
+
+#[test]
+fn whom_a_host_wants_is_told_to_each_base_anew() {
+    let mut world = World::registered(HostConfig::default());
+    let _ = world.send(2, 10);
+    world.reset();
+    world.advance(config::RACE_BACKOFF.0);
+    world.greet();
+    world.welcomed(vec![]);
+    assert_eq!(world.told, [Told::Request(key(2).device_id()); 2]);
+}
+
+#[test]
+fn error_8_that_overtakes_the_answer_to_our_own_register_is_no_replacement() {
+    let mut world = World::registered(HostConfig::default());
+    let first = world.conn.unwrap();
+    world.resume();
+    world.greet();
+    assert!(!world.hand_over_on(first, &refusal(ErrorCode::Replaced, 0)));
+    world.welcomed(vec![]);
+    assert!(world.host.is_registered());
+    assert!(!world.events.iter().any(|event| matches!(event, Event::Replaced)));
+}
+
+#[test]
+fn what_still_comes_on_the_connection_before_is_taken_until_35_seconds_later() {
+    let mut world = World::registered(HostConfig::default());
+    let first = world.conn.unwrap();
+    world.resume();
+    world.greet();
+    world.welcomed(vec![]);
+    let message = BaseFrame::RecvData(key(2).device_id(), b"late");
+    assert!(world.hand_over_on(first, &message));
+    world.advance(config::OLD_SESSION);
+    assert!(!world.hand_over_on(first, &message));
+}
+
+#[test]
+fn a_lost_connection_leaves_udp_as_it_was_and_an_error_does_not() {
+    for refused in [false, true] {
+        let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+        let seen = addr("198.51.100.1:4000");
+        let ok = NatOk { cookie: COOKIE, seq: 1, challenge: [3; 8], confirmed: true, seen };
+        world.datagram(addr(UDP), &ok.encode(NAT_OK_LEN));
+        assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+        if refused {
+            world.hand_over(&refusal(ErrorCode::Malformed, 0));
+        } else {
+            world.reset();
+        }
+        assert_eq!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))), !refused);
+    }
+}
+
+#[test]
+fn a_base_that_says_goaway_is_left_for_another_within_its_seconds() {
+    let bases = ["203.0.113.9", "203.0.113.10"].map(|base| base.parse().unwrap()).to_vec();
+    let mut world = World::new(HostConfig { bases, link_local: false, ..HostConfig::default() });
+    world.greet();
+    world.welcomed(vec![]);
+    world.advance(config::STABLE_SESSION);
+    world.lookups.clear();
+    world.hand_over(&BaseFrame::GoAway(5));
+    world.advance(secs(5) + ms(500));
+    let asked: Vec<usize> = world.lookups.iter().map(|lookup| lookup.1).collect();
+    assert_eq!(asked, [1]);
 }
 
 #[test]

@@ -98,6 +98,76 @@ fn where_there_is_an_allow_list_others_are_answered_in_no_way() {
     assert_eq!(world.replies, [addr(PEER)]);
 }
 
+#[test]
+fn an_address_draws_one_hello_a_second_and_all_of_a_peers_together_eight() {
+    let mut world = World::registered(HostConfig::default());
+    for _ in 0..3 {
+        world.hello(2, addr(PEER));
+        world.advance(ms(200));
+    }
+    assert_eq!((world.replies.len(), world.hello_times(addr(PEER)).len()), (3, 1));
+    for n in 0..12 {
+        world.hello(2, addr(&format!("203.0.113.{n}:4000")));
+        world.advance(ms(150));
+    }
+    assert_eq!(world.hellos.len(), config::DRAWN_PEER.burst as usize);
+}
+
+#[test]
+fn data_of_nobody_is_answered_if_it_has_nine_bytes_and_once_a_second() {
+    let mut world = World::registered(HostConfig::default());
+    world.datagrams.clear();
+    for (length, answers) in [(8, 0), (9, 1), (100, 1)] {
+        world.datagram(addr(ELSEWHERE), &vec![7; length]);
+        assert_eq!(world.datagrams.len(), answers);
+    }
+    world.advance(secs(1));
+    world.datagram(addr(ELSEWHERE), &[7; 9]);
+    assert_eq!(world.datagrams.len(), 2);
+    assert!(world.datagrams.iter().all(|(to, bytes)| *to == addr(ELSEWHERE) && bytes.len() == 9));
+}
+
+/// A host with a base and a direct path to peer 2, over which 500 bytes are known to pass.
+fn direct() -> World {
+    let mut world = World::registered(HostConfig::default());
+    let _ = world.send(2, 10);
+    world.hand_over(&told(key(2).device_id(), &[PEER]));
+    world.advance(ms(10));
+    world.answer(2, addr(PEER));
+    assert!(matches!(world.send(2, 500), Ok(Route::Direct(_))));
+    world
+}
+
+#[test]
+fn large_messages_take_the_relay_until_a_large_hello_was_answered() {
+    let mut world = direct();
+    assert!(matches!(world.send(2, 501), Ok(Route::RelayTcp(_))));
+    assert!(matches!(world.send(2, 1_200), Ok(Route::RelayTcp(_))));
+    assert_eq!(world.hellos.last().map(|hello| hello.length), Some(1_209));
+    world.answer(2, addr(PEER));
+    assert!(matches!(world.send(2, 1_200), Ok(Route::Direct(_))));
+}
+
+#[test]
+fn a_path_to_an_address_that_the_peer_has_left_is_suspect_at_once() {
+    let mut world = direct();
+    world.hand_over(&told(key(2).device_id(), &["192.0.2.2:4000"]));
+    assert!(matches!(world.send(2, 10), Ok(Route::Both(..))));
+    world.answer(2, addr(PEER));
+    assert!(matches!(world.send(2, 10), Ok(Route::Direct(_))), "it answers again");
+}
+
+#[test]
+fn after_a_sleep_every_path_is_suspect_and_all_is_asked_anew() {
+    let mut world = direct();
+    world.answer(2, addr(PEER));
+    world.advance(secs(5));
+    let (hellos, lookups) = (world.hellos.len(), world.lookups.len());
+    world.resume();
+    assert!(matches!(world.send(2, 10), Ok(Route::Both(..))));
+    assert_eq!((world.hellos.len(), world.lookups.len()), (hellos + 1, lookups + 1));
+}
+
 /// A host that has said INFO and knows peer 2; strangers have used up what HELLOs from the peer's address may cost.
 fn exhausted() -> World {
     let mut world = World::registered(HostConfig::default());

@@ -47,8 +47,8 @@ pub(crate) struct World {
     /// Connections it wanted, and those it closed.
     pub(crate) connects: Vec<(Instant, SocketAddr)>,
     pub(crate) closed: Vec<ConnId>,
-    /// When it had names looked up.
-    pub(crate) lookups: Vec<Instant>,
+    /// When it had which base's name looked up.
+    pub(crate) lookups: Vec<(Instant, usize)>,
     /// All datagrams it sent.
     pub(crate) datagrams: Vec<(SocketAddr, Bytes)>,
     /// The introduction master keys of its INFOs, each once.
@@ -173,10 +173,21 @@ impl World {
     }
 
     pub(crate) fn hand_over(&mut self, frame: &BaseFrame<'_>) {
+        self.hand_over_on(self.conn.expect("connected"), frame);
+    }
+
+    /// A frame comes on a connection; whether it brings a message.
+    pub(crate) fn hand_over_on(&mut self, conn: ConnId, frame: &BaseFrame<'_>) -> bool {
         let mut out = Vec::new();
         frame.write(&mut out);
-        let conn = self.conn.expect("connected");
-        let _ = self.host.handle_frame(conn, &out[LENGTH_LEN..], self.now);
+        let delivered = self.host.handle_frame(conn, &out[LENGTH_LEN..], self.now).is_some();
+        self.drain();
+        delivered
+    }
+
+    /// The device has slept.
+    pub(crate) fn resume(&mut self) {
+        self.host.handle_resume(self.now);
         self.drain();
     }
 
@@ -244,7 +255,7 @@ impl World {
                     self.connects.push((self.now, to));
                 }
                 Output::Close { conn } => self.closed.push(conn),
-                Output::Resolve { .. } => self.lookups.push(self.now),
+                Output::Resolve { base, .. } => self.lookups.push((self.now, base)),
                 Output::Write { frames, .. } => self.read(&frames),
                 Output::Event(event) => self.events.push(event),
                 Output::Timeout(at) => {
