@@ -131,10 +131,13 @@ fn compile(copy: &Path, target: &Path) -> anyhow::Result<Vec<Program>> {
 
 fn program(message: &Value) -> Option<Program> {
     let folder = Path::new(message["manifest_path"].as_str()?).parent()?.to_owned();
+    let example = message["target"]["kind"][0] == "example";
+    // The programs of a crate are built along with its tests, and are none.
+    (example || message["profile"]["test"] == true).then_some(())?;
     Some(Program {
         package: folder.file_name()?.to_str()?.to_owned(),
         target: message["target"]["name"].as_str()?.to_owned(),
-        example: message["target"]["kind"][0] == "example",
+        example,
         path: message["executable"].as_str()?.into(),
         folder,
     })

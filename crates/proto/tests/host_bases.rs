@@ -8,7 +8,7 @@ use bowline_proto::{
     host::{Event, HostConfig, Route, config},
     wire::{
         tcp::{BaseFrame, Error, ErrorCode},
-        udp::{NAT_INIT, NAT_OK_LEN, NatOk},
+        udp::{NAT_INIT, NAT_OK_LEN, NatOk, PADDED_LEN},
     },
 };
 use host_world::{BASE, COOKIE, Told, World, addr, key, ms, secs};
@@ -169,6 +169,34 @@ fn a_nat_ok_counts_under_the_cookie_of_the_session_and_for_a_nat_init_that_was_s
         assert_eq!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))), counts, "{cookie:?} {seq}");
         assert_eq!(world.host.status(world.now).counters.base_stray, u64::from(!counts));
     }
+}
+
+#[test]
+fn large_messages_go_over_udp_once_a_padded_nat_ok_has_come() {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+    let seen = addr("198.51.100.1:4000");
+    let ok = NatOk { cookie: COOKIE, seq: 1, challenge: [3; 8], confirmed: true, seen };
+    for (length, large) in [(NAT_OK_LEN, false), (PADDED_LEN, true)] {
+        world.datagram(addr(UDP), &ok.encode(length));
+        assert!(matches!(world.send(2, config::SMALL_DATA), Ok(Route::RelayUdp(_))));
+        assert_eq!(matches!(world.send(2, 1_200), Ok(Route::RelayUdp(_))), large);
+        assert!(matches!(world.send(2, 1_201), Ok(Route::RelayTcp(_))));
+    }
+}
+
+#[test]
+fn udp_that_brings_nothing_after_data_is_left_for_tcp_and_taken_again_when_it_does() {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+    let seen = addr("198.51.100.1:4000");
+    let ok = NatOk { cookie: COOKIE, seq: 1, challenge: [3; 8], confirmed: true, seen };
+    world.datagram(addr(UDP), &ok.encode(PADDED_LEN));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    world.advance(config::UDP_SILENT - ms(1));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    world.advance(ms(1));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayTcp(_))));
+    world.datagram(addr(UDP), &ok.encode(PADDED_LEN));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
 }
 
 #[test]
