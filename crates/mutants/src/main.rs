@@ -49,6 +49,9 @@ struct Args {
     /// Ask again what an earlier run has asked already.
     #[arg(long)]
     again: bool,
+    /// Run nothing: show what earlier runs found.
+    #[arg(long, conflicts_with_all = ["fresh", "again", "checks"])]
+    table: bool,
     /// Put the table into docs/testing.md.
     #[arg(long)]
     write: bool,
@@ -70,14 +73,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let mutants: Vec<&Mutant> = all.iter().filter(asked).collect();
 
     let mut store = Store::open(&workspace, args.fresh)?;
-    eprintln!("building one copy with {} mutants", all.len());
-    let programs = copy::build(&workspace, &all)?;
-    let checks = if args.checks.is_empty() { Check::value_variants() } else { &args.checks[..] };
-    for &check in checks {
-        let Some(checker) = Checker::new(check, &programs, &workspace.join("target/mutants"))? else {
-            continue;
-        };
-        run_all(&checker, &mutants, &args, &mut store)?;
+    if !args.table {
+        run(&workspace, &all, &mutants, &args, &mut store)?;
     }
 
     let table = table(&all, &store.results, &args);
@@ -91,6 +88,24 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     eprintln!("nothing notices: {}", missed.join(", "));
     Ok(ExitCode::FAILURE)
+}
+
+fn run(
+    workspace: &Path,
+    all: &[Mutant],
+    mutants: &[&Mutant],
+    args: &Args,
+    store: &mut Store,
+) -> anyhow::Result<()> {
+    eprintln!("building one copy with {} mutants", all.len());
+    let programs = copy::build(workspace, all)?;
+    let checks = if args.checks.is_empty() { Check::value_variants() } else { &args.checks[..] };
+    for &check in checks {
+        if let Some(checker) = Checker::new(check, &programs, &workspace.join("target/mutants"))? {
+            run_all(&checker, mutants, args, store)?;
+        }
+    }
+    Ok(())
 }
 
 fn run_all(checker: &Checker<'_>, mutants: &[&Mutant], args: &Args, store: &mut Store) -> anyhow::Result<()> {
@@ -150,9 +165,13 @@ fn table(mutants: &[Mutant], results: &Results, args: &Args) -> String {
     let mut table = format!(
         "| mutant | promise that it breaks (section: words) | caught by, each with the first test that fails or the first violation; `random`: {few} worlds, {many} where nothing else noticed |\n|---|---|---|\n"
     );
+    let nothing = Said::new();
+    let said_of = |mutant: &Mutant| results.get(&key(mutant)).unwrap_or(&nothing);
+    let names = Check::value_variants().iter().map(|check| check.name());
+    let asked_at_all: Vec<&str> =
+        names.filter(|name| mutants.iter().any(|mutant| said_of(mutant).contains_key(*name))).collect();
     for mutant in mutants {
-        let nothing = Said::new();
-        let said = results.get(&key(mutant)).unwrap_or(&nothing);
+        let said = said_of(mutant);
         let caught: Vec<String> = Check::value_variants()
             .iter()
             .filter_map(|check| Some((check.name(), said.get(check.name())?.as_deref()?)))
@@ -162,6 +181,11 @@ fn table(mutants: &[Mutant], results: &Results, args: &Args) -> String {
         let mut cells: Vec<String> = caught.into_iter().chain(closed).collect();
         if cells.is_empty() {
             cells.push("**nothing**".to_owned());
+        }
+        let not_asked: Vec<&str> =
+            asked_at_all.iter().copied().filter(|name| !said.contains_key(*name)).collect();
+        if !not_asked.is_empty() {
+            cells.push(format!("not asked: {}", not_asked.join(", ")));
         }
         table += &format!("| `{}` | {} | {} |\n", mutant.name, mutant.breaks, cells.join("<br>"));
     }
