@@ -233,6 +233,26 @@ fn who_asks_again_and_again_is_told_in_windows_that_double() {
 }
 
 #[test]
+fn a_newcomer_hears_of_a_device_that_flaps_no_more_often_than_the_others() {
+    let (mut world, mut a, b, c) = three();
+    world.befriend(&a, &b);
+    world.advance(secs(1));
+    let mut change = |world: &mut World, n: u16| {
+        a.own = vec![addr(&format!("10.0.0.1:{n}"))];
+        world.info(&mut a);
+        a.clone()
+    };
+    let a = (1..=5).map(|n| change(&mut world, n)).last().unwrap();
+    world.request(&a, &c);
+    world.request(&c, &a);
+    assert_eq!(world.told(&c).len(), 1);
+    change(&mut world, 6);
+    assert_eq!(world.told(&c), []);
+    world.advance(ms(250));
+    assert_eq!(world.told(&c).pop().unwrap().own, [addr("10.0.0.1:6")]);
+}
+
+#[test]
 fn addresses_that_were_not_heard_since_a_move_are_not_told() {
     let (mut world, mut a, b, _) = three();
     world.befriend(&a, &b);
