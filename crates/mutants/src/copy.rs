@@ -97,25 +97,21 @@ fn update(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 fn compile(copy: &Path, target: &Path) -> anyhow::Result<Vec<Program>> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "test",
-        "--no-run",
-        "--profile",
-        "mutants",
-        "--lib",
-        "--tests",
-        "--example",
-        "first_violation",
-    ]);
-    cargo.args(["--message-format", "json-render-diagnostics"]);
-    for package in PACKAGES {
-        let name = package.trim_start_matches("bowline-");
-        if copy.join("crates").join(name).is_dir() {
-            cargo.args(["-p", package]);
-        }
-    }
-    let built = cargo
+    let here = |package: &&str| copy.join("crates").join(package.trim_start_matches("bowline-")).is_dir();
+    let mut tests = vec!["test", "--no-run", "--lib", "--tests"];
+    tests.extend(PACKAGES.iter().copied().filter(here).flat_map(|package| ["-p", package]));
+    // By `build`, not by `test`: that would make a program of tests of it, which has none, and passes.
+    let worlds = ["build", "-p", "bowline-sim", "--example", "first_violation"];
+    let mut programs = cargo(copy, target, &tests)?;
+    programs.extend(cargo(copy, target, &worlds)?);
+    programs.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
+    Ok(programs)
+}
+
+fn cargo(copy: &Path, target: &Path, arguments: &[&str]) -> anyhow::Result<Vec<Program>> {
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(arguments)
+        .args(["--profile", "mutants", "--message-format", "json-render-diagnostics"])
         .current_dir(copy)
         .env("CARGO_TARGET_DIR", target)
         .stderr(Stdio::inherit())
@@ -124,9 +120,7 @@ fn compile(copy: &Path, target: &Path) -> anyhow::Result<Vec<Program>> {
     ensure!(built.status.success(), "some mutant does not build: the compiler names it above");
     let messages = String::from_utf8(built.stdout)?;
     let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let mut programs: Vec<Program> = messages.filter_map(|message| program(&message)).collect();
-    programs.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
-    Ok(programs)
+    Ok(messages.filter_map(|message| program(&message)).collect())
 }
 
 fn program(message: &Value) -> Option<Program> {

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    println!("{worlds} worlds held");
     ExitCode::SUCCESS
 }
 
