@@ -12,13 +12,14 @@ use std::{
 use serde_json::Value;
 
 /// Imports run downward only: what each crate may depend on, tests aside.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("bowline-proto", &[]),
     ("bowline-key", &["bowline-proto"]),
     ("bowline", &["bowline-proto"]),
     ("bowline-base", &["bowline-proto", "bowline-key"]),
     ("bowline-sim", &["bowline-proto"]),
     ("bowline-fuzzing", &["bowline-proto", "bowline-sim"]),
+    ("bowline-mutants", &[]),
     ("bowline-lab", &[]),
     ("bowline-model", &["bowline-proto"]),
     ("bowline-bench", &["bowline", "bowline-lab", "bowline-proto"]),

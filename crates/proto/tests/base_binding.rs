@@ -171,6 +171,35 @@ fn nat_confirms_that_prove_nothing_are_refused() {
 }
 
 #[test]
+fn a_challenge_that_was_heard_at_one_address_confirms_no_other() {
+    let (mut world, mut host, peer) = two();
+    let mine = world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    // Whoever can forge a source names a victim's address, and never hears what the base answers there.
+    host.udp = addr("203.0.113.66:6");
+    let unheard = world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    let guess = NatOk { challenge: mine.challenge, ..unheard };
+    assert_eq!(world.nat_confirm(&host, FIRST, &guess), None);
+    assert_eq!(over_tcp(world.data_tcp(&peer, host.id, 10)), Some(host.conn));
+}
+
+#[test]
+fn small_data_over_tcp_says_that_udp_does_not_come_through_unless_udp_has_just_spoken() {
+    for (silent_for, length, goes_on) in [(ms(900), 100, true), (secs(2), 501, true), (secs(2), 100, false)] {
+        let (mut world, mut host, peer) = two();
+        world.confirm_udp(&mut host);
+        world.advance(silent_for);
+        let _ = world.data_tcp(&host, peer.id, length);
+        assert_eq!(
+            over_udp(world.data_tcp(&peer, host.id, 10)).is_some(),
+            goes_on,
+            "{silent_for:?} {length}"
+        );
+        world.confirm_udp(&mut host);
+        assert_eq!(over_udp(world.data_tcp(&peer, host.id, 10)), Some(host.udp));
+    }
+}
+
+#[test]
 fn a_late_nat_confirm_does_not_undo_a_newer_one() {
     let (mut world, mut host, peer) = two();
     let first = world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();

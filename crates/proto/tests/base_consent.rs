@@ -2,7 +2,7 @@
 
 mod base_world;
 
-use base_world::{FIRST, Host, World, addr, ms, secs};
+use base_world::{FIRST, Host, SECOND, World, addr, ms, secs};
 use bowline_proto::wire::{
     peer::IntroductionKey,
     tcp::{self, BaseFrame, DeviceAddresses, Info, UnreachableReason},
@@ -217,6 +217,54 @@ fn a_repeated_request_is_answered_anew() {
     world.request(&a, &b);
     assert_eq!(world.told(&a).len(), 1);
     assert_eq!(world.told(&b), []);
+}
+
+#[test]
+fn who_asks_again_and_again_is_told_in_windows_that_double() {
+    let (mut world, a, b, _) = three();
+    world.befriend(&a, &b);
+    world.advance(secs(1));
+    for _ in 0..100 {
+        world.request(&a, &b);
+    }
+    assert_eq!(world.told(&a).len(), 4);
+    world.advance(ms(250));
+    assert_eq!(world.told(&a).len(), 1);
+}
+
+#[test]
+fn a_newcomer_hears_of_a_device_that_flaps_no_more_often_than_the_others() {
+    let (mut world, mut a, b, c) = three();
+    world.befriend(&a, &b);
+    world.advance(secs(1));
+    let mut change = |world: &mut World, n: u16| {
+        a.own = vec![addr(&format!("10.0.0.1:{n}"))];
+        world.info(&mut a);
+        a.clone()
+    };
+    let a = (1..=5).map(|n| change(&mut world, n)).last().unwrap();
+    world.request(&a, &c);
+    world.request(&c, &a);
+    assert_eq!(world.told(&c).len(), 1);
+    change(&mut world, 6);
+    assert_eq!(world.told(&c), []);
+    world.advance(ms(250));
+    assert_eq!(world.told(&c).pop().unwrap().own, [addr("10.0.0.1:6")]);
+}
+
+#[test]
+fn addresses_that_were_not_heard_since_a_move_are_not_told() {
+    let (mut world, mut a, b, _) = three();
+    world.befriend(&a, &b);
+    let home = a.udp;
+    world.nat_init(&mut a, SECOND, NAT_OK_LEN).unwrap();
+    world.advance(secs(1));
+    world.told(&b);
+    // Away from home: the first socket of the base hears of it, the second has not yet.
+    a.udp = addr("198.51.100.1:7000");
+    world.nat_init(&mut a, FIRST, NAT_OK_LEN).unwrap();
+    let told = world.told(&b);
+    assert_eq!(told.last().unwrap().reflexive, [a.udp], "not {home}");
 }
 
 #[test]

@@ -13,9 +13,11 @@ use std::{
 
 use bowline_proto::{
     DeviceId, SecretKey,
+    id::DEVICE_ID_LEN,
+    identity::{Context, SIGNATURE_LEN},
     wire::{
         MAX_OWN_ADDRESSES, Token,
-        peer::{HELLO_LEN, Hello, IntroductionKey, MAGIC, PeerDatagram, unknown_source},
+        peer::{HELLO_LEN, Hello, IntroductionKey, MAGIC, PREFIX_LEN, PeerDatagram, unknown_source},
         relay,
         tcp::{self, Info},
         udp,
@@ -138,7 +140,7 @@ impl Attacker {
         let control = trace::control_prefix(&one.payload).is_some();
         // What hosts and bases say to each other would be data between hosts.
         let moves = control && one.payload.starts_with(&MAGIC);
-        let forged = match self.rng.random_range(0..10) {
+        let forged = match self.rng.random_range(0..12) {
             // What was seen once more, later.
             0 | 1 => Forged { src: one.src, dst: one.dst, payload: one.payload },
             // From an address of his own: where answers would come to him.
@@ -179,6 +181,11 @@ impl Attacker {
                 let data = checks::message(from, to, first + self.next, MIN_MESSAGE);
                 Forged { src: own_address(port, one.dst), dst: one.dst, payload: data.into() }
             }
+            // In the name of one of them, from where answers come to him: a HELLO that he changed, or signed himself.
+            9 if one.payload.len() >= HELLO_LEN && one.payload.starts_with(&MAGIC) && moves => {
+                Forged { src: own, dst: one.dst, payload: self.flipped(&one.payload[..HELLO_LEN]) }
+            }
+            10 => Forged { src: own, dst: one.dst, payload: self.impostor(hosts)? },
             // Anything, and what a base would have to look up.
             _ => {
                 let mut bytes = vec![0; self.rng.random_range(0..200)];
@@ -209,6 +216,18 @@ impl Attacker {
         let key = &self.identities[self.rng.random_range(0..IDENTITIES)];
         let token = self.rng.random();
         Some(Hello::encode(responder, token, &IntroductionKey::NONE, key, HELLO_LEN).into())
+    }
+
+    /// A HELLO in the name of one of them, with a key of his.
+    fn impostor(&mut self, hosts: &[(NodeId, DeviceId)]) -> Option<Bytes> {
+        let (initiator, responder) = (self.pick(hosts)?.1, self.pick(hosts)?.1);
+        let key = &self.identities[self.rng.random_range(0..IDENTITIES)];
+        let token = self.rng.random();
+        let mut hello = Hello::encode(responder, token, &IntroductionKey::NONE, key, HELLO_LEN);
+        hello[PREFIX_LEN..PREFIX_LEN + DEVICE_ID_LEN].copy_from_slice(initiator.as_bytes());
+        let (signed, signature) = hello.split_at_mut(HELLO_LEN - SIGNATURE_LEN);
+        signature.copy_from_slice(&key.sign(Context::Hello, &[signed]));
+        Some(hello.into())
     }
 
     fn flipped(&mut self, payload: &[u8]) -> Bytes {

@@ -162,7 +162,7 @@ impl BaseNode {
             return;
         }
         let Some(machine) = self.machine.as_mut() else { return };
-        self.watch.incoming(src, payload);
+        self.watch.incoming(src, payload, env.now);
         let via = Via { socket: SocketId(socket as u16), ip: Some(dst.ip()) };
         let mut datagram = payload.to_vec();
         let forward = machine.handle_datagram(via, src, &mut datagram, env.instant());
@@ -247,7 +247,7 @@ impl BaseNode {
     }
 
     fn transmit(&mut self, via: Via, to: SocketAddr, payload: Bytes, env: &mut Env<'_>) {
-        if let Err(what) = self.watch.outgoing(to, &payload) {
+        if let Err(what) = self.watch.outgoing(to, &payload, env.now) {
             self.violations.push(what);
         }
         let Some(port) = self.sockets.get(usize::from(via.socket.0)).map(SocketAddr::port) else {

@@ -93,11 +93,13 @@ struct Ledger {
     given: usize,
     got: usize,
     proven: bool,
+    /// When a NAT-INIT or NAT-CONFIRM last came from there.
+    lives: Time,
     challenges: Vec<[u8; 8]>,
 }
 
 /// Watches a base's UDP sockets: an address that has not shown that it receives gets no more than it gave, and
-/// relayed messages go to proven addresses only.
+/// relayed messages go to proven addresses only, and for as long as those say something.
 #[derive(Debug, Default)]
 pub struct BaseWatch {
     ledgers: BTreeMap<SocketAddr, Ledger>,
@@ -105,17 +107,22 @@ pub struct BaseWatch {
 
 /// Addresses that a watch remembers; a world with more is an attack by spoofed sources, each of which sends little.
 const MAX_LEDGERS: usize = 10_000;
+/// A base relays over UDP for so long after it last heard from there.
+const BASE_HALF: Duration = Duration::from_secs(35);
 /// Challenges remembered per address: they change only with cookie and socket.
 const MAX_CHALLENGES: usize = 32;
 
 impl BaseWatch {
     /// A datagram came in.
-    pub fn incoming(&mut self, from: SocketAddr, payload: &[u8]) {
+    pub fn incoming(&mut self, from: SocketAddr, payload: &[u8], now: Time) {
         if self.ledgers.len() >= MAX_LEDGERS && !self.ledgers.contains_key(&from) {
             return;
         }
         let ledger = self.ledgers.entry(from).or_default();
         ledger.given += payload.len();
+        if matches!(payload.first(), Some(&(udp::NAT_INIT | udp::NAT_CONFIRM))) {
+            ledger.lives = now;
+        }
         if payload.first() == Some(&udp::NAT_CONFIRM)
             && let Ok(confirm) = NatConfirm::decode(payload)
             && ledger.challenges.contains(&confirm.challenge)
@@ -128,7 +135,7 @@ impl BaseWatch {
     ///
     /// # Errors
     /// When it must not: why.
-    pub fn outgoing(&mut self, to: SocketAddr, payload: &[u8]) -> Result<(), String> {
+    pub fn outgoing(&mut self, to: SocketAddr, payload: &[u8], now: Time) -> Result<(), String> {
         let full = self.ledgers.len() >= MAX_LEDGERS;
         let Some(ledger) = self.ledgers.get_mut(&to) else {
             return if full { Ok(()) } else { Err(format!("a base sends to {to}, which never wrote to it")) };
@@ -149,6 +156,10 @@ impl BaseWatch {
                 return Err(format!(
                     "a base relays to {to}, which has confirmed nothing (protocol section 5)"
                 ));
+            }
+            Some(&relay::RECV_DATA) if now > ledger.lives + BASE_HALF => {
+                let silent = (now - ledger.lives).as_secs();
+                return Err(format!("a base relays to {to}, silent for {silent} s (protocol section 5)"));
             }
             _ => {}
         }

@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-use bowline_proto::host::{BaseName, Host};
+use bowline_proto::host::{BaseName, Host, config};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -44,6 +44,8 @@ const FINAL_PAUSE: Duration = Duration::from_millis(500);
 /// Messages that a mapping costs which ends at a fixed time, however much it is used: those of the time until the path is
 /// doubted. A pair sees two such ends at most in the final phase at one NAT, and there are four NATs at most.
 const LOST_TO_FORGETTING: usize = 8;
+/// What is wanted no longer is given back within this time of the moment it is due: a TCP segment may be late.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Between two messages of a pair: well below the 120 s after which a peer is idle.
 const CHATTER: Duration = Duration::from_secs(2);
 /// The same after the last fault, so that the end of an outage shows.
@@ -212,6 +214,9 @@ impl Run<'_> {
         if self.held() {
             self.everybody_talks();
         }
+        if self.held() {
+            self.everybody_falls_silent();
+        }
     }
 
     fn held(&self) -> bool {
@@ -310,6 +315,31 @@ impl Run<'_> {
                     "{lost} of {sent} messages to {to:?} lost long after the last fault, path {path}"
                 );
                 self.world.violate(Some(from), what);
+            }
+        }
+    }
+
+    /// Nobody says anything any more: nothing may be left of what they wanted from each other.
+    fn everybody_falls_silent(&mut self) {
+        let world = &mut self.world;
+        world.run_for(config::IDLE + GIVEN_BACK_WITHIN);
+        for base in world.bases() {
+            let interests = world.at_base(base).machine().map_or(0, |machine| machine.sizes().interests);
+            if interests > 0 {
+                let what =
+                    format!("{interests} interests at a base, long after the last message (section 8)");
+                return world.violate(Some(base), what);
+            }
+        }
+        world.run_for(config::FORGET);
+        for host in world.hosts() {
+            let sizes = world.at_host(host).machine().map(Host::sizes).unwrap_or_default();
+            if (sizes.peers, sizes.sources) != (0, 0) {
+                let what = format!(
+                    "{} peers and {} of their addresses kept, long after the last message (section 8)",
+                    sizes.peers, sizes.sources
+                );
+                return world.violate(Some(host), what);
             }
         }
     }

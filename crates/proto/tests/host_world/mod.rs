@@ -9,14 +9,15 @@ use std::{
 
 use bowline_proto::{
     DeviceId, SecretKey,
-    host::{ConnId, Event, Host, HostConfig, Interface, Network, Output, Route, SendError},
+    host::{CloseReason, ConnId, Event, Host, HostConfig, Interface, Network, Output, Route, SendError},
     wire::{
-        Token,
+        Cookie, INTRODUCTION_KEY_LEN, Token,
         frame::{Frames, LENGTH_LEN},
         peer::{Hello, HelloReply, IntroductionKey, PeerDatagram},
         tcp::{BaseFrame, BaseHello, HostFrame, Registered},
     },
 };
+use bytes::Bytes;
 
 /// A HELLO that the host sent.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,15 @@ pub(crate) struct World {
     pub(crate) told: Vec<Told>,
     pub(crate) events: Vec<Event>,
     pub(crate) conn: Option<ConnId>,
+    /// Connections it wanted, and those it closed.
+    pub(crate) connects: Vec<(Instant, SocketAddr)>,
+    pub(crate) closed: Vec<ConnId>,
+    /// When it had which base's name looked up.
+    pub(crate) lookups: Vec<(Instant, usize)>,
+    /// All datagrams it sent.
+    pub(crate) datagrams: Vec<(SocketAddr, Bytes)>,
+    /// The introduction master keys of its INFOs, each once.
+    pub(crate) master_keys: Vec<[u8; INTRODUCTION_KEY_LEN]>,
     /// HELLOs that peers have said: each has a token of its own.
     said: u64,
     due: Option<Instant>,
@@ -64,6 +74,10 @@ pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// The base that [`World::greet`] plays, and the cookie it gives.
+pub(crate) const BASE: DeviceId = DeviceId::from_bytes([0xba; 14]);
+pub(crate) const COOKIE: Cookie = [1; 8];
+
 impl World {
     /// A host with key 1 on one ordinary interface.
     pub(crate) fn new(config: HostConfig) -> Self {
@@ -78,6 +92,11 @@ impl World {
             told: vec![],
             events: vec![],
             conn: None,
+            connects: vec![],
+            closed: vec![],
+            lookups: vec![],
+            datagrams: vec![],
+            master_keys: vec![],
             said: 0,
             due: None,
         };
@@ -106,31 +125,69 @@ impl World {
 
     /// A host that is registered at a base without UDP.
     pub(crate) fn registered(config: HostConfig) -> Self {
-        let bases = vec!["203.0.113.9".parse().unwrap()];
-        let mut world = Self::new(HostConfig { bases, link_local: false, ..config });
-        world.host.handle_resolved(0, Ok(vec![addr("203.0.113.9:4477")]), world.now);
-        world.drain();
-        let conn = world.conn.expect("it connects");
-        world.host.handle_connected(conn, world.now);
-        let base = DeviceId::from_bytes([0xba; 14]);
-        world.hand_over(&BaseFrame::BaseHello(BaseHello {
-            version: 1,
-            cookie: [1; 8],
-            base,
-            cluster: base,
-            capabilities: 0,
-        }));
-        let seen = addr("198.51.100.1:50000");
-        world.hand_over(&BaseFrame::Registered(Registered { seen, keepalive: 25, udp: vec![] }));
+        Self::registered_with_udp(config, vec![])
+    }
+
+    /// A host that is registered at a base that tells these UDP addresses.
+    pub(crate) fn registered_with_udp(config: HostConfig, udp: Vec<SocketAddr>) -> Self {
+        let mut world = Self::greeted(config, "203.0.113.9");
+        world.welcomed(udp);
         assert!(world.host.is_registered());
         world
     }
 
+    /// A host that has heard from the base that is written like this, and has sent REGISTER if it liked what it heard.
+    pub(crate) fn greeted(config: HostConfig, written: &str) -> Self {
+        let bases = vec![written.parse().unwrap()];
+        let mut world = Self::new(HostConfig { bases, link_local: false, ..config });
+        world.greet();
+        world
+    }
+
+    /// The base's name is found, its connection stands, and it answers GET-COOKIE.
+    pub(crate) fn greet(&mut self) {
+        self.resolved(0, Ok(vec![addr("203.0.113.9:4477")]));
+        let conn = self.conn.expect("it connects");
+        self.host.handle_connected(conn, self.now);
+        let hello = BaseHello { version: 1, cookie: COOKIE, base: BASE, cluster: BASE, capabilities: 0 };
+        self.hand_over(&BaseFrame::BaseHello(hello));
+    }
+
+    /// The base takes the registration.
+    pub(crate) fn welcomed(&mut self, udp: Vec<SocketAddr>) {
+        let seen = addr("198.51.100.1:50000");
+        self.hand_over(&BaseFrame::Registered(Registered { seen, keepalive: 25, udp }));
+    }
+
+    /// A name has been looked up.
+    pub(crate) fn resolved(&mut self, base: usize, result: Result<Vec<SocketAddr>, String>) {
+        self.host.handle_resolved(base, result, self.now);
+        self.drain();
+    }
+
+    /// The connection to the base is reset.
+    pub(crate) fn reset(&mut self) {
+        let conn = self.conn.expect("connected");
+        self.host.handle_closed(conn, CloseReason::Lost("reset".to_owned()), self.now);
+        self.drain();
+    }
+
     pub(crate) fn hand_over(&mut self, frame: &BaseFrame<'_>) {
+        self.hand_over_on(self.conn.expect("connected"), frame);
+    }
+
+    /// A frame comes on a connection; whether it brings a message.
+    pub(crate) fn hand_over_on(&mut self, conn: ConnId, frame: &BaseFrame<'_>) -> bool {
         let mut out = Vec::new();
         frame.write(&mut out);
-        let conn = self.conn.expect("connected");
-        let _ = self.host.handle_frame(conn, &out[LENGTH_LEN..], self.now);
+        let delivered = self.host.handle_frame(conn, &out[LENGTH_LEN..], self.now).is_some();
+        self.drain();
+        delivered
+    }
+
+    /// The device has slept.
+    pub(crate) fn resume(&mut self) {
+        self.host.handle_resume(self.now);
         self.drain();
     }
 
@@ -180,24 +237,32 @@ impl World {
     pub(crate) fn drain(&mut self) {
         loop {
             match self.host.poll_output(self.now) {
-                Output::Transmit { to, payload, .. } => match PeerDatagram::decode(&payload) {
-                    Ok(PeerDatagram::Hello(hello)) => self.hellos.push(SentHello {
-                        at: self.now,
-                        to,
-                        token: hello.claim().token,
-                        length: payload.len(),
-                    }),
-                    Ok(PeerDatagram::HelloReply(_)) => self.replies.push(to),
-                    _ => {}
-                },
-                Output::Connect { conn, .. } => self.conn = Some(conn),
+                Output::Transmit { to, payload, .. } => {
+                    match PeerDatagram::decode(&payload) {
+                        Ok(PeerDatagram::Hello(hello)) => self.hellos.push(SentHello {
+                            at: self.now,
+                            to,
+                            token: hello.claim().token,
+                            length: payload.len(),
+                        }),
+                        Ok(PeerDatagram::HelloReply(_)) => self.replies.push(to),
+                        _ => {}
+                    }
+                    self.datagrams.push((to, payload));
+                }
+                Output::Connect { conn, to } => {
+                    self.conn = Some(conn);
+                    self.connects.push((self.now, to));
+                }
+                Output::Close { conn } => self.closed.push(conn),
+                Output::Resolve { base, .. } => self.lookups.push((self.now, base)),
                 Output::Write { frames, .. } => self.read(&frames),
                 Output::Event(event) => self.events.push(event),
                 Output::Timeout(at) => {
                     self.due = at;
                     return;
                 }
-                Output::Announce { .. } | Output::Resolve { .. } | Output::Close { .. } => {}
+                Output::Announce { .. } => {}
             }
         }
     }
@@ -211,6 +276,9 @@ impl World {
                 HostFrame::RequestInfo(id) => self.told.push(Told::Request(id)),
                 HostFrame::ReleaseInfo(id) => self.told.push(Told::Release(id)),
                 HostFrame::Info(info) => {
+                    if self.master_keys.last() != Some(&info.master_key) {
+                        self.master_keys.push(info.master_key);
+                    }
                     let mut out = Vec::new();
                     BaseFrame::Pong(info.number).write(&mut out);
                     let _ = self.host.handle_frame(self.conn.unwrap(), &out[LENGTH_LEN..], self.now);

@@ -1,0 +1,218 @@
+//! Issue rows 3 to 5, from the host's side: which base it takes, when it comes back, and what of its word it believes.
+
+mod host_world;
+
+use std::time::Duration;
+
+use bowline_proto::{
+    host::{Event, HostConfig, Route, config},
+    wire::{
+        tcp::{BaseFrame, Error, ErrorCode},
+        udp::{NAT_INIT, NAT_OK_LEN, NatOk, PADDED_LEN},
+    },
+};
+use host_world::{BASE, COOKIE, Told, World, addr, key, ms, secs};
+
+const UDP: &str = "203.0.113.9:4477";
+
+fn refusal(code: ErrorCode, retry_after: u16) -> BaseFrame<'static> {
+    BaseFrame::Error(Error { code, retry_after, text: String::new() })
+}
+
+#[test]
+fn a_base_that_names_another_id_than_the_one_written_is_left() {
+    for (written, taken) in [(BASE, true), (key(9).device_id(), false)] {
+        let mut world = World::greeted(HostConfig::default(), &format!("{written}@203.0.113.9"));
+        assert_eq!(world.closed.is_empty(), taken);
+        world.welcomed(vec![]);
+        assert_eq!(world.host.is_registered(), taken);
+    }
+}
+
+#[test]
+fn after_races_that_nobody_won_the_next_begin_ever_later_and_after_a_minute_at_most() {
+    let bases = vec!["base.example".parse().unwrap()];
+    let mut world = World::new(HostConfig { bases, link_local: false, ..HostConfig::default() });
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        let lost = world.now;
+        let before = world.lookups.len();
+        world.resolved(0, Err("no such name".to_owned()));
+        assert_eq!(world.lookups.len(), before, "nothing in the same instant");
+        world.advance(config::RACE_BACKOFF.1);
+        assert_eq!(world.lookups.len(), before + 1, "one within a minute");
+        waits.push(world.lookups[before].0 - lost);
+    }
+    assert!(waits[0] <= config::RACE_BACKOFF.0, "{waits:?}");
+    let (early, late): (Duration, Duration) = (waits[..4].iter().sum(), waits[8..].iter().sum());
+    assert!(late > early * 3, "{waits:?}");
+}
+
+#[test]
+fn a_base_that_names_a_time_to_come_back_is_left_alone_until_then() {
+    let mut world = World::greeted(HostConfig::default(), "203.0.113.9");
+    world.hand_over(&refusal(ErrorCode::SourceLimit, 30));
+    assert_eq!(world.lookups.len(), 1);
+    world.advance(secs(30) - ms(1));
+    assert_eq!(world.lookups.len(), 1);
+    world.advance(secs(31));
+    assert_eq!(world.lookups.len(), 2);
+}
+
+#[test]
+fn a_host_that_was_replaced_stays_away_for_a_minute_whatever_the_network_does() {
+    let mut world = World::registered(HostConfig::default());
+    world.hand_over(&refusal(ErrorCode::Replaced, 0));
+    world.advance(secs(30));
+    world.resume();
+    world.advance(secs(30) - ms(1));
+    assert_eq!(world.lookups.len(), 1);
+    world.advance(ms(1));
+    assert_eq!(world.lookups.len(), 2);
+}
+
+#[test]
+fn a_session_that_died_young_is_followed_by_a_wait_and_an_old_one_by_a_race_at_once() {
+    for (age, at_once) in [(secs(1), false), (config::STABLE_SESSION, true)] {
+        let mut world = World::registered(HostConfig::default());
+        world.advance(age);
+        world.reset();
+        assert_eq!(world.lookups.len() == 2, at_once);
+    }
+}
+
+#[test]
+fn whom_a_host_wants_is_told_to_each_base_anew() {
+    let mut world = World::registered(HostConfig::default());
+    let _ = world.send(2, 10);
+    world.reset();
+    world.advance(config::RACE_BACKOFF.0);
+    world.greet();
+    world.welcomed(vec![]);
+    assert_eq!(world.told, [Told::Request(key(2).device_id()); 2]);
+}
+
+#[test]
+fn error_8_that_overtakes_the_answer_to_our_own_register_is_no_replacement() {
+    let mut world = World::registered(HostConfig::default());
+    let first = world.conn.unwrap();
+    world.resume();
+    world.greet();
+    assert!(!world.hand_over_on(first, &refusal(ErrorCode::Replaced, 0)));
+    world.welcomed(vec![]);
+    assert!(world.host.is_registered());
+    assert!(!world.events.iter().any(|event| matches!(event, Event::Replaced)));
+}
+
+#[test]
+fn what_still_comes_on_the_connection_before_is_taken_until_35_seconds_later() {
+    let mut world = World::registered(HostConfig::default());
+    let first = world.conn.unwrap();
+    world.resume();
+    world.greet();
+    world.welcomed(vec![]);
+    let message = BaseFrame::RecvData(key(2).device_id(), b"late");
+    assert!(world.hand_over_on(first, &message));
+    world.advance(config::OLD_SESSION);
+    assert!(!world.hand_over_on(first, &message));
+}
+
+#[test]
+fn a_lost_connection_leaves_udp_as_it_was_and_an_error_does_not() {
+    for refused in [false, true] {
+        let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+        let seen = addr("198.51.100.1:4000");
+        let ok = NatOk { cookie: COOKIE, seq: 1, challenge: [3; 8], confirmed: true, seen };
+        world.datagram(addr(UDP), &ok.encode(NAT_OK_LEN));
+        assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+        if refused {
+            world.hand_over(&refusal(ErrorCode::Malformed, 0));
+        } else {
+            world.reset();
+        }
+        assert_eq!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))), !refused);
+    }
+}
+
+#[test]
+fn a_base_that_says_goaway_is_left_for_another_within_its_seconds() {
+    let bases = ["203.0.113.9", "203.0.113.10"].map(|base| base.parse().unwrap()).to_vec();
+    let mut world = World::new(HostConfig { bases, link_local: false, ..HostConfig::default() });
+    world.greet();
+    world.welcomed(vec![]);
+    world.advance(config::STABLE_SESSION);
+    world.lookups.clear();
+    world.hand_over(&BaseFrame::GoAway(5));
+    world.advance(secs(5) + ms(500));
+    let asked: Vec<usize> = world.lookups.iter().map(|lookup| lookup.1).collect();
+    assert_eq!(asked, [1]);
+}
+
+#[test]
+fn udp_addresses_elsewhere_are_believed_only_of_a_base_whose_id_was_written() {
+    let elsewhere = addr("192.0.2.66:4477");
+    for (written, believed) in [(format!("{BASE}@203.0.113.9"), true), ("203.0.113.9".to_owned(), false)] {
+        let mut world = World::greeted(HostConfig::default(), &written);
+        world.welcomed(vec![elsewhere, addr(UDP)]);
+        let went = |to| world.datagrams.iter().any(|(at, bytes)| *at == to && bytes[0] == NAT_INIT);
+        assert_eq!((went(elsewhere), went(addr(UDP))), (believed, true));
+    }
+}
+
+#[test]
+fn a_nat_ok_counts_under_the_cookie_of_the_session_and_for_a_nat_init_that_was_sent() {
+    for (cookie, seq, counts) in [(COOKIE, 1, true), ([2; 8], 1, false), (COOKIE, 77, false)] {
+        let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+        let seen = addr("198.51.100.1:4000");
+        let ok = NatOk { cookie, seq, challenge: [3; 8], confirmed: false, seen };
+        world.datagram(addr(UDP), &ok.encode(NAT_OK_LEN));
+        assert_eq!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))), counts, "{cookie:?} {seq}");
+        assert_eq!(world.host.status(world.now).counters.base_stray, u64::from(!counts));
+    }
+}
+
+#[test]
+fn large_messages_go_over_udp_once_a_padded_nat_ok_has_come() {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+    let seen = addr("198.51.100.1:4000");
+    let ok = NatOk { cookie: COOKIE, seq: 1, challenge: [3; 8], confirmed: true, seen };
+    for (length, large) in [(NAT_OK_LEN, false), (PADDED_LEN, true)] {
+        world.datagram(addr(UDP), &ok.encode(length));
+        assert!(matches!(world.send(2, config::SMALL_DATA), Ok(Route::RelayUdp(_))));
+        assert_eq!(matches!(world.send(2, 1_200), Ok(Route::RelayUdp(_))), large);
+        assert!(matches!(world.send(2, 1_201), Ok(Route::RelayTcp(_))));
+    }
+}
+
+#[test]
+fn udp_that_brings_nothing_after_data_is_left_for_tcp_and_taken_again_when_it_does() {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+    let seen = addr("198.51.100.1:4000");
+    let ok = NatOk { cookie: COOKIE, seq: 1, challenge: [3; 8], confirmed: true, seen };
+    world.datagram(addr(UDP), &ok.encode(PADDED_LEN));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    world.advance(config::UDP_SILENT - ms(1));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    world.advance(ms(1));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayTcp(_))));
+    world.datagram(addr(UDP), &ok.encode(PADDED_LEN));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+}
+
+#[test]
+fn a_lost_nat_confirm_is_sent_again_twice_before_the_handshake_starts_over() {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+    let ok = NatOk {
+        cookie: COOKIE,
+        seq: 1,
+        challenge: [3; 8],
+        confirmed: false,
+        seen: addr("198.51.100.1:4000"),
+    };
+    world.datagrams.clear();
+    world.datagram(addr(UDP), &ok.encode(NAT_OK_LEN));
+    world.advance(config::NAT_CONFIRM_GAPS[0] + config::NAT_CONFIRM_GAPS[1]);
+    let confirms =
+        world.datagrams.iter().filter(|(_, bytes)| bytes[0] == bowline_proto::wire::udp::NAT_CONFIRM);
+    assert_eq!(confirms.count(), 3);
+}
