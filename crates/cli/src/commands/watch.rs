@@ -44,6 +44,8 @@ pub(crate) struct Args {
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a page on a terminal is redrawn though nothing but ages has changed.
 const REDRAW: Duration = Duration::from_secs(1);
+/// How long the base's answer over UDP is waited for once the path is direct.
+const BASE_ANSWERS: Duration = Duration::from_secs(1);
 /// How often the endpoint is told that the peer is still of interest, long before it counts as idle (120 s).
 const RENEW: Duration = Duration::from_secs(30);
 
@@ -58,6 +60,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deadline = Instant::now() + args.timeout;
+    let mut direct_since = None;
     loop {
         tokio::select! {
             _ = looks.tick() => {}
@@ -67,10 +70,17 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
         }
         wish.renew(&host, args.device);
         let now = Instant::now();
-        let view = View::new(args.device, host.endpoint.status(), now);
+        let status = host.endpoint.status();
+        let seen = status.base.as_ref().is_none_or(|base| base.udp.iter().any(|b| b.reflexive.is_some()));
+        let view = View::new(args.device, status, now);
+        if matches!(view.path(), Path::Direct(_)) {
+            direct_since.get_or_insert(now);
+        }
+        // A direct path may stand before the base has said how it sees this device.
+        let complete = direct_since.is_some_and(|since| seen || now >= since + BASE_ANSWERS);
         if !args.once {
             screen.show(&view, now).await?;
-        } else if matches!(view.path(), Path::Direct(_)) || now >= deadline {
+        } else if complete || now >= deadline {
             screen.show(&view, now).await?;
             let nothing_known = view.path() == Path::None;
             let why = view.why_no_base().filter(|_| nothing_known).map(ToOwned::to_owned);

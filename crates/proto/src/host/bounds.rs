@@ -5,6 +5,9 @@ use super::config::{
     MAX_OLD_SESSIONS, MAX_PAIRS, MAX_PEERS, MAX_PROVEN, MAX_STRANGER_SOURCES, MAX_TOKENS,
 };
 
+/// Ports of a base that are tried: its own, and the web's.
+const PORTS: usize = 2;
+
 /// How many of each thing a host holds at this moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -48,7 +51,7 @@ impl Sizes {
             ("budgets of strangers", self.stranger_sources, MAX_STRANGER_SOURCES),
             ("budgets of unknown sources", self.unknown_sources, MAX_STRANGER_SOURCES),
             ("old sessions", self.old_sessions, MAX_OLD_SESSIONS),
-            ("connections", self.connections, bases * MAX_BASE_CONNECTS + 1 + MAX_OLD_SESSIONS),
+            ("connections", self.connections, bases * PORTS * MAX_BASE_CONNECTS + 1 + MAX_OLD_SESSIONS),
         ];
         let (name, size, bound) = bounds.into_iter().find(|&(_, size, bound)| size > bound)?;
         Some(format!("{size} {name}, {bound} at most"))
