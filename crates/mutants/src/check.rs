@@ -149,9 +149,10 @@ fn run(
 /// The first test that failed, or the sentence of a violation.
 fn first_failure(program: &Program, said: &str) -> String {
     if program.example {
-        let last =
-            said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word");
-        return last.to_owned();
+        let word = |word: &str| said.lines().find(|line| line.contains(word)).map(str::to_owned);
+        return word("seed ")
+            .or_else(|| word("panicked"))
+            .unwrap_or_else(|| "it ends without a word".to_owned());
     }
     let failed =
         said.lines().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED")).next();

@@ -41,7 +41,7 @@ struct Args {
     #[arg(long, default_value_t = 150)]
     worlds: u64,
     /// Random worlds for a mutant that something else has noticed.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 12)]
     worlds_if_caught: u64,
     /// Forget what earlier runs found; otherwise their results stand beside the new ones, and count.
     #[arg(long)]
@@ -177,7 +177,8 @@ fn table(mutants: &[Mutant], results: &Results, args: &Args) -> String {
             .filter_map(|check| Some((check.name(), said.get(check.name())?.as_deref()?)))
             .map(|(check, what)| format!("**{check}** {}", cell(what)))
             .collect();
-        let closed = mutant.closed_by.iter().map(|test| format!("was a hole, closed by `{test}`"));
+        let closed =
+            mutant.closed_by.iter().map(|test| format!("no test noticed before: closed by `{test}`"));
         let mut cells: Vec<String> = caught.into_iter().chain(closed).collect();
         if cells.is_empty() {
             cells.push("**nothing**".to_owned());

@@ -71,7 +71,7 @@ impl Outcome {
     }
 }
 
-/// Times from the last fault on, to within [`LOOK_EVERY`]; `None` while it has not happened.
+/// Times from the last fault on, to within a second; `None` while it has not happened.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Recovery {
     /// Until every pair had got a message through.
