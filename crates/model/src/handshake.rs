@@ -351,10 +351,11 @@ impl Host {
         token: Token,
     ) -> Vec<Datagram> {
         // Mallory makes a new token for each HELLO of his own: one name stands for them all.
-        if token.0 != Device::Mallory {
-            if *self.heard.entry(token).or_insert(TOKEN) == 0 && !scenario.lacks(Weakening::ReplayCounts) {
-                return Vec::new();
-            }
+        if token.0 != Device::Mallory
+            && *self.heard.entry(token).or_insert(TOKEN) == 0
+            && !scenario.lacks(Weakening::ReplayCounts)
+        {
+            return Vec::new();
         }
         let slot = &mut self.sources[from as usize];
         let displaces = match slot {

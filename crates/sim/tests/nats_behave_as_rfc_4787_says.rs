@@ -104,3 +104,33 @@ fn tcp_passes_by_connection_tracking_whatever_udp_may_do() {
     assert_eq!(nat.inbound(Tcp, external.port(), remotes()[1], 3600 * SECOND), None);
     assert_eq!(nat.inbound(Udp, external.port(), remotes()[0], SECOND), None);
 }
+
+#[test]
+fn with_absolute_expiry_a_mapping_ends_in_the_middle_of_its_use() {
+    let (mut nat, mut rng) = nat(Dependence::Endpoint, Dependence::AddressAndPort, Allocation::Sequential);
+    (nat.kind.refresh, nat.kind.expiry) = (Refresh::Absolute, 30 * SECOND);
+    let inner = at("192.168.1.2:5000");
+    let remote = remotes()[0];
+    let first = nat.outbound(Udp, inner, remote, SECOND, &mut rng);
+    for second in 2..=30 {
+        assert_eq!(nat.outbound(Udp, inner, remote, second * SECOND, &mut rng), first);
+        assert_eq!(nat.inbound(Udp, first.port(), remote, second * SECOND), Some(inner));
+    }
+    assert_eq!(nat.inbound(Udp, first.port(), remote, 31 * SECOND), None);
+    assert_ne!(nat.outbound(Udp, inner, remote, 31 * SECOND, &mut rng), first);
+}
+
+#[test]
+fn what_expires_or_gets_another_address_loses_udp_and_keeps_tcp_or_neither() {
+    let (mut nat, mut rng) = nat(Dependence::Endpoint, Dependence::Endpoint, Allocation::PortPreserving);
+    let (inner, remote) = (at("192.168.1.2:5000"), remotes()[0]);
+    for protocol in [Udp, Tcp] {
+        nat.outbound(protocol, inner, remote, SECOND, &mut rng);
+    }
+    nat.expire_udp();
+    assert_eq!(nat.inbound(Udp, 5000, remote, SECOND), None);
+    assert_eq!(nat.inbound(Tcp, 5000, remote, SECOND), Some(inner));
+    nat.readdress("11.0.0.2".parse().unwrap());
+    assert_eq!(nat.inbound(Tcp, 5000, remote, SECOND), None);
+    assert_eq!(nat.outbound(Udp, inner, remote, SECOND, &mut rng), at("11.0.0.2:5000"));
+}
