@@ -406,6 +406,9 @@ impl Host {
             _ if scenario.lacks(Weakening::ProofWithoutToken) => responder,
             _ => return,
         };
+        if let Some(sent) = self.tokens.get_mut(usize::from(token.1)).filter(|_| token.0 == self.id) {
+            sent.2 = 0; // What comes again is a copy.
+        }
         self.sources[from as usize] = Some((peer, Standing::Proven(PROOF)));
         self.drawn[from as usize] = false;
         if peer == self.peer() {

@@ -1,8 +1,12 @@
-//! A HELLO that somebody caught and sends again: it counts for five seconds, and the claim it makes for five more.
+//! What somebody caught and sends again. A HELLO counts for five seconds, and the claim it makes for five more; a
+//! HELLO-REPLY counts once.
 
 mod host_world;
 
-use bowline_proto::wire::peer::{HELLO_LEN, Hello, IntroductionKey};
+use bowline_proto::{
+    host::{HostConfig, Relay, Route},
+    wire::peer::{HELLO_LEN, Hello, HelloReply, IntroductionKey},
+};
 use host_world::{World, addr, key, ms, secs};
 
 const PEER: &str = "203.0.113.2:4002";
@@ -59,4 +63,25 @@ fn the_same_hello_on_another_pair_within_five_seconds_is_no_replay() {
     world.datagram(addr(ELSEWHERE), &hello(1));
     assert_eq!(world.replies.len(), 2);
     assert_eq!(world.host.status(world.now).counters.hello_replayed, 0);
+}
+
+#[test]
+fn a_reply_that_comes_again_neither_slows_the_path_nor_clears_suspicion() {
+    let given = vec![(key(2).device_id(), addr(PEER))];
+    let mut world = World::registered(HostConfig { given, ..HostConfig::default() });
+    let _ = world.send(2, 10);
+    world.advance(ms(40));
+    let reply = HelloReply::encode(key(1).device_id(), world.hellos[0].token, &key(2));
+    world.datagram(addr(PEER), &reply);
+    let rtt = |world: &World| world.host.peer_status(key(2).device_id(), world.now).unwrap().rtt;
+    assert_eq!(rtt(&world), Some(ms(40)));
+    world.advance(secs(4));
+    world.datagram(addr(PEER), &reply);
+    assert_eq!(rtt(&world), Some(ms(40)), "a copy says nothing of how long the way is");
+    // The path goes silent: copies do not bring it back.
+    let _ = world.send(2, 10);
+    world.advance(ms(450));
+    world.datagram(addr(PEER), &reply);
+    assert!(matches!(world.send(2, 10), Ok(Route::Both(_, Relay::Tcp(_)))));
+    assert_eq!(world.host.status(world.now).counters.reply_stray, 2);
 }

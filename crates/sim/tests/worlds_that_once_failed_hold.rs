@@ -7,11 +7,15 @@ use std::{fs, path::Path, time::Duration};
 use bowline_sim::plan::Plan;
 
 /// File in `regressions/`, and what the world found.
-const FOUND: [(&str, &str); 4] = [
+const FOUND: [(&str, &str); 5] = [
     ("66", "a session that nobody answers stayed registered"),
     ("1007", "a host with both families learned its reflexive address in one of them only"),
     ("1040", "the same"),
     ("5133", "a host took its own newer session for another process; probes were not paid for"),
+    (
+        "1795565422267269",
+        "an attacker's copies of replies made a path seem long, and a host patient with its silence",
+    ),
 ];
 
 fn folder() -> std::path::PathBuf {

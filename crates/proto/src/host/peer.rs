@@ -441,6 +441,13 @@ impl Peer {
         Some(Answer { hop, rtt: now - sent.at, length: sent.length })
     }
 
+    /// This HELLO has been answered on this pair: what comes again later is a copy, and says nothing of the path's life or length.
+    pub(super) fn note_answered(&mut self, token: &Token, answer: &Answer) {
+        if let Some(sent) = self.tokens.iter_mut().find(|t| t.token == *token) {
+            sent.hops.retain(|hop| *hop != answer.hop);
+        }
+    }
+
     /// A verified reply. The path may come to stand, or to move.
     pub(super) fn handle_answer(
         &mut self,

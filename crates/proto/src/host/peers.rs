@@ -458,6 +458,7 @@ impl Peers {
             return;
         }
         ctx.counters.reply_received += 1;
+        peer.note_answered(&claim.token, &answer);
         let id = peer.id;
         peer.claims.retain(|&a| a != hop.to);
         peer.proofs.retain(|&(a, _)| a != hop.to);
