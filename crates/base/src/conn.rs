@@ -7,7 +7,6 @@ use std::{io, sync::Arc, time::Duration};
 
 use bowline_proto::base::ConnId;
 use bytes::{Buf, BytesMut};
-use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
     net::{
@@ -59,7 +58,7 @@ fn set_options(stream: &TcpStream) {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         {
-            let socket = SockRef::from(stream);
+            let socket = socket2::SockRef::from(stream);
             socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
             socket.set_tcp_notsent_lowat(UNSENT)?;
         }

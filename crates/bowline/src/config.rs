@@ -29,6 +29,7 @@ pub(crate) const RECEIVES_PER_WAKE: usize = 4;
 /// … unless so many messages have come: their receiver has its turn first.
 pub(crate) const MESSAGES_PER_WAKE: usize = INBOX_MESSAGES / 4;
 /// Destinations remembered for which the system does not segment; with more, it is not asked to for any.
+#[cfg(target_os = "linux")]
 pub(crate) const UNSEGMENTED: usize = 64;
 /// Socket buffers asked for, each way; the system may give less.
 pub(crate) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
