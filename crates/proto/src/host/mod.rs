@@ -309,7 +309,11 @@ impl Host {
             None => match self.relay_route(length, now) {
                 Some(Relay::Udp(hop)) => Route::RelayUdp(hop),
                 Some(Relay::Tcp(conn)) => Route::RelayTcp(conn),
-                None => return Err(self.no_way(peer, length)),
+                // The relay is there, but not for a message of this size: a size that any path should carry is tried.
+                None => match self.peers.direct_alone(peer, length, now) {
+                    Some(hop) => Route::Direct(hop),
+                    None => return Err(self.no_way(peer, length)),
+                },
             },
         };
         self.note_sent(&route, now);

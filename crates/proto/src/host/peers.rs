@@ -133,6 +133,13 @@ impl Peers {
         Ok(route)
     }
 
+    /// The direct hop for a message that nothing else carries, though its size has not been proven there.
+    pub(super) fn direct_alone(&mut self, id: DeviceId, length: usize, now: Instant) -> Option<Hop> {
+        let (hop, _) = self.map.get_mut(&id)?.direct_route(length, true, now)?;
+        self.reschedule(id);
+        Some(hop)
+    }
+
     /// This peer is used: it becomes (or stays) active and wanted.
     pub(super) fn want(
         &mut self,
