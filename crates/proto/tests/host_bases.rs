@@ -216,3 +216,61 @@ fn a_lost_nat_confirm_is_sent_again_twice_before_the_handshake_starts_over() {
         world.datagrams.iter().filter(|(_, bytes)| bytes[0] == bowline_proto::wire::udp::NAT_CONFIRM);
     assert_eq!(confirms.count(), 3);
 }
+
+#[test]
+fn where_udp_does_not_come_through_one_short_nat_init_a_keepalive_asks_whether_it_does_now() {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+    let ladder: Duration = config::NAT_INIT_GAPS.iter().sum();
+    world.advance(ladder);
+    assert_eq!(seqs(&world, UDP).len(), 1 + config::NAT_INIT_GAPS.len());
+    world.datagrams.clear();
+    world.advance(10 * config::KEEPALIVE.1);
+    let lengths: Vec<usize> = world.datagrams.iter().map(|(_, bytes)| bytes.len()).collect();
+    assert!((10..=12).contains(&lengths.len()), "{lengths:?}");
+    assert!(lengths.iter().all(|&length| length < 200), "{lengths:?}");
+
+    // It does: the size is proven within the second, not a keepalive later.
+    let seq = *seqs(&world, UDP).last().unwrap();
+    world.datagrams.clear();
+    world.datagram(addr(UDP), &nat_ok(seq, true).encode(NAT_OK_LEN));
+    world.advance(secs(1));
+    assert!(world.datagrams.iter().any(|(_, bytes)| bytes[0] == NAT_INIT && bytes.len() == PADDED_LEN));
+}
+
+#[test]
+fn when_the_address_in_use_falls_silent_the_base_s_other_one_takes_over() {
+    const OTHER: &str = "203.0.113.9:4478";
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP), addr(OTHER)]);
+    // Of the first there are two: the answer to its NAT-INIT and the one to NAT-CONFIRM.
+    for address in [UDP, UDP, OTHER] {
+        let seq = seqs(&world, address)[0];
+        world.datagram(addr(address), &nat_ok(seq, true).encode(PADDED_LEN));
+    }
+    world.advance(secs(5));
+    let udp_to = |world: &mut World| match world.send(2, 10) {
+        Ok(Route::RelayUdp(hop)) => Some(hop.to),
+        _ => None,
+    };
+    assert_eq!(udp_to(&mut world), Some(addr(UDP)));
+    world.datagrams.clear();
+    world.advance(config::UDP_QUIET);
+    assert_eq!((seqs(&world, UDP).len(), seqs(&world, OTHER).len()), (1, 0), "only what is used is asked");
+    world.advance(config::UDP_QUIET_INFO - config::UDP_QUIET);
+    let seq = *seqs(&world, OTHER).last().expect("the other is asked when that one does not answer");
+    world.datagram(addr(OTHER), &nat_ok(seq, false).encode(NAT_OK_LEN));
+    assert_eq!(udp_to(&mut world), Some(addr(OTHER)));
+    let confirms = |(to, bytes): &(_, bytes::Bytes)| {
+        *to == addr(OTHER) && bytes[0] == bowline_proto::wire::udp::NAT_CONFIRM
+    };
+    assert!(world.datagrams.iter().any(confirms), "and it is confirmed");
+}
+
+/// The numbers of the NAT-INITs that went there.
+fn seqs(world: &World, to: &str) -> Vec<u64> {
+    let inits = world.datagrams.iter().filter(|(at, bytes)| *at == addr(to) && bytes[0] == NAT_INIT);
+    inits.map(|(_, bytes)| u64::from_be_bytes(*bytes[9..].first_chunk().unwrap())).collect()
+}
+
+fn nat_ok(seq: u64, confirmed: bool) -> NatOk {
+    NatOk { cookie: COOKIE, seq, challenge: [3; 8], confirmed, seen: addr("198.51.100.1:4000") }
+}

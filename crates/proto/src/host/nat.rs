@@ -159,6 +159,20 @@ impl Bindings {
         }
     }
 
+    /// Asks whether the address in use still answers, and no more than that; the others where `all` is in doubt.
+    fn probe(&mut self, all: bool, now: Instant) {
+        let used = self.chosen.map(|chosen| chosen.index);
+        for (index, binding) in self.list.iter_mut().enumerate() {
+            let is_used = used.is_none_or(|used| used == index);
+            if is_used != all || used.is_none() {
+                binding.next = now;
+                binding.rung = 0;
+                binding.unanswered = 0;
+                binding.keepalive = binding.full_size;
+            }
+        }
+    }
+
     /// Where a message of `length` bytes goes over UDP, if it may.
     pub(super) fn route(&mut self, length: usize, now: Instant) -> Option<Hop> {
         if self.health == Health::Silent {
@@ -237,7 +251,6 @@ impl Bindings {
             return;
         };
         let sent = binding.sent[at];
-        self.health = Health::Quiet;
         if binding.answered.is_none_or(|last| last < sent.at) {
             binding.rtt.sample(now - sent.at);
         }
@@ -259,9 +272,11 @@ impl Bindings {
             binding.rung = second_padded;
             binding.next = now + NAT_INIT_GAPS[second_padded - 1];
         }
+        let in_doubt = self.is_probing();
         match &mut self.chosen {
             None => self.choose(index, ok, ctx, now),
             Some(chosen) if chosen.index == index => {
+                self.health = Health::Quiet;
                 if ok.confirmed {
                     chosen.confirm = Confirm::Done;
                 }
@@ -271,6 +286,8 @@ impl Bindings {
                     self.choose(index, ok, ctx, now);
                 }
             }
+            // The one in use has been silent for so long that this one's answer counts for more.
+            Some(_) if in_doubt => self.choose(index, ok, ctx, now),
             Some(_) => {}
         }
     }
@@ -279,6 +296,7 @@ impl Bindings {
         let message = NatConfirm { cookie: ok.cookie, seq: ok.seq, challenge: ok.challenge };
         ctx.transmit(Hop { source: None, to: self.list[index].address }, message.encode());
         let confirm = Confirm::Sent { message, resends: 0, next: now + NAT_CONFIRM_GAPS[0] };
+        self.health = Health::Quiet;
         self.chosen = Some(Chosen { index, confirm });
     }
 
@@ -312,7 +330,10 @@ impl Bindings {
     ) {
         let binding = &mut self.list[index];
         *counter += 1;
-        let padded = NAT_INIT_PADDED.contains(&binding.rung) && !std::mem::take(&mut binding.keepalive);
+        // After a whole ladder in vain, UDP is probably not let through: one at each keepalive notices when it is.
+        let in_vain = binding.unanswered as usize > NAT_INIT_GAPS.len();
+        let bare = std::mem::take(&mut binding.keepalive) || in_vain;
+        let padded = NAT_INIT_PADDED.contains(&binding.rung) && !bare;
         let init = NatInit { cookie: self.terms.cookie, seq: *counter, own: own.to_vec() };
         let datagram =
             init.encode(&ctx.key, self.terms.base, binding.index, if padded { PADDED_LEN } else { 0 });
@@ -322,7 +343,7 @@ impl Bindings {
         }
         binding.sent.push_back(Sent { seq: *counter, at: now, padded });
         binding.unanswered += 1;
-        if let Some(&gap) = NAT_INIT_GAPS.get(binding.rung) {
+        if let Some(&gap) = NAT_INIT_GAPS.get(binding.rung).filter(|_| !in_vain) {
             binding.rung += 1;
             binding.next = now + gap;
         } else {
@@ -361,12 +382,13 @@ impl Bindings {
             && now >= since + UDP_QUIET
         {
             self.health = Health::Probing(since);
-            self.restart(false, now);
+            self.probe(false, now);
         }
         if let Health::Probing(since) = self.health
             && now >= since + UDP_QUIET_INFO
         {
             self.health = Health::ProbingTcp(since);
+            self.probe(true, now);
             result.info = true;
         }
         if let Health::ProbingTcp(since) = self.health
