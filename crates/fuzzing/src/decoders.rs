@@ -3,6 +3,7 @@
 use bowline_proto::{
     DeviceId, PublicKey,
     host::BaseName,
+    identity::KnownKeys,
     wire::{
         addr, announce as announcement,
         frame::{Frames, LENGTH_LEN, MAX_FRAME},
@@ -90,10 +91,10 @@ pub fn peer(datagram: &[u8]) {
             Ok(PeerDatagram::Hello(m)) => {
                 assert!(!m.is_introduced_by(&IntroductionKey::NONE));
                 let _ = m.is_introduced_by(&IntroductionKey([1; 16]));
-                let _ = m.verify();
+                let _ = m.verify(&mut KnownKeys::default());
             }
             Ok(PeerDatagram::HelloReply(m)) => {
-                let _ = m.verify();
+                let _ = m.verify(&mut KnownKeys::default());
             }
             Ok(PeerDatagram::UnknownSource) => assert_eq!(datagram, peer::unknown_source()),
             Err(_) => {}

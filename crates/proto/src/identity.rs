@@ -3,6 +3,8 @@
 //! A signature made for one purpose is worth nothing for another: what is signed always begins with
 //! `"bowline/1 " ‖ context ‖ 0x00` (protocol section 2). Where a key is stored is not decided here.
 
+use std::collections::VecDeque;
+
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
 
 use crate::id::DeviceId;
@@ -108,18 +110,59 @@ impl PublicKey {
     /// The same as the library's strict verification, a sixth faster: that one makes R a point, which takes a square
     /// root, to see whether its order is small. Here its bytes say so: what passes has the one encoding R can have.
     pub fn verifies(&self, context: Context, parts: &[&[u8]], signature: &[u8; SIGNATURE_LEN]) -> bool {
-        let [a, r] = [&self.0, signature.first_chunk().expect("a signature is longer")];
-        if !is_canonical_point(a) || is_small_order(a) || is_small_order(r) {
-            return false;
-        }
-        let Ok(key) = VerifyingKey::from_bytes(a) else { return false };
-        key.verify(&context.message(parts), &Signature::from_bytes(signature)).is_ok()
+        self.point().is_some_and(|point| verifies(&point, context, parts, signature))
+    }
+
+    /// The point of the curve that this is, unless nothing is to be believed of it.
+    fn point(&self) -> Option<VerifyingKey> {
+        let fit = is_canonical_point(&self.0) && !is_small_order(&self.0);
+        fit.then(|| VerifyingKey::from_bytes(&self.0).ok()).flatten()
     }
 }
 
 impl std::fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PublicKey of {}", self.device_id())
+    }
+}
+
+fn verifies(
+    point: &VerifyingKey,
+    context: Context,
+    parts: &[&[u8]],
+    signature: &[u8; SIGNATURE_LEN],
+) -> bool {
+    let r = signature.first_chunk().expect("a signature is longer");
+    !is_small_order(r) && point.verify(&context.message(parts), &Signature::from_bytes(signature)).is_ok()
+}
+
+/// Public keys that have verified something lately, as points: making one takes a square root, a quarter of a verification.
+/// Only who owns a key puts it here.
+#[derive(Debug, Default)]
+pub struct KnownKeys(VecDeque<VerifyingKey>);
+
+impl KnownKeys {
+    /// Of so many the points are kept: the peers that a device talks to.
+    const MAX: usize = 64;
+
+    /// The same as [`PublicKey::verifies`].
+    pub fn verifies(
+        &mut self,
+        key: &PublicKey,
+        context: Context,
+        parts: &[&[u8]],
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> bool {
+        if let Some(known) = self.0.iter().find(|known| *known.as_bytes() == key.0) {
+            return verifies(known, context, parts, signature);
+        }
+        let Some(point) = key.point() else { return false };
+        let holds = verifies(&point, context, parts, signature);
+        if holds {
+            self.0.truncate(Self::MAX - 1);
+            self.0.push_front(point);
+        }
+        holds
     }
 }
 
@@ -243,6 +286,23 @@ mod tests {
             assert!(!public.verifies(Context::Hello, &[b"x"], &signature), "R = {r:02x?}");
         }
         assert_eq!(refused, 1, "the library's lax verification takes the identity as R");
+    }
+
+    #[test]
+    fn known_keys_say_the_same_and_are_bounded() {
+        let mut known = KnownKeys::default();
+        for round in 0..2 {
+            for seed in 0..=KnownKeys::MAX as u8 {
+                let key = SecretKey::from_seed(&[seed; 32]);
+                let signature = key.sign(Context::Hello, &[b"x"]);
+                let forged = key.sign(Context::Hello, &[b"y"]);
+                let mut holds = |signature| known.verifies(&key.public(), Context::Hello, &[b"x"], signature);
+                assert!(!holds(&forged), "round {round}, key {seed}");
+                assert!(holds(&signature) && holds(&signature), "round {round}, key {seed}");
+                assert!(!holds(&forged), "round {round}, key {seed}");
+            }
+        }
+        assert_eq!(known.0.len(), KnownKeys::MAX);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use bowline_proto::{
     DeviceId, PublicKey, SecretKey,
+    identity::KnownKeys,
     wire::{
         addr, announce,
         frame::{Frames, LENGTH_LEN, MAX_FRAME},
@@ -254,11 +255,11 @@ proptest! {
         let Ok(PeerDatagram::Hello(hello)) = PeerDatagram::decode(&bytes) else { panic!("no HELLO") };
         prop_assert_eq!(hello.is_introduced_by(&introduction), introduction != IntroductionKey::NONE);
         let (initiator, responder, public_key) = (key.device_id(), other, key.public());
-        prop_assert_eq!(hello.verify(), Some(Hello { initiator, responder, public_key, token }));
+        prop_assert_eq!(hello.verify(&mut KnownKeys::default()), Some(Hello { initiator, responder, public_key, token }));
 
         let bytes = HelloReply::encode(other, token, &key);
         let Ok(PeerDatagram::HelloReply(reply)) = PeerDatagram::decode(&bytes) else { panic!("no reply") };
         let (initiator, responder) = (other, key.device_id());
-        prop_assert_eq!(reply.verify(), Some(HelloReply { initiator, responder, public_key, token }));
+        prop_assert_eq!(reply.verify(&mut KnownKeys::default()), Some(HelloReply { initiator, responder, public_key, token }));
     }
 }

@@ -11,7 +11,11 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
 use super::{Counters, Event, Hop, HostConfig, Output, Sizes, config, locals::Locals};
-use crate::{bucket::Bucket, id::DeviceId, identity::SecretKey};
+use crate::{
+    bucket::Bucket,
+    id::DeviceId,
+    identity::{KnownKeys, SecretKey},
+};
 
 /// Shared by the session with the base and by all peers; lent to whichever part handles an input.
 #[derive(Debug)]
@@ -22,6 +26,7 @@ pub(super) struct Context {
     pub(super) locals: Locals,
     pub(super) counters: Counters,
     pub(super) budgets: Budgets,
+    pub(super) known_keys: KnownKeys,
     rng: ChaCha12Rng,
     out: VecDeque<Output>,
 }
@@ -35,6 +40,7 @@ impl Context {
             locals: Locals::default(),
             counters: Counters::default(),
             budgets: Budgets::default(),
+            known_keys: KnownKeys::default(),
             rng: ChaCha12Rng::from_seed(seed),
             out: VecDeque::new(),
         }

@@ -378,7 +378,7 @@ impl Peers {
             ctx.counters.hello_over_budget += 1;
             return;
         }
-        let Some(hello) = hello.verify() else {
+        let Some(hello) = hello.verify(&mut ctx.known_keys) else {
             ctx.counters.hello_bad_signature += 1;
             return;
         };
@@ -460,7 +460,7 @@ impl Peers {
             ctx.counters.reply_stray += 1;
             return;
         };
-        if reply.verify().is_none() {
+        if reply.verify(&mut ctx.known_keys).is_none() {
             ctx.counters.hello_bad_signature += 1;
             return;
         }

@@ -6,7 +6,7 @@
 use super::{INTRODUCTION_KEY_LEN, Malformed, Put, Reader, TOKEN_LEN, Token};
 use crate::{
     id::{DEVICE_ID_LEN, DeviceId},
-    identity::{Context, PublicKey, SIGNATURE_LEN, SecretKey},
+    identity::{Context, KnownKeys, PublicKey, SIGNATURE_LEN, SecretKey},
 };
 
 /// What every direct datagram that is not plain data begins with.
@@ -189,10 +189,10 @@ impl<'a> UnverifiedHello<'a> {
 
     /// The message, if its key makes the initiator's ID and signed it.
     #[must_use]
-    pub fn verify(self) -> Option<Hello> {
+    pub fn verify(self, known: &mut KnownKeys) -> Option<Hello> {
         let Hello { initiator, public_key, .. } = self.claim;
         (public_key.device_id() == initiator
-            && public_key.verifies(Context::Hello, &[self.signed], &self.signature))
+            && known.verifies(&public_key, Context::Hello, &[self.signed], &self.signature))
         .then_some(self.claim)
     }
 }
@@ -264,10 +264,10 @@ impl<'a> UnverifiedHelloReply<'a> {
 
     /// The message, if its key makes the responder's ID and signed it.
     #[must_use]
-    pub fn verify(self) -> Option<HelloReply> {
+    pub fn verify(self, known: &mut KnownKeys) -> Option<HelloReply> {
         let HelloReply { responder, public_key, .. } = self.claim;
         (public_key.device_id() == responder
-            && public_key.verifies(Context::HelloReply, &[self.signed], &self.signature))
+            && known.verifies(&public_key, Context::HelloReply, &[self.signed], &self.signature))
         .then_some(self.claim)
     }
 }

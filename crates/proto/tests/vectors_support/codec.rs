@@ -2,6 +2,7 @@
 
 use bowline_proto::{
     DeviceId, PublicKey,
+    identity::KnownKeys,
     wire::{
         Malformed, announce, frame,
         peer::{self, Hello, HelloReply, PeerDatagram},
@@ -363,8 +364,8 @@ pub(crate) fn verifies(family: Family, bytes: &[u8], signing: &Signing, keys: &K
             )
             .is_some(),
         Family::Peer => match PeerDatagram::decode(bytes) {
-            Ok(PeerDatagram::Hello(m)) => m.verify().is_some(),
-            Ok(PeerDatagram::HelloReply(m)) => m.verify().is_some(),
+            Ok(PeerDatagram::Hello(m)) => m.verify(&mut KnownKeys::default()).is_some(),
+            Ok(PeerDatagram::HelloReply(m)) => m.verify(&mut KnownKeys::default()).is_some(),
             other => panic!("{other:?} is not signed"),
         },
         Family::Announce => panic!("announcements are not signed"),
