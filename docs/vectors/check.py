@@ -58,6 +58,7 @@ PEER = {
     ("peer", 0x01): ("HELLO", [("initiator_id", 14), ("responder_id", 14), ("public_key", 32), ("token", 16), ("introduction", 8), ("signature", "sig"), ("padding", "pad")]),
     ("peer", 0x02): ("HELLO-REPLY", [("initiator_id", 14), ("responder_id", 14), ("public_key", 32), ("token", 16), ("signature", "sig")]),
     ("peer", 0x03): ("UNKNOWN-SOURCE", []),
+    ("peer", 0x04): ("KNOCK", []),
 }
 INTEGERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "flags8": 1, "flags32": 4, "version": 1}
 

@@ -55,6 +55,13 @@ impl Builder {
         self
     }
 
+    /// Whether ports of symmetric NATs are guessed, where no direct path comes to stand otherwise (default: yes). It takes a
+    /// few hundred sockets for some seconds on the side behind such a NAT.
+    pub fn guess_ports(mut self, on: bool) -> Self {
+        self.config.guess_ports = on;
+        self
+    }
+
     /// Whether UDP to the base is used (default: yes).
     pub fn relay_udp(mut self, on: bool) -> Self {
         self.config.relay_udp = on;

@@ -90,7 +90,7 @@ impl Run {
 
 /// Takes a message for a lane: it waits if a turn is to come, else it is to be sent alone.
 pub(crate) fn offer(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
-    let max = shared.udp.max_segments(lane.hop.to);
+    let max = shared.udp.max_segments(lane.hop);
     let mut waiting = locked(lane);
     if max == 1 {
         return Outcome::Alone;
@@ -241,7 +241,7 @@ pub(crate) async fn empty(shared: &Shared, lane: &Arc<Lane>) {
             Outcome::Taken | Outcome::Alone => return,
             Outcome::Busy => yield_now().await,
             Outcome::Full => {
-                if timeout_at(give_up, shared.udp.writable(lane.hop.to)).await.is_err() {
+                if timeout_at(give_up, shared.udp.writable(lane.hop)).await.is_err() {
                     tracing::debug!("messages were dropped: the socket is full");
                     let mut waiting = locked(lane);
                     waiting.stuck = None;

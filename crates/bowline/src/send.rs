@@ -47,7 +47,7 @@ enum Outcome {
 
 /// Where room is needed.
 enum Room {
-    Socket(SocketAddr),
+    Socket(Hop),
     Queue(Arc<Outbox>),
     /// Another task is sending by this way.
     Turn,
@@ -140,7 +140,7 @@ fn by_lane(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
             expect_more(shared, lane);
             outcome
         }
-        coalesce::Outcome::Full => Outcome::Full(Room::Socket(lane.hop.to)),
+        coalesce::Outcome::Full => Outcome::Full(Room::Socket(lane.hop)),
         coalesce::Outcome::Busy => Outcome::Full(Room::Turn),
     }
 }
@@ -170,7 +170,7 @@ async fn send_by(shared: &Shared, mut route: Route, to: DeviceId, data: &[u8]) -
 impl Room {
     async fn wait(&self, shared: &Shared, length: usize) {
         match self {
-            Self::Socket(to) => shared.udp.writable(*to).await,
+            Self::Socket(hop) => shared.udp.writable(*hop).await,
             Self::Queue(outbox) => outbox.room(length).await,
             Self::Turn => yield_now().await,
         }
@@ -224,7 +224,7 @@ fn relay_udp(shared: &Shared, hop: Hop, to: DeviceId, data: &[u8]) -> Outcome {
 fn datagram(shared: &Shared, hop: Hop, parts: &[IoSlice<'_>]) -> Outcome {
     match shared.udp.try_send(hop, parts, None) {
         Ok(()) => Outcome::Sent,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Full(Room::Socket(hop.to)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Full(Room::Socket(hop)),
         Err(error) => {
             shared.machine.send_error(hop, &error);
             Outcome::Refused
@@ -328,7 +328,7 @@ async fn send_by_lane<B>(shared: &Shared, lane: &Arc<Lane>, batch: &B, at: usize
 where
     B: Batch + ?Sized,
 {
-    let run = run_length(batch, at, shared.udp.max_segments(lane.hop.to), 0, |_| true);
+    let run = run_length(batch, at, shared.udp.max_segments(lane.hop), 0, |_| true);
     empty(shared, lane).await;
     note_sent(shared, lane, run);
     if send_run(shared, lane.hop, batch.parts(at, run), batch.message(at).len(), run).await {
@@ -376,11 +376,11 @@ where
         let first = begin + done;
         let same = |at: usize| routes.get(at - begin) == Some(&route);
         let (hop, run) = match route {
-            Route::Direct(hop) => (hop, run_length(batch, first, shared.udp.max_segments(hop.to), 0, same)),
+            Route::Direct(hop) => (hop, run_length(batch, first, shared.udp.max_segments(hop), 0, same)),
             Route::RelayUdp(hop) => {
-                (hop, run_length(batch, first, shared.udp.max_segments(hop.to), HEADER_LEN, same))
+                (hop, run_length(batch, first, shared.udp.max_segments(hop), HEADER_LEN, same))
             }
-            _ => (Hop { source: None, to: SocketAddr::from(([0; 4], 0)) }, 1),
+            _ => (Hop::anywhere(SocketAddr::from(([0; 4], 0))), 1),
         };
         let length = batch.message(first).len();
         let whole = match route {
@@ -454,7 +454,7 @@ async fn send_run(shared: &Shared, hop: Hop, parts: Vec<IoSlice<'_>>, length: us
             Ok(()) => return true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let give_up = *give_up.get_or_insert_with(|| Instant::now() + SEND_PATIENCE);
-                if timeout_at(give_up, shared.udp.writable(hop.to)).await.is_err() {
+                if timeout_at(give_up, shared.udp.writable(hop)).await.is_err() {
                     tracing::debug!("messages were dropped: the socket is full");
                     return true;
                 }

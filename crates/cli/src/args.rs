@@ -50,6 +50,9 @@ pub(crate) struct HostArgs {
     /// The key file of the device to run as
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+    /// Do not guess the ports of symmetric NATs (or `guess_ports = false` in the configuration file)
+    #[arg(long)]
+    pub(crate) no_guess_ports: bool,
 }
 
 /// The longest time that an option takes: long enough for any patience, short enough for any clock.

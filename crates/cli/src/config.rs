@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) allow: Option<Vec<DeviceId>>,
     /// Whether direct paths are tried.
     pub(crate) direct: bool,
+    /// Whether ports of symmetric NATs are guessed.
+    pub(crate) guess_ports: bool,
     /// Whether UDP to the base is used.
     pub(crate) relay_udp: bool,
     /// Whether devices on the same link are looked for.
@@ -53,6 +55,7 @@ impl Default for Config {
             key: None,
             allow: None,
             direct: true,
+            guess_ports: true,
             relay_udp: true,
             link_local: true,
             port: 0,

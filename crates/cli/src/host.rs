@@ -50,6 +50,7 @@ impl Host {
             .bases(bases.iter().cloned())
             .allow(allow)
             .direct(config.direct)
+            .guess_ports(config.guess_ports && !args.no_guess_ports)
             .relay_udp(config.relay_udp)
             .link_local(config.link_local)
             .port(config.port)

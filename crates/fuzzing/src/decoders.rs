@@ -97,6 +97,7 @@ pub fn peer(datagram: &[u8]) {
                 let _ = m.verify(&mut KnownKeys::default());
             }
             Ok(PeerDatagram::UnknownSource) => assert_eq!(datagram, peer::unknown_source()),
+            Ok(PeerDatagram::Knock) => assert_eq!(datagram, peer::knock()),
             Err(_) => {}
         }
     }

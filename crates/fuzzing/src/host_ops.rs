@@ -6,14 +6,16 @@
 //! their limits, and a timeout always brings progress.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use bowline_proto::{
     DeviceId, SecretKey,
-    host::{Allow, CloseReason, ConnId, Host, HostConfig, Interface, Network, Output, Route, SendError},
+    host::{
+        Allow, CloseReason, ConnId, Host, HostConfig, Interface, Network, Output, Route, SendError, SocketId,
+    },
     wire::{
         Cookie, MAX_DATA, Malformed, Token,
         frame::{Frames, LENGTH_LEN},
@@ -63,6 +65,7 @@ struct World {
     now: Instant,
     peers: Vec<SecretKey>,
     conns: BTreeMap<ConnId, Conn>,
+    sockets: BTreeSet<SocketId>,
     /// The last HELLO tokens and where they were sent.
     tokens: Vec<(DeviceId, Token, SocketAddr)>,
     /// The last NAT-INIT or NAT-CONFIRM: cookie, seq and where it was sent.
@@ -105,6 +108,7 @@ impl World {
             now,
             peers,
             conns: BTreeMap::new(),
+            sockets: BTreeSet::new(),
             tokens: Vec::new(),
             last_nat: None,
             last_info: 0,
@@ -371,7 +375,7 @@ impl World {
     }
 
     fn rare(&mut self, input: &mut Input<'_>) {
-        match input.u8() % 6 {
+        match input.u8() % 7 {
             0 => self.host.handle_resume(self.now),
             1 => self.host.handle_relay_overflow(self.some_id(input), self.now),
             2 => {
@@ -381,12 +385,13 @@ impl World {
                     std::io::ErrorKind::PermissionDenied,
                     std::io::ErrorKind::AddrNotAvailable,
                 ]));
-                self.host.handle_send_error(bowline_proto::host::Hop { source: None, to }, &error, self.now);
+                self.host.handle_send_error(bowline_proto::host::Hop::anywhere(to), &error, self.now);
             }
             3 => {
                 let _ = self.host.want(self.some_id(input), self.now);
             }
             4 => self.datagram(self.some_source(input), &peer::unknown_source()),
+            5 => self.datagram(self.some_source(input), &peer::knock()),
             _ => {
                 let peer = self.some_id(input);
                 let _ = (self.host.peer_status(peer, self.now), self.host.max_datagram(peer));
@@ -430,7 +435,19 @@ impl World {
     fn drain_output(&mut self) {
         for _ in 0..MAX_OUTPUTS {
             match self.host.poll_output(self.now) {
-                Output::Transmit { to, payload, .. } => self.sent(to, &payload),
+                Output::Transmit { socket, to, payload, .. } => {
+                    assert!(
+                        socket == SocketId::MAIN || self.sockets.contains(&socket),
+                        "{socket:?} is not open"
+                    );
+                    self.sent(to, &payload);
+                }
+                Output::OpenSocket(socket) => {
+                    assert!(self.sockets.insert(socket), "opened twice: {socket:?}");
+                }
+                Output::CloseSocket(socket) => {
+                    assert!(self.sockets.remove(&socket), "closed twice: {socket:?}");
+                }
                 Output::Announce { payload, .. } => assert_eq!(payload, self.id.as_bytes()[..]),
                 Output::Connect { conn, to } => {
                     assert_ne!(to.port(), 0);
@@ -467,7 +484,7 @@ impl World {
         } else {
             let known = matches!(
                 PeerDatagram::decode(payload),
-                Ok(PeerDatagram::HelloReply(_) | PeerDatagram::UnknownSource)
+                Ok(PeerDatagram::HelloReply(_) | PeerDatagram::UnknownSource | PeerDatagram::Knock)
             );
             assert!(known, "sends {payload:02x?}");
         }

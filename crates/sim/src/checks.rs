@@ -191,6 +191,7 @@ struct PeerLedger {
 pub struct HostWatch {
     ledgers: BTreeMap<SocketAddr, PeerLedger>,
     hellos: BTreeMap<std::net::IpAddr, (Time, u32)>,
+    knocks: (Time, u32),
     /// HELLOs sent since the start.
     pub hellos_sent: u64,
     /// All datagrams sent since the start.
@@ -201,6 +202,8 @@ pub struct HostWatch {
 const MAX_TOKENS: usize = 64;
 /// 16 HELLO a second to one remote IP (protocol section 8), with a burst of as many.
 const HELLOS_A_WINDOW: u32 = 32;
+/// 64 new flows a second (protocol section 8), with a burst of as many.
+const KNOCKS_A_WINDOW: u32 = 128;
 
 impl HostWatch {
     /// A datagram came from an address that is no base's.
@@ -228,6 +231,9 @@ impl HostWatch {
     /// When it must not: why.
     pub fn outgoing(&mut self, to: SocketAddr, payload: &[u8], now: Time) -> Result<(), String> {
         self.datagrams_sent += 1;
+        if matches!(PeerDatagram::decode(payload), Ok(PeerDatagram::Knock)) {
+            return self.knock(now);
+        }
         if self.ledgers.len() >= MAX_LEDGERS && !self.ledgers.contains_key(&to) {
             return Ok(());
         }
@@ -270,8 +276,20 @@ impl HostWatch {
             Ok(PeerDatagram::Data(_)) if !ledger.answered => {
                 return Err(format!("data goes to {to}, which has answered no HELLO (protocol section 6)"));
             }
-            Ok(PeerDatagram::Data(_)) => {}
+            Ok(PeerDatagram::Data(_) | PeerDatagram::Knock) => {}
             Err(e) => return Err(format!("a malformed datagram goes to {to}: {e}")),
+        }
+        Ok(())
+    }
+
+    fn knock(&mut self, now: Time) -> Result<(), String> {
+        let (since, count) = &mut self.knocks;
+        if now >= *since + Duration::from_secs(1) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count > KNOCKS_A_WINDOW {
+            return Err(format!("{count} KNOCKs within a second (protocol section 8)"));
         }
         Ok(())
     }

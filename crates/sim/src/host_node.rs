@@ -13,7 +13,7 @@ use bowline_proto::{
     DeviceId, SecretKey,
     host::{
         CloseReason, ConnId, Event, Hop, Host, HostConfig, Interface, Network, Output, Path, Relay, Route,
-        SendError,
+        SendError, SocketId,
     },
     wire::{frame::Frames, peer, relay},
 };
@@ -34,6 +34,9 @@ const DATA_QUEUE: usize = 64 * 1024;
 const CONTROL_QUEUE: usize = 512 * 1024;
 /// Datagrams that the system keeps for a process that is stopped; more are lost.
 const SOCKET_BUFFER: usize = 128;
+/// Ports of further sockets.
+const FIRST_SOCKET_PORT: u16 = 50_000;
+const SOCKET_PORTS: u32 = 15_000;
 /// Events kept for tests to look at.
 const MAX_LOG: usize = 10_000;
 
@@ -121,6 +124,8 @@ pub struct HostNode {
     conns: BTreeMap<ConnId, Conn>,
     deadline: Option<Instant>,
     effects: Vec<Effect>,
+    /// Ports of the sockets that its machine had opened.
+    sockets: BTreeMap<SocketId, u16>,
 }
 
 impl HostNode {
@@ -146,6 +151,7 @@ impl HostNode {
             conns: BTreeMap::new(),
             deadline: None,
             effects: Vec::new(),
+            sockets: BTreeMap::new(),
         }
     }
 
@@ -163,6 +169,7 @@ impl HostNode {
         self.machine = None;
         self.deadline = None;
         self.conns.clear();
+        self.sockets.clear();
         self.waiting.clear();
         self.stack.reset_all(false, env);
     }
@@ -324,7 +331,16 @@ impl HostNode {
         } else if let Err(what) = self.watch.outgoing(hop.to, &payload, env.now) {
             self.effects.push(Effect::Violation(what));
         }
-        if let Err(error) = self.stack.send_udp(hop.source, self.port, hop.to, payload, env) {
+        let port = if hop.socket == SocketId::MAIN {
+            Some(self.port)
+        } else {
+            self.sockets.get(&hop.socket).copied()
+        };
+        let Some(port) = port else {
+            self.effects.push(Effect::Violation(format!("a datagram by {:?}, which is closed", hop.socket)));
+            return;
+        };
+        if let Err(error) = self.stack.send_udp(hop.source, port, hop.to, payload, env) {
             self.machine.as_mut().map(|machine| machine.handle_send_error(hop, &error, env.instant()));
         }
     }
@@ -350,9 +366,7 @@ impl HostNode {
         payload: &[u8],
         env: &mut Env<'_>,
     ) {
-        if dst.port() != self.port {
-            return;
-        }
+        let Some(socket) = self.socket_at(dst.port()) else { return };
         if self.frozen {
             let kept = self.waiting.iter().filter(|w| matches!(w, Waiting::Datagram { .. })).count();
             if kept < SOCKET_BUFFER {
@@ -366,12 +380,19 @@ impl HostNode {
             self.watch.incoming(src, payload, env.now);
         }
         let Some(machine) = self.machine.as_mut() else { return };
-        let delivery = machine.handle_datagram(Some(dst.ip()), src, payload, env.instant());
+        let delivery = machine.handle_datagram_on(socket, Some(dst.ip()), src, payload, env.instant());
         if let Some(d) = delivery {
             let received = Received { from: d.from, data: d.data.to_vec(), path: d.path };
             self.effects.push(Effect::Received(received));
         }
         self.drain(env);
+    }
+
+    fn socket_at(&self, port: u16) -> Option<SocketId> {
+        if port == self.port {
+            return Some(SocketId::MAIN);
+        }
+        self.sockets.iter().find(|(_, open)| **open == port).map(|(&socket, _)| socket)
     }
 
     /// An announcement was heard.
@@ -484,7 +505,20 @@ impl HostNode {
 
     fn perform(&mut self, output: Output, env: &mut Env<'_>) {
         match output {
-            Output::Transmit { source, to, payload } => self.transmit(Hop { source, to }, payload, env),
+            Output::Transmit { socket, source, to, payload } => {
+                self.transmit(Hop { socket, source, to }, payload, env);
+            }
+            Output::OpenSocket(socket) => {
+                let port = FIRST_SOCKET_PORT + (socket.0 % SOCKET_PORTS) as u16;
+                if self.sockets.insert(socket, port).is_some() || self.socket_at(port) != Some(socket) {
+                    self.effects.push(Effect::Violation(format!("{socket:?} is opened twice")));
+                }
+            }
+            Output::CloseSocket(socket) => {
+                if self.sockets.remove(&socket).is_none() {
+                    self.effects.push(Effect::Violation(format!("{socket:?} is closed, and is not open")));
+                }
+            }
             Output::Announce { interface, payload } => self.announce(interface, payload),
             Output::Resolve { base, host, port } => match host.parse::<IpAddr>() {
                 Ok(ip) => {

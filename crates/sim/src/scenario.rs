@@ -235,7 +235,13 @@ impl Run<'_> {
                 .map(|&(one, other)| oracle::direct(&run.world, one, other, skill).forth)
                 .collect()
         };
-        let (must, may) = (ask(self, Skill::Ordinary), ask(self, Skill::Lucky));
+        let must = ask(self, Skill::Ordinary);
+        // What luck finds, or guessing ports.
+        let may: Vec<bool> = ask(self, Skill::Lucky)
+            .into_iter()
+            .zip(ask(self, Skill::PredictsPorts))
+            .map(|(lucky, predicts)| lucky || predicts)
+            .collect();
         let mut heard = vec![false; self.pairs.len()];
         let mut been_direct = vec![false; self.pairs.len()];
         loop {

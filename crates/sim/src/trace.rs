@@ -246,6 +246,7 @@ fn peer_datagram(payload: &[u8]) -> String {
             format!("HELLO-REPLY {} token {}", short(claim.responder), token(&claim.token))
         }
         Ok(PeerDatagram::UnknownSource) => "UNKNOWN-SOURCE".to_owned(),
+        Ok(PeerDatagram::Knock) => "KNOCK".to_owned(),
         Err(e) => format!("malformed: {e} ({length} B)"),
     }
 }

@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bowline_proto::{host::Path, wire::peer::needs_escape};
+use bowline_proto::{
+    host::{Path, SocketId},
+    wire::peer::needs_escape,
+};
 use bytes::Bytes;
 
 use super::{Lane, Machine};
@@ -32,14 +35,20 @@ struct Open {
 
 impl Sorter {
     /// Sorts what the last receive brought.
-    pub(super) fn sort(&mut self, receiver: &mut Receiver, filled: usize, machine: &Machine) {
+    pub(super) fn sort(
+        &mut self,
+        receiver: &mut Receiver,
+        filled: usize,
+        socket: SocketId,
+        machine: &Machine,
+    ) {
         let now = Instant::now();
         for at in 0..filled {
             let chunk = receiver.chunk(at);
             let lane = machine.lanes.from(chunk.from, &mut self.last, now);
             match lane.filter(|_| chunk.datagrams().all(|datagram| !needs_escape(datagram))) {
                 Some(lane) => self.by_lane(receiver, at, lane, machine, now),
-                None => self.by_machine(receiver, at, machine, now),
+                None => self.by_machine(receiver, at, socket, machine, now),
             }
         }
         self.close(receiver, machine, now);
@@ -86,8 +95,15 @@ impl Sorter {
         }
     }
 
-    fn by_machine(&mut self, receiver: &mut Receiver, at: usize, machine: &Machine, now: Instant) {
-        let found = machine.datagrams(&receiver.chunk(at));
+    fn by_machine(
+        &mut self,
+        receiver: &mut Receiver,
+        at: usize,
+        socket: SocketId,
+        machine: &Machine,
+        now: Instant,
+    ) {
+        let found = machine.datagrams(socket, &receiver.chunk(at));
         if found.is_empty() {
             // Control, or a flood of what looks like it: the run goes on.
             return;

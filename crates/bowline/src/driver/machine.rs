@@ -14,7 +14,7 @@ use std::{
 
 use bowline_proto::{
     DeviceId,
-    host::{ConnId, Hop, Host, Network, Output, Path, PeerStatus, Route, SendError, Status},
+    host::{ConnId, Hop, Host, Network, Output, Path, PeerStatus, Route, SendError, SocketId, Status},
 };
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -194,11 +194,17 @@ impl Machine {
     }
 
     /// Datagrams that came in, and where in the chunk is what they bring for the user.
-    pub(super) fn datagrams(&self, chunk: &Chunk<'_>) -> Vec<(DeviceId, Range<usize>, Path)> {
+    pub(super) fn datagrams(
+        &self,
+        socket: SocketId,
+        chunk: &Chunk<'_>,
+    ) -> Vec<(DeviceId, Range<usize>, Path)> {
         self.drive(|host, now| {
             let mut found = Vec::new();
             for datagram in chunk.datagrams() {
-                if let Some(delivery) = host.handle_datagram(chunk.local, chunk.from, datagram, now) {
+                if let Some(delivery) =
+                    host.handle_datagram_on(socket, chunk.local, chunk.from, datagram, now)
+                {
                     found.push((delivery.from, chunk.position(delivery.data), delivery.path));
                 }
             }

@@ -9,6 +9,7 @@
 //! without, `incoming.rs` sorts what comes over UDP, `outputs.rs` does what the machine asks for, `shared.rs` is what the driver
 //! shares with the callers.
 
+mod further;
 mod incoming;
 mod lanes;
 mod machine;
@@ -17,8 +18,9 @@ mod shared;
 
 use std::{collections::VecDeque, future::pending, io, net::SocketAddr, sync::Arc, time::Instant};
 
-use bowline_proto::host::{ConnId, Hop, Host, Network, Output};
+use bowline_proto::host::{ConnId, Hop, Host, Network, Output, SocketId};
 use bytes::Bytes;
+use further::Further;
 use incoming::Sorter;
 pub(crate) use lanes::Lane;
 pub(crate) use machine::Machine;
@@ -57,6 +59,8 @@ impl From<(ConnId, Report)> for Input {
 enum Wake {
     DatagramsV4,
     DatagramsV6,
+    /// By a further socket.
+    Datagrams(SocketId),
     Announcements,
     Inputs,
     Timer,
@@ -91,6 +95,7 @@ pub(crate) struct Driver {
     deferred: VecDeque<(Hop, Bytes)>,
     connections: JoinSet<()>,
     lookups: JoinSet<()>,
+    further: Further,
     reports: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
     batch: Vec<Input>,
@@ -114,6 +119,7 @@ impl Driver {
             deferred: VecDeque::new(),
             connections: JoinSet::new(),
             lookups: JoinSet::new(),
+            further: Further::default(),
             reports,
             inputs,
             batch: Vec::new(),
@@ -129,8 +135,15 @@ impl Driver {
         self.answer();
         loop {
             match self.wait().await {
-                Wake::DatagramsV4 => self.datagrams(|udp| udp.v4.as_ref()).await,
-                Wake::DatagramsV6 => self.datagrams(|udp| udp.v6.as_ref()).await,
+                Wake::DatagramsV4 => self.datagrams(SocketId::MAIN, |udp| udp.v4.as_ref()).await,
+                Wake::DatagramsV6 => self.datagrams(SocketId::MAIN, |udp| udp.v6.as_ref()).await,
+                Wake::Datagrams(id) => {
+                    // It may have been closed since.
+                    if let Some(socket) = self.shared.udp.further(id) {
+                        self.datagrams(id, |_| Some(&socket)).await;
+                        self.further.watch(id, socket);
+                    }
+                }
                 Wake::Announcements => self.announcements(),
                 Wake::Inputs => self.take_inputs(),
                 Wake::Timer => self.shared.machine.drive(Host::handle_timeout),
@@ -153,7 +166,19 @@ impl Driver {
     async fn wait(&mut self) -> Wake {
         // Those that have ended are let go of.
         while self.connections.try_join_next().is_some() || self.lookups.try_join_next().is_some() {}
-        let Self { shared, setup, clock, deferred, inputs, batch, deadline, unfinished, crowded, .. } = self;
+        let Self {
+            shared,
+            setup,
+            clock,
+            deferred,
+            inputs,
+            batch,
+            deadline,
+            unfinished,
+            crowded,
+            further,
+            ..
+        } = self;
         let unfinished = *unfinished;
         let deadline = *deadline;
         let crowded = *crowded;
@@ -161,6 +186,7 @@ impl Driver {
             () = shared.close.notified() => Wake::Close,
             () = readable(shared.udp.v4.as_ref(), &shared.inbox, crowded) => Wake::DatagramsV4,
             () = readable(shared.udp.v6.as_ref(), &shared.inbox, crowded) => Wake::DatagramsV6,
+            id = further.readable(&shared.inbox, crowded) => Wake::Datagrams(id),
             _ = inputs.recv_many(batch, INPUTS_PER_WAKE) => Wake::Inputs,
             () = shared.machine.woken() => Wake::Caller,
             () = async { if unfinished { yield_now().await } else { pending().await } } => Wake::Caller,
@@ -184,7 +210,7 @@ impl Driver {
             } => Wake::Announcements,
             () = async {
                 match deferred.front() {
-                    Some((hop, _)) => shared.udp.writable(hop.to).await,
+                    Some((hop, _)) => shared.udp.writable(*hop).await,
                     None => pending().await,
                 }
             } => Wake::Writable,
@@ -192,12 +218,13 @@ impl Driver {
         }
     }
 
-    async fn datagrams(&mut self, socket: impl Fn(&Udp) -> Option<&Socket>) {
+    async fn datagrams<'a>(&'a mut self, id: SocketId, socket: impl FnOnce(&'a Udp) -> Option<&'a Socket>) {
         let Self { shared, receiver, sorter, .. } = self;
+        let shared = &*shared;
         let Some(socket) = socket(&shared.udp) else { return };
         for _ in 0..RECEIVES_PER_WAKE {
             match receiver.receive(socket) {
-                Ok(filled) => sorter.sort(receiver, filled, &shared.machine),
+                Ok(filled) => sorter.sort(receiver, filled, id, &shared.machine),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Errors of earlier sends come up here on some systems. They say nothing about receiving.
                 Err(error) => tracing::debug!("cannot receive: {error}"),
@@ -212,7 +239,7 @@ impl Driver {
             // What came is taken before more is read: otherwise a fast network would fill the inbox before anyone
             // has looked into it.
             yield_now().await;
-            if self.shared.inbox.is_crowded() {
+            if shared.inbox.is_crowded() {
                 self.crowded = Some(Instant::now() + CROWDED_LOOK);
             }
         }

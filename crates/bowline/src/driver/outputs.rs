@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use bowline_proto::host::{CloseReason, ConnId, Hop, Output};
+use bowline_proto::host::{CloseReason, ConnId, Hop, Output, SocketId};
 use bytes::Bytes;
 
 use super::{Driver, Input};
@@ -32,7 +32,14 @@ impl Driver {
 
     fn execute(&mut self, output: Output) {
         match output {
-            Output::Transmit { source, to, payload } => self.transmit(Hop { source, to }, payload),
+            Output::Transmit { socket, source, to, payload } => {
+                self.transmit(Hop { socket, source, to }, payload);
+            }
+            Output::OpenSocket(id) => self.open(id),
+            Output::CloseSocket(id) => {
+                self.further.forget(id);
+                self.shared.udp.close_further(id);
+            }
             Output::Announce { interface, payload } => {
                 if let Err(error) = self.shared.udp.announce(interface, &payload) {
                     tracing::debug!(interface, "cannot announce: {error}");
@@ -60,6 +67,16 @@ impl Driver {
             Output::Event(event) => self.shared.events.publish(event),
             // `Machine::outputs` ends with it and does not hand it out.
             Output::Timeout(_) => {}
+        }
+    }
+
+    fn open(&mut self, id: SocketId) {
+        match self.shared.udp.open_further(id) {
+            Ok(socket) => self.further.watch(id, socket),
+            Err(error) => {
+                tracing::debug!("no further socket for guessing ports: {error}");
+                self.shared.machine.drive(|host, now| host.handle_socket_failed(id, now));
+            }
         }
     }
 

@@ -1,9 +1,11 @@
-//! The UDP sockets: one for IPv4, one for IPv6, both on wildcard addresses and the same port where that can be had.
+//! The UDP sockets: one for IPv4, one for IPv6, both on wildcard addresses and the same port where that can be had; and further ones
+//! for IPv4 while ports are guessed, of which the one that finds a path stays (`further.rs`).
 //!
 //! Every datagram goes out with "don't fragment" set, from the address and, where it matters, the interface that a
 //! [`Hop`] asks for; every datagram that comes in is told with the address it was sent to. Nothing is queued here: a
 //! full socket answers `WouldBlock`, and the caller knows what to do.
 
+mod further;
 #[cfg(target_os = "linux")]
 #[path = "overflow_linux.rs"]
 mod overflow;
@@ -24,10 +26,14 @@ mod transmit;
 use std::{
     io::{self, IoSlice},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
-use bowline_proto::{host::Hop, wire::announce};
+use bowline_proto::{
+    host::{Hop, SocketId},
+    wire::announce,
+};
+use further::Further;
 use quinn_udp::UdpSocketState;
 pub(crate) use receive::{Chunk, Receiver};
 use socket2::{Domain, Protocol, SockRef, Type};
@@ -43,6 +49,7 @@ use crate::{
 pub(crate) struct Udp {
     pub(crate) v4: Option<Socket>,
     pub(crate) v6: Option<Socket>,
+    further: Further,
     interfaces: RwLock<Interfaces>,
 }
 
@@ -70,11 +77,12 @@ impl Udp {
             return Err(BindError::NoUdp);
         }
         for socket in v4.iter().chain(&v6) {
+            tell_buffers(&socket.io).map_err(|error| BindError::Runtime(error.to_string()))?;
             // A fresh socket is writable, but the runtime learns it with its first event only: without this, the
             // first `try_send` would find it full.
             socket.io.writable().await.map_err(|error| BindError::Runtime(error.to_string()))?;
         }
-        Ok(Self { v4, v6, interfaces: RwLock::new(interfaces) })
+        Ok(Self { v4, v6, further: Further::default(), interfaces: RwLock::new(interfaces) })
     }
 
     /// What datagrams may leave by, from now on.
@@ -84,18 +92,38 @@ impl Udp {
     }
 
     /// How many datagrams to that address one send may carry: 1 where the system does not segment.
-    pub(crate) fn max_segments(&self, to: SocketAddr) -> usize {
-        self.socket(to).map_or(1, |socket| socket.segments.max(&socket.state, to.ip()).min(MAX_SEGMENTS))
+    pub(crate) fn max_segments(&self, hop: Hop) -> usize {
+        self.with(hop, |socket| socket.segments.max(&socket.state, hop.to.ip()).min(MAX_SEGMENTS))
+            .unwrap_or(1)
+    }
+
+    /// Opens one more socket for IPv4.
+    pub(crate) fn open_further(&self, id: SocketId) -> io::Result<Arc<Socket>> {
+        let socket = open((Ipv4Addr::UNSPECIFIED, 0).into()).map_err(io::Error::other)?;
+        let socket = Arc::new(socket.ok_or(io::ErrorKind::Unsupported)?);
+        self.further.insert(id, Arc::clone(&socket));
+        Ok(socket)
+    }
+
+    /// A further socket, while it is open.
+    pub(crate) fn further(&self, id: SocketId) -> Option<Arc<Socket>> {
+        self.further.get(id)
+    }
+
+    /// Closes it, as soon as nobody holds it any more.
+    pub(crate) fn close_further(&self, id: SocketId) {
+        self.further.remove(id);
     }
 
     /// Sends one datagram made of `parts`; or, with `segment`, one datagram for every so many bytes of them.
     pub(crate) fn try_send(&self, hop: Hop, parts: &[IoSlice<'_>], segment: Option<u16>) -> io::Result<()> {
-        let socket = self.socket(hop.to)?;
         let interface = hop.source.and_then(|source| {
             let interfaces = self.interfaces.read().unwrap_or_else(PoisonError::into_inner);
             network::interface_for(&interfaces, source, hop.to)
         });
-        socket.io.try_io(Interest::WRITABLE, || transmit::send(socket, hop, interface, parts, segment))
+        self.with(hop, |socket| {
+            socket.io.try_io(Interest::WRITABLE, || transmit::send(socket, hop, interface, parts, segment))
+        })?
     }
 
     /// Datagrams that the system dropped since the start because a socket's buffer was full, as far as it tells.
@@ -106,15 +134,28 @@ impl Udp {
     /// Sends an announcement to the local link's group, by that interface.
     pub(crate) fn announce(&self, interface: u32, payload: &[u8]) -> io::Result<()> {
         let to = std::net::SocketAddrV6::new(announce::GROUP, announce::PORT, 0, interface);
-        self.try_send(Hop { source: None, to: to.into() }, &[IoSlice::new(payload)], None)
+        self.try_send(Hop::anywhere(to.into()), &[IoSlice::new(payload)], None)
     }
 
-    /// Waits until the socket that sends to that address may take something.
-    pub(crate) async fn writable(&self, to: SocketAddr) {
-        if let Ok(socket) = self.socket(to) {
-            // An error shows at the next send.
+    /// Waits until the socket that sends by this hop may take something.
+    pub(crate) async fn writable(&self, hop: Hop) {
+        // An error shows at the next send.
+        if hop.socket != SocketId::MAIN {
+            if let Some(socket) = self.further.get(hop.socket) {
+                let _ = socket.io.writable().await;
+            }
+        } else if let Ok(socket) = self.socket(hop.to) {
             let _ = socket.io.writable().await;
         }
+    }
+
+    /// The socket that sends by this hop, for one use.
+    fn with<R>(&self, hop: Hop, using: impl FnOnce(&Socket) -> R) -> io::Result<R> {
+        if hop.socket == SocketId::MAIN {
+            return self.socket(hop.to).map(using);
+        }
+        let socket = self.further.get(hop.socket).ok_or(io::ErrorKind::NotConnected)?;
+        Ok(using(&socket))
     }
 
     fn socket(&self, to: SocketAddr) -> io::Result<&Socket> {
@@ -165,6 +206,14 @@ fn bound(address: SocketAddr) -> io::Result<socket2::Socket> {
     // The system may grant less, which costs speed under load and nothing else.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Says so if the system grants less than was asked for.
+fn tell_buffers(socket: &UdpSocket) -> io::Result<()> {
+    let socket = SockRef::from(socket);
     for (way, granted) in [("receive", socket.recv_buffer_size()?), ("send", socket.send_buffer_size()?)] {
         // Linux adds as much again for its own book-keeping, and counts that in.
         let granted = if cfg!(target_os = "linux") { granted / 2 } else { granted };
@@ -175,9 +224,7 @@ fn bound(address: SocketAddr) -> io::Result<socket2::Socket> {
             );
         }
     }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
+    Ok(())
 }
 
 fn is_missing_family(error: &io::Error) -> bool {

@@ -43,7 +43,7 @@ async fn receive(socket: &Socket, count: usize) -> Vec<(SocketAddr, Option<IpAdd
 async fn datagrams_are_gathered_from_parts_and_tell_both_addresses() {
     let (a, b) = (bind().await, bind().await);
     for v6 in [false, true] {
-        let hop = Hop { source: None, to: own(&b, v6) };
+        let hop = Hop::anywhere(own(&b, v6));
         a.try_send(hop, &[IoSlice::new(b"head"), IoSlice::new(b"tail")], None).unwrap();
         let socket = if v6 { &b.v6 } else { &b.v4 };
         let got = receive(socket.as_ref().unwrap(), 1).await;
@@ -55,14 +55,14 @@ async fn datagrams_are_gathered_from_parts_and_tell_both_addresses() {
 async fn the_source_address_is_the_one_asked_for_and_must_be_an_own_one() {
     let (a, b) = (bind().await, bind().await);
     let source = IpAddr::from([127, 0, 0, 77]);
-    let hop = Hop { source: Some(source), to: own(&b, false) };
+    let hop = Hop { source: Some(source), ..Hop::anywhere(own(&b, false)) };
     a.try_send(hop, &[IoSlice::new(b"x")], None).unwrap();
     assert_eq!(receive(b.v4.as_ref().unwrap(), 1).await[0].0.ip(), source);
 
-    let gone = Hop { source: Some([192, 0, 2, 1].into()), to: own(&b, false) };
-    let before = a.max_segments(gone.to);
+    let gone = Hop { source: Some([192, 0, 2, 1].into()), ..Hop::anywhere(own(&b, false)) };
+    let before = a.max_segments(gone);
     a.try_send(gone, &[IoSlice::new(b"x")], None).unwrap_err();
-    assert_eq!(a.max_segments(gone.to), before, "an address that has gone does not switch segmentation off");
+    assert_eq!(a.max_segments(gone), before, "an address that has gone does not switch segmentation off");
 }
 
 #[tokio::test]
@@ -70,8 +70,8 @@ async fn a_batch_is_cut_into_datagrams_of_equal_size_and_a_rest() {
     let (a, b) = (bind().await, bind().await);
     let messages: Vec<_> = (0..40u8).map(|i| vec![i; if i == 39 { 100 } else { 1200 }]).collect();
     let parts: Vec<_> = messages.iter().map(|message| IoSlice::new(message)).collect();
-    let hop = Hop { source: Some([127, 0, 0, 1].into()), to: own(&b, false) };
-    assert!(a.max_segments(hop.to) >= 40);
+    let hop = Hop { source: Some([127, 0, 0, 1].into()), ..Hop::anywhere(own(&b, false)) };
+    assert!(a.max_segments(hop) >= 40);
     a.try_send(hop, &parts, Some(1200)).unwrap();
     let got = receive(b.v4.as_ref().unwrap(), 40).await;
     assert!(got.iter().map(|(_, _, data)| data).eq(&messages));
@@ -80,7 +80,7 @@ async fn a_batch_is_cut_into_datagrams_of_equal_size_and_a_rest() {
 #[tokio::test]
 async fn an_empty_datagram_is_received_as_one() {
     let (a, b) = (bind().await, bind().await);
-    a.try_send(Hop { source: None, to: own(&b, false) }, &[IoSlice::new(b"")], None).unwrap();
+    a.try_send(Hop::anywhere(own(&b, false)), &[IoSlice::new(b"")], None).unwrap();
     assert_eq!(receive(b.v4.as_ref().unwrap(), 1).await[0].2, b"");
 }
 
@@ -94,7 +94,7 @@ async fn a_datagram_larger_than_the_link_is_refused_not_fragmented() {
         return;
     }
     let a = bind().await;
-    let hop = Hop { source: None, to: "192.0.2.2:9".parse().unwrap() };
+    let hop = Hop::anywhere("192.0.2.2:9".parse().unwrap());
     a.try_send(hop, &[IoSlice::new(&[0; 1372])], None).unwrap();
     let error = a.try_send(hop, &[IoSlice::new(&[0; 1373])], None).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EMSGSIZE as i32));
@@ -121,7 +121,8 @@ async fn with_two_default_routes_a_datagram_leaves_by_the_interface_of_its_sourc
     };
     for (source, by, not_by) in [("10.0.0.2", "b0", "b1"), ("10.1.0.2", "b1", "b0")] {
         let before = (received(by), received(not_by));
-        let hop = Hop { source: Some(source.parse().unwrap()), to: "203.0.113.9:9".parse().unwrap() };
+        let hop =
+            Hop { source: Some(source.parse().unwrap()), ..Hop::anywhere("203.0.113.9:9".parse().unwrap()) };
         for _ in 0..20 {
             a.try_send(hop, &[IoSlice::new(&[0; 1000])], None).unwrap();
         }

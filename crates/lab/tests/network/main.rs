@@ -17,6 +17,7 @@ mod home_routers_are_punched;
 mod nats_behave_as_named;
 mod networks_that_allow_the_web_alone;
 mod networks_without_udp_use_tcp;
+mod ports_of_symmetric_nats_are_guessed;
 mod random_bytes_disturb_nobody;
 mod symmetric_nats_stay_on_the_relay;
 mod the_lab_tells_the_truth;

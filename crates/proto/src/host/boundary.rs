@@ -16,6 +16,16 @@ use crate::id::DeviceId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(pub u64);
 
+/// An own UDP socket. The first, [`SocketId::MAIN`], is the shell's for each family; others are IPv4 alone, named by the machine, and
+/// opened and closed as it says: guessing the ports of a NAT takes many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct SocketId(pub u32);
+
+impl SocketId {
+    /// The socket that all ordinary datagrams leave by.
+    pub const MAIN: Self = Self(0);
+}
+
 /// Who may talk to this device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Allow {
@@ -35,6 +45,8 @@ pub struct HostConfig {
     pub allow: Allow,
     /// Whether it tries direct paths at all.
     pub direct: bool,
+    /// Whether ports of symmetric NATs are guessed where no direct path comes to stand otherwise.
+    pub guess_ports: bool,
     /// Whether it uses UDP to its base.
     pub relay_udp: bool,
     /// Whether it announces itself and listens on local links.
@@ -53,6 +65,7 @@ impl Default for HostConfig {
             bases: Vec::new(),
             allow: Allow::Everyone,
             direct: true,
+            guess_ports: true,
             relay_udp: true,
             link_local: true,
             given: Vec::new(),
@@ -99,6 +112,8 @@ pub struct Network {
 pub enum Output {
     /// Send a datagram, never fragmented.
     Transmit {
+        /// The own socket to send from.
+        socket: SocketId,
         /// The own address to send from; `None` lets the system choose.
         source: Option<IpAddr>,
         /// Where to; link-local addresses carry their scope.
@@ -106,6 +121,11 @@ pub enum Output {
         /// These bytes.
         payload: Bytes,
     },
+    /// Open one more IPv4 socket, on a port of the system's choice. If that fails, answer with
+    /// [`super::Host::handle_socket_failed`].
+    OpenSocket(SocketId),
+    /// Close it.
+    CloseSocket(SocketId),
     /// Send the announcement on this interface.
     Announce {
         /// The interface's number.
@@ -177,10 +197,20 @@ pub enum Relay {
 /// Source and destination of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hop {
+    /// The own socket.
+    pub socket: SocketId,
     /// The own address to send from; `None` lets the system choose.
     pub source: Option<IpAddr>,
     /// Where to.
     pub to: SocketAddr,
+}
+
+impl Hop {
+    /// To that address, from wherever the system chooses.
+    #[must_use]
+    pub const fn anywhere(to: SocketAddr) -> Self {
+        Self { socket: SocketId::MAIN, source: None, to }
+    }
 }
 
 /// Why a message cannot be sent.

@@ -2,7 +2,7 @@
 
 use super::config::{
     HEARD_TOKENS, MAX_ANNOUNCEMENTS, MAX_ASKING_PEERS, MAX_BASE_CONNECTS, MAX_CLAIMS, MAX_IP_BUDGETS,
-    MAX_OLD_SESSIONS, MAX_PAIRS, MAX_PEERS, MAX_PROVEN, MAX_STRANGER_SOURCES, MAX_TOKENS,
+    MAX_OLD_SESSIONS, MAX_PAIRS, MAX_PEERS, MAX_PROVEN, MAX_SOCKETS, MAX_STRANGER_SOURCES, MAX_TOKENS,
 };
 
 /// Ports of a base that are tried: its own, and the web's.
@@ -24,6 +24,8 @@ pub struct Sizes {
     /// Source addresses that stand for a peer.
     pub sources: usize,
     pub announcements: usize,
+    /// Sockets beyond the main ones.
+    pub sockets: usize,
     pub ip_budgets: usize,
     pub stranger_sources: usize,
     pub unknown_sources: usize,
@@ -46,6 +48,7 @@ impl Sizes {
             ("HELLOs awaited of a peer", self.most_tokens, MAX_TOKENS),
             ("HELLOs heard of a peer", self.most_heard, HEARD_TOKENS),
             ("source addresses", self.sources, self.peers * (MAX_CLAIMS + MAX_PROVEN)),
+            ("further sockets", self.sockets, MAX_SOCKETS),
             ("announcements", self.announcements, MAX_ANNOUNCEMENTS),
             ("budgets of addresses", self.ip_budgets, MAX_IP_BUDGETS),
             ("budgets of strangers", self.stranger_sources, MAX_STRANGER_SOURCES),

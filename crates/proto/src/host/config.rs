@@ -166,6 +166,38 @@ pub const DRAWN: Rate = Rate { burst: 1, every: secs(1) };
 /// source and would draw the next, for ever.
 pub const DRAWN_PEER: Rate = Rate { burst: 8, every: secs(5) };
 
+// --- Guessing ports ---------------------------------------------------------------------------------------------
+
+/// Data comes over the relay, and no direct path stands so long after: ports are guessed, where that can help.
+pub const PUNCH_AFTER: Duration = secs(1);
+/// Ordinary HELLOs that have gone to the peer's address before.
+pub const PUNCH_TRIED: u64 = 3;
+/// Ports that differ by no more than this come from a NAT that counts.
+pub const PUNCH_NEAR: u16 = 32;
+/// Of such a NAT, so many ports are tried that follow the highest seen …
+pub const PUNCH_SEQUENCE: u16 = 128;
+/// … before the side behind it opens further sockets.
+pub const PUNCH_SEQUENCE_FIRST: Duration = secs(3);
+/// How long an attempt lasts: 12 s from the first message, with what comes before.
+pub const PUNCH_FOR: Duration = secs(12);
+/// KNOCKs of an attempt, from the side whose port is known: with their headers 28 KB.
+pub const PUNCH_DATAGRAMS: u32 = 768;
+/// Sockets that the other side opens. Each of them and each of the KNOCKs are a chance of 1 in 64,512: 3.8 hits are
+/// to be expected of an attempt, none of 1 in 45.
+pub const PUNCH_SOCKETS: usize = 320;
+/// Between two bursts of what the budget of new flows has earned.
+pub const PUNCH_EVERY: Duration = ms(50);
+/// New flows that guessing leaves to first HELLOs.
+pub const PUNCH_RESERVE: u32 = 8;
+/// Hits of an attempt that are followed up.
+pub const PUNCH_HITS: usize = 4;
+/// The first rest after an attempt that failed, and the longest; doubling.
+pub const PUNCH_REST: (Duration, Duration) = (secs(60), secs(3600));
+/// Attempts with a peer, whatever happens in between.
+pub const PUNCH_ATTEMPTS: Rate = Rate { burst: 3, every: secs(60) };
+/// Further sockets open at once, over all peers.
+pub const MAX_SOCKETS: usize = 512;
+
 // --- Budgets of what we send -------------------------------------------------------------------------------------
 
 /// First HELLOs on a pair, in all.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-use super::{Counters, Event, Hop, HostConfig, Output, Sizes, config, locals::Locals};
+use super::{Counters, Event, Hop, HostConfig, Output, Sizes, SocketId, config, locals::Locals};
 use crate::{
     bucket::Bucket,
     id::DeviceId,
@@ -27,6 +27,10 @@ pub(super) struct Context {
     pub(super) counters: Counters,
     pub(super) budgets: Budgets,
     pub(super) known_keys: KnownKeys,
+    /// The one peer whose NAT (or ours, towards it) is being guessed at.
+    pub(super) punching: Option<DeviceId>,
+    /// Further sockets: the last number given out, and how many are open.
+    sockets: (u32, usize),
     rng: ChaCha12Rng,
     out: VecDeque<Output>,
 }
@@ -41,6 +45,8 @@ impl Context {
             counters: Counters::default(),
             budgets: Budgets::default(),
             known_keys: KnownKeys::default(),
+            punching: None,
+            sockets: (0, 0),
             rng: ChaCha12Rng::from_seed(seed),
             out: VecDeque::new(),
         }
@@ -50,6 +56,33 @@ impl Context {
         let mut bytes = [0; N];
         self.rng.fill_bytes(&mut bytes);
         bytes
+    }
+
+    /// A uniformly random port, not below `lowest`.
+    pub(super) fn random_port(&mut self, lowest: u16) -> u16 {
+        self.rng.random_range(lowest..=u16::MAX)
+    }
+
+    /// One more socket, if there may be one.
+    pub(super) fn open_socket(&mut self) -> Option<SocketId> {
+        let (last, open) = &mut self.sockets;
+        if *open >= config::MAX_SOCKETS {
+            return None;
+        }
+        (*last, *open) = (last.wrapping_add(1).max(1), *open + 1);
+        let socket = SocketId(*last);
+        self.push(Output::OpenSocket(socket));
+        Some(socket)
+    }
+
+    pub(super) fn close_socket(&mut self, socket: SocketId) {
+        self.forget_socket();
+        self.push(Output::CloseSocket(socket));
+    }
+
+    /// One of them is gone, or never was.
+    pub(super) fn forget_socket(&mut self) {
+        self.sockets.1 = self.sockets.1.saturating_sub(1);
     }
 
     /// A uniformly random time below `limit`.
@@ -71,7 +104,12 @@ impl Context {
     }
 
     pub(super) fn transmit(&mut self, hop: Hop, payload: impl Into<Bytes>) {
-        self.out.push_back(Output::Transmit { source: hop.source, to: hop.to, payload: payload.into() });
+        self.out.push_back(Output::Transmit {
+            socket: hop.socket,
+            source: hop.source,
+            to: hop.to,
+            payload: payload.into(),
+        });
     }
 
     pub(super) fn pop(&mut self) -> Option<Output> {
@@ -83,6 +121,7 @@ impl Context {
         sizes.stranger_sources = self.budgets.stranger_sources.map.len();
         sizes.unknown_sources = self.budgets.unknown_source.map.len();
         sizes.outputs = self.out.len();
+        sizes.sockets = self.sockets.1;
     }
 
     pub(super) fn allows(&self, peer: DeviceId) -> bool {
@@ -115,6 +154,12 @@ impl Budgets {
     pub(super) fn hello_to(&mut self, ip: IpAddr, now: Instant) -> Result<(), Instant> {
         let bucket = self.per_ip.get(ip, config::MAX_IP_BUDGETS, now);
         if bucket.take(config::IP_HELLOS, now) { Ok(()) } else { Err(bucket.next(config::IP_HELLOS, now)) }
+    }
+
+    /// Whether one more flow may be opened to guess a port: only what first HELLOs leave over.
+    pub(super) fn guess(&mut self, now: Instant) -> bool {
+        let spare = self.new_flows.next_many(1 + config::PUNCH_RESERVE, config::NEW_FLOWS, now) <= now;
+        spare && self.new_flows.take(config::NEW_FLOWS, now)
     }
 
     /// A HELLO goes to this IP that cannot wait (a probe, or one that was drawn): others wait for it.

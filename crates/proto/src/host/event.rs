@@ -234,6 +234,8 @@ pub enum CandidateSource {
     Link,
     /// The peer's own address, told by the base.
     Own,
+    /// A KNOCK came that way, while ports were guessed.
+    Punched,
 }
 
 impl fmt::Display for CandidateSource {
@@ -244,6 +246,7 @@ impl fmt::Display for CandidateSource {
             Self::Reflexive => "reflexive",
             Self::Link => "link",
             Self::Own => "own",
+            Self::Punched => "punched",
         })
     }
 }
@@ -270,6 +273,8 @@ pub struct Counters {
     pub reply_received: u64,
     pub reply_stray: u64,
     pub base_stray: u64,
+    pub knock_sent: u64,
+    pub knock_received: u64,
     pub announcements: u64,
     pub peers_evicted: u64,
     pub output_dropped: u64,

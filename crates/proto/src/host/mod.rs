@@ -39,7 +39,7 @@ pub use base_name::{BaseName, ParseBaseError};
 use bases::{Bases, FromBase};
 pub use boundary::{
     Allow, CloseReason, ConnId, Delivery, Hop, HostConfig, Interface, Network, Output, Relay, Route,
-    SendError,
+    SendError, SocketId,
 };
 pub use bounds::Sizes;
 use context::{Context, earlier};
@@ -149,9 +149,21 @@ impl Host {
         self.handle_from_base(message, now)
     }
 
-    /// A datagram came in, sent to `local` if the system says so.
+    /// A datagram came in by the main socket, sent to `local` if the system says so.
     pub fn handle_datagram<'a>(
         &mut self,
+        local: Option<IpAddr>,
+        from: SocketAddr,
+        datagram: &'a [u8],
+        now: Instant,
+    ) -> Option<Delivery<'a>> {
+        self.handle_datagram_on(SocketId::MAIN, local, from, datagram, now)
+    }
+
+    /// A datagram came in by this socket.
+    pub fn handle_datagram_on<'a>(
+        &mut self,
+        socket: SocketId,
         local: Option<IpAddr>,
         from: SocketAddr,
         datagram: &'a [u8],
@@ -165,7 +177,7 @@ impl Host {
             self.ctx.counters.malformed += 1;
             return None;
         }
-        if self.bases.is_base(from) {
+        if socket == SocketId::MAIN && self.bases.is_base(from) {
             let message = self.bases.handle_datagram(from, datagram, &mut self.ctx, now);
             return self.handle_from_base(message, now);
         }
@@ -173,10 +185,10 @@ impl Host {
             self.ctx.counters.malformed += 1;
             return None;
         };
-        let hop = Hop { source: local.map(|ip| ip.to_canonical()), to: from };
+        let hop = Hop { socket, source: local.map(|ip| ip.to_canonical()), to: from };
         match message {
             PeerDatagram::Data(data) => {
-                let id = self.peers.handle_data(from, datagram.len(), hop.source, &mut self.ctx, now)?;
+                let id = self.peers.handle_data(hop, datagram.len(), &mut self.ctx, now)?;
                 self.ctx.counters.data_received_direct += 1;
                 return Some(Delivery { from: id, data, path: Path::Direct(from) });
             }
@@ -189,6 +201,7 @@ impl Host {
                 self.peers.handle_reply(reply, hop, &relay, &mut self.ctx, now);
             }
             PeerDatagram::UnknownSource => self.peers.handle_unknown_source(from, &mut self.ctx, now),
+            PeerDatagram::Knock => self.peers.handle_knock(hop, &mut self.ctx, now),
         }
         self.tick(now);
         None
@@ -221,7 +234,7 @@ impl Host {
             self.ctx.counters.not_allowed += 1;
             return None;
         }
-        self.peers.note_relayed(from, now);
+        self.peers.note_relayed(from, &self.ctx, now);
         let (path, counter) = if udp {
             (Path::RelayUdp, &mut self.ctx.counters.data_received_relay_udp)
         } else {
@@ -252,6 +265,12 @@ impl Host {
             let relay = RelayView::of(&self.bases, now);
             self.peers.handle_send_error(hop, &error.to_string(), too_large, &relay, &mut self.ctx, now);
         }
+        self.tick(now);
+    }
+
+    /// A socket that was to be opened cannot be had.
+    pub fn handle_socket_failed(&mut self, socket: SocketId, now: Instant) {
+        self.peers.handle_socket_failed(socket, &mut self.ctx);
         self.tick(now);
     }
 
@@ -408,6 +427,12 @@ impl Host {
         }
     }
 
+    /// Allows guessing the ports of symmetric NATs, or forbids it, from now on.
+    pub fn set_guess_ports(&mut self, on: bool, now: Instant) {
+        self.ctx.config.guess_ports = on;
+        self.tick(now);
+    }
+
     /// Allows UDP to the base, or forbids it, from now on. Allowed, NAT-INIT leaves at once; forbidden, the base's TCP
     /// carries everything that is relayed.
     pub fn set_relay_udp(&mut self, on: bool, now: Instant) {
@@ -484,7 +509,9 @@ impl Host {
     #[must_use]
     pub fn peer_status(&self, peer: DeviceId, now: Instant) -> Option<PeerStatus> {
         let relay = RelayView::of(&self.bases, now);
-        self.peers.get(peer).map(|p| p.status(relay.path, self.max_datagram(peer)))
+        self.peers
+            .get(peer)
+            .map(|p| p.status(&relay, self.ctx.config.guess_ports, self.max_datagram(peer), now))
     }
 
     /// The largest message that a way to this peer is known to carry at present; 0 where there is none.

@@ -182,7 +182,7 @@ impl Bindings {
         if length > if binding.full_size { ANY_PATH_DATA } else { SMALL_DATA } {
             return None;
         }
-        let hop = Hop { source: None, to: binding.address };
+        let hop = Hop::anywhere(binding.address);
         if self.health == Health::Quiet {
             self.health = Health::Awaiting(now);
         }
@@ -294,7 +294,7 @@ impl Bindings {
 
     fn choose(&mut self, index: usize, ok: &NatOk, ctx: &mut Context, now: Instant) {
         let message = NatConfirm { cookie: ok.cookie, seq: ok.seq, challenge: ok.challenge };
-        ctx.transmit(Hop { source: None, to: self.list[index].address }, message.encode());
+        ctx.transmit(Hop::anywhere(self.list[index].address), message.encode());
         let confirm = Confirm::Sent { message, resends: 0, next: now + NAT_CONFIRM_GAPS[0] };
         self.health = Health::Quiet;
         self.chosen = Some(Chosen { index, confirm });
@@ -337,7 +337,7 @@ impl Bindings {
         let init = NatInit { cookie: self.terms.cookie, seq: *counter, own: own.to_vec() };
         let datagram =
             init.encode(&ctx.key, self.terms.base, binding.index, if padded { PADDED_LEN } else { 0 });
-        ctx.transmit(Hop { source: None, to: binding.address }, datagram);
+        ctx.transmit(Hop::anywhere(binding.address), datagram);
         if binding.sent.len() == NAT_OUTSTANDING {
             binding.sent.pop_front();
         }
@@ -366,7 +366,7 @@ impl Bindings {
         }
         let binding = &mut self.list[*index];
         if *resends < NAT_CONFIRM_GAPS.len() {
-            ctx.transmit(Hop { source: None, to: binding.address }, message.encode());
+            ctx.transmit(Hop::anywhere(binding.address), message.encode());
             *resends += 1;
             *next = now + NAT_CONFIRM_GAPS.get(*resends).copied().unwrap_or(NAT_CONFIRM_GAPS[1]);
         } else {

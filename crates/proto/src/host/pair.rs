@@ -127,6 +127,11 @@ impl Pair {
         self.faster_rounds >= rounds
     }
 
+    /// HELLOs sent on it so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
     pub(super) fn status(&self) -> PairStatus {
         PairStatus {
             local: self.hop.source,

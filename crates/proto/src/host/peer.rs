@@ -4,6 +4,8 @@
 //! *active* while there is traffic, then *idle*, then forgotten. Who owns which source address, and how HELLOs that come
 //! in are checked, is decided in [`super::peers`].
 
+mod punch;
+
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
@@ -23,6 +25,7 @@ use super::{
     event::PeerStatus,
     pair::Pair,
     path::{Act, Standing},
+    peers::RelayView,
     replay::Heard,
     sources::Sources,
 };
@@ -34,6 +37,9 @@ use crate::{
         peer::{HELLO_LEN, Hello, IntroductionKey, PADDED_HELLO_LEN},
     },
 };
+
+pub(super) use punch::Mapping;
+use punch::Punch;
 
 /// A peer.
 #[derive(Debug)]
@@ -70,6 +76,7 @@ pub(super) struct Peer {
     bytes: Bucket,
     size_bytes: Bucket,
     rests: Vec<Rest>,
+    punch: Punch,
     reported: Path,
     /// The size of the direct path as last told.
     reported_size: usize,
@@ -166,6 +173,7 @@ impl Peer {
             bytes: Bucket::default(),
             size_bytes: Bucket::default(),
             rests: Vec::new(),
+            punch: Punch::default(),
             reported: Path::None,
             reported_size: SMALL_DATA,
             since: now,
@@ -269,7 +277,7 @@ impl Peer {
                 if self.pairs.len() == MAX_PAIRS {
                     break;
                 }
-                let hop = Hop { source, to };
+                let hop = Hop { source, ..Hop::anywhere(to) };
                 let kept = old.iter().position(|p| p.hop == hop).map(|at| old.swap_remove(at));
                 let mut pair = kept.unwrap_or_else(|| Pair::new(hop, candidate_source, now));
                 pair.source = candidate_source;
@@ -283,6 +291,11 @@ impl Peer {
         {
             self.pairs.truncate(MAX_PAIRS - 1);
             self.pairs.push(old.swap_remove(at));
+        }
+        for pair in old {
+            if self.pairs.len() < MAX_PAIRS && self.punch.keeps(&pair) {
+                self.pairs.push(pair);
+            }
         }
     }
 
@@ -428,16 +441,12 @@ impl Peer {
     }
 
     /// Whether a HELLO-REPLY with this token, from there, answers a HELLO of ours: the exact pair, in time.
-    pub(super) fn match_reply(
-        &self,
-        token: &Token,
-        local: Option<IpAddr>,
-        from: SocketAddr,
-        now: Instant,
-    ) -> Option<Answer> {
+    pub(super) fn match_reply(&self, token: &Token, came_by: Hop, now: Instant) -> Option<Answer> {
         let sent = self.tokens.iter().find(|t| t.token == *token && t.at + TOKEN_LIFE > now)?;
+        let local = came_by.source;
         let same_local = |source: Option<IpAddr>| source.is_none() || local.is_none() || source == local;
-        let hop = *sent.hops.iter().find(|hop| hop.to == from && same_local(hop.source))?;
+        let same = |hop: &Hop| hop.to == came_by.to && hop.socket == came_by.socket && same_local(hop.source);
+        let hop = *sent.hops.iter().find(|hop| same(hop))?;
         Some(Answer { hop, rtt: now - sent.at, length: sent.length })
     }
 
@@ -560,7 +569,7 @@ impl Peer {
 
     // --- Time ------------------------------------------------------------------------------------------------------
 
-    pub(super) fn tick(&mut self, relay: Path, ctx: &mut Context, now: Instant) -> Due {
+    pub(super) fn tick(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) -> Due {
         match self.activity {
             Activity::Active if now >= self.used + IDLE => {
                 self.activity = Activity::Idle(now);
@@ -571,7 +580,8 @@ impl Peer {
                     pair.next = None;
                 }
                 self.tokens.clear();
-                self.report(relay, "no traffic for two minutes", ctx, now);
+                self.stop_punching(ctx);
+                self.report(relay.path, "no traffic for two minutes", ctx, now);
                 return Due::Release;
             }
             Activity::Idle(since) => {
@@ -579,7 +589,8 @@ impl Peer {
             }
             Activity::Active => {}
         }
-        self.tick_path(relay, ctx, now);
+        self.tick_path(relay.path, ctx, now);
+        self.tick_punch(relay.mapping, ctx, now);
         self.tick_size(ctx, now);
         self.report_size(ctx);
         self.send_due(ctx, now);
@@ -653,7 +664,8 @@ impl Peer {
                 let searching = self.direct.as_ref().filter(|s| self.role == Role::Wanted && !s.is_suspect());
                 let size =
                     searching.and_then(|s| self.pairs.iter().find(|p| p.hop == s.hop)?.sizes.deadline());
-                earlier(Some(self.used + IDLE), earlier(pairs, earlier(path, size)))
+                let others = earlier(size, self.punch.deadline());
+                earlier(Some(self.used + IDLE), earlier(pairs, earlier(path, others)))
             }
         }
     }
@@ -672,13 +684,19 @@ impl Peer {
         self.tokens.len()
     }
 
-    pub(super) fn status(&self, relay: Path, max_datagram: usize) -> PeerStatus {
+    pub(super) fn status(
+        &self,
+        relay: &RelayView,
+        guess_ports: bool,
+        max_datagram: usize,
+        now: Instant,
+    ) -> PeerStatus {
         let rtt = self.direct.as_ref().and_then(|s| rtt_of(&self.pairs, s.hop).smoothed());
         PeerStatus {
             id: self.id,
-            path: self.path(relay),
+            path: self.path(relay.path),
             since: self.since,
-            why: self.why(relay),
+            why: self.why(relay, guess_ports, now),
             rtt,
             max_datagram,
             online: self.online,
@@ -686,14 +704,14 @@ impl Peer {
         }
     }
 
-    fn why(&self, relay: Path) -> String {
+    fn why(&self, relay: &RelayView, guess_ports: bool, now: Instant) -> String {
         match &self.direct {
             Some(s) if !s.is_suspect() => "this address pair answers".to_owned(),
             Some(s) => format!("the direct path to {} went silent; messages go both ways", s.hop.to),
             None if !self.is_active() => {
                 "no traffic for two minutes; the path is kept as a candidate".to_owned()
             }
-            None if self.pairs.is_empty() => match (relay, self.online) {
+            None if self.pairs.is_empty() => match (relay.path, self.online) {
                 (Path::None, _) => "no base and no announcement on a local link".to_owned(),
                 (_, Some(false)) => {
                     "the device is offline, or it has released its interest in this one".to_owned()
@@ -705,7 +723,13 @@ impl Peer {
                     "it has not asked back: it is offline, or it refuses, or it is elsewhere".to_owned()
                 }
             },
-            None => format!("{} address pairs are being tried, none has answered", self.pairs.len()),
+            None => {
+                let tried = format!("{} address pairs are being tried, none has answered", self.pairs.len());
+                match self.why_not_punched(relay.mapping, guess_ports, now) {
+                    Some(why) => format!("{tried}: {why}"),
+                    None => tried,
+                }
+            }
         }
     }
 }

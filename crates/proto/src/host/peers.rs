@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    ConnId, Event, Hop, Lease, Output, Path, SendError, Sizes, Traffic,
+    ConnId, Event, Hop, Lease, Output, Path, SendError, Sizes, SocketId, Traffic,
     bases::Bases,
     candidate::Judge,
     config::{
@@ -21,7 +21,7 @@ use super::{
     link::Link,
     locals::Locals,
     path::Standing,
-    peer::{Activity, Due, Peer, Role},
+    peer::{Activity, Due, Mapping, Peer, Role},
     sources::{Claim, Sources},
 };
 use crate::{
@@ -43,12 +43,20 @@ pub(super) struct RelayView {
     base: Option<IpAddr>,
     /// As its UDP addresses see us, and as it sees us over TCP.
     reflexive: [Option<IpAddr>; MAX_BASE_ADDRESSES + 1],
+    /// What its UDP addresses show of our NAT.
+    pub(super) mapping: Mapping,
 }
 
 impl RelayView {
     pub(super) fn of(bases: &Bases, now: Instant) -> Self {
         let Some(session) = bases.session().or_else(|| bases.lingering()) else {
-            return Self { path: Path::None, conn: None, base: None, reflexive: Default::default() };
+            return Self {
+                path: Path::None,
+                conn: None,
+                base: None,
+                reflexive: Default::default(),
+                mapping: Mapping::Unknown,
+            };
         };
         let conn = bases.session().map(|s| s.conn);
         let path = match conn {
@@ -59,7 +67,8 @@ impl RelayView {
         let mut reflexive = [None; MAX_BASE_ADDRESSES + 1];
         let seen = session.bindings.reflexive().chain([session.seen]).map(|address| Some(address.ip()));
         reflexive.iter_mut().zip(seen).for_each(|(slot, ip)| *slot = ip);
-        Self { path, conn, base: Some(session.remote.ip()), reflexive }
+        let mapping = Mapping::of(session.bindings.reflexive());
+        Self { path, conn, base: Some(session.remote.ip()), reflexive, mapping }
     }
 }
 
@@ -155,7 +164,7 @@ impl Peers {
             peer.used = now;
             return Ok(());
         }
-        if !self.map.contains_key(&id) && !self.make_room(now) {
+        if !self.map.contains_key(&id) && !self.make_room(ctx) {
             return Err(SendError::TooManyPeers { limit: MAX_PEERS });
         }
         self.activate(id, Role::Wanted, relay, ctx, now);
@@ -191,18 +200,20 @@ impl Peers {
     }
 
     /// Room for one more peer: the one worth least goes, of those that are idle or only asking.
-    fn make_room(&mut self, now: Instant) -> bool {
+    fn make_room(&mut self, ctx: &mut Context) -> bool {
         if self.map.len() < MAX_PEERS {
             return true;
         }
         let evictable = self.map.values().filter(|p| !p.is_active() || p.role == Role::Asking);
         let Some(id) = evictable.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
-        self.forget(id, now);
+        self.forget(id, ctx);
         true
     }
 
-    fn forget(&mut self, id: DeviceId, _now: Instant) {
-        let Some(peer) = self.map.remove(&id) else { return };
+    fn forget(&mut self, id: DeviceId, ctx: &mut Context) {
+        let Some(mut peer) = self.map.remove(&id) else { return };
+        peer.direct = None;
+        peer.stop_punching(ctx);
         if peer.leased.is_some() {
             self.revoked.push(id);
         }
@@ -256,19 +267,19 @@ impl Peers {
             return;
         }
         let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
-        if self.map.contains_key(&id) || self.make_room_for_asking(ctx, now) {
+        if self.map.contains_key(&id) || self.make_room_for_asking(ctx) {
             self.activate(id, role, relay, ctx, now);
         }
     }
 
-    fn make_room_for_asking(&mut self, ctx: &mut Context, now: Instant) -> bool {
+    fn make_room_for_asking(&mut self, ctx: &mut Context) -> bool {
         let asking = self.map.values().filter(|p| p.role == Role::Asking);
         if asking.clone().count() < MAX_ASKING_PEERS {
-            return self.make_room(now);
+            return self.make_room(ctx);
         }
         let Some(id) = asking.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
         ctx.counters.peers_evicted += 1;
-        self.forget(id, now);
+        self.forget(id, ctx);
         true
     }
 
@@ -296,6 +307,9 @@ impl Peers {
         let still_known = |a: &SocketAddr| reflexive.contains(a) || own.contains(a);
         let left_behind =
             peer.direct.as_ref().is_some_and(|s| known_before(&s.hop.to) && !still_known(&s.hop.to));
+        if peer.known.reflexive != reflexive {
+            peer.restart_punching(ctx);
+        }
         peer.known.reflexive = reflexive;
         peer.known.own = own;
         rebuild(peer, relay, ctx, now);
@@ -311,17 +325,17 @@ impl Peers {
     /// The peer that data from this address is from. It counts as a sign of life of its path.
     pub(super) fn handle_data(
         &mut self,
-        from: SocketAddr,
+        hop: Hop,
         length: usize,
-        local: Option<IpAddr>,
         ctx: &mut Context,
         now: Instant,
     ) -> Option<DeviceId> {
+        let from = hop.to;
         let Some(id) = self.sources.owner(from, now) else {
             ctx.counters.unknown_source += 1;
             let open = matches!(ctx.config.allow, super::Allow::Everyone) && ctx.config.direct;
             if open && length >= UNKNOWN_SOURCE_MIN && ctx.budgets.unknown_source(from, now) {
-                ctx.transmit(Hop { source: local, to: from }, unknown_source().to_vec());
+                ctx.transmit(hop, unknown_source().to_vec());
             }
             return None;
         };
@@ -334,9 +348,12 @@ impl Peers {
     }
 
     /// Relayed data came from a device: traffic, if there is state for it.
-    pub(super) fn note_relayed(&mut self, id: DeviceId, now: Instant) {
+    pub(super) fn note_relayed(&mut self, id: DeviceId, ctx: &Context, now: Instant) {
         if let Some(peer) = self.map.get_mut(&id).filter(|p| p.is_active()) {
-            peer.used = now;
+            peer.note_relayed(ctx, now);
+            if peer.direct.is_none() {
+                self.reschedule(id);
+            }
         }
     }
 
@@ -383,7 +400,7 @@ impl Peers {
             return;
         };
         if !known {
-            if !self.make_room_for_asking(ctx, now) {
+            if !self.make_room_for_asking(ctx) {
                 return;
             }
             let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
@@ -455,7 +472,7 @@ impl Peers {
     ) {
         let claim = *reply.claim();
         let peer = self.map.get_mut(&claim.responder).filter(|_| claim.initiator == ctx.id);
-        let answer = peer.as_ref().and_then(|p| p.match_reply(&claim.token, hop.source, hop.to, now));
+        let answer = peer.as_ref().and_then(|p| p.match_reply(&claim.token, hop, now));
         let (Some(peer), Some(answer)) = (peer, answer) else {
             ctx.counters.reply_stray += 1;
             return;
@@ -500,6 +517,26 @@ impl Peers {
         }
     }
 
+    /// Somebody guesses ports. That has a meaning while we do, too, and only if it can be the same peer.
+    pub(super) fn handle_knock(&mut self, hop: Hop, ctx: &mut Context, now: Instant) {
+        ctx.counters.knock_received += 1;
+        let Some(id) = ctx.punching else { return };
+        if let Some(peer) = self.map.get_mut(&id) {
+            peer.handle_knock(hop, now);
+            self.reschedule(id);
+        }
+    }
+
+    /// A further socket cannot be had: only a present attempt opens any.
+    pub(super) fn handle_socket_failed(&mut self, socket: SocketId, ctx: &mut Context) {
+        ctx.forget_socket();
+        let Some(id) = ctx.punching else { return };
+        if let Some(peer) = self.map.get_mut(&id) {
+            peer.handle_socket_failed(socket);
+            self.reschedule(id);
+        }
+    }
+
     /// A device has announced itself anew on a local link.
     pub(super) fn handle_announced(
         &mut self,
@@ -538,6 +575,7 @@ impl Peers {
                 peer.direct.as_ref().is_some_and(|s| s.hop.source.is_some_and(|ip| !ctx.locals.has(ip)));
             if moved || lost {
                 peer.handle_moved(&judge, now);
+                peer.stop_punching(ctx);
                 peer.report(relay.path, "this device has moved", ctx, now);
             } else if ctx.config.direct {
                 peer.rebuild(&judge, now);
@@ -563,6 +601,7 @@ impl Peers {
                 continue;
             }
             peer.forbid_direct();
+            peer.stop_punching(ctx);
             if let (Some(conn), true) = (relay.conn, peer.requested) {
                 let mut frames = Vec::new();
                 tcp::write_release_info(&mut frames, id);
@@ -607,7 +646,7 @@ impl Peers {
             self.due.remove(&(at, id));
             let Some(peer) = self.map.get_mut(&id) else { continue };
             peer.scheduled = None;
-            match peer.tick(relay.path, ctx, now) {
+            match peer.tick(relay, ctx, now) {
                 Due::Nothing => {}
                 Due::Release => {
                     if let (Some(conn), true) = (relay.conn, peer.requested) {
@@ -618,7 +657,7 @@ impl Peers {
                     peer.requested = false;
                 }
                 Due::Forget => {
-                    self.forget(id, now);
+                    self.forget(id, ctx);
                     continue;
                 }
             }
@@ -710,7 +749,7 @@ fn judge<'a>(relay: &'a RelayView, peer_reflexive: &'a [SocketAddr], ctx: &'a Co
 
 /// The hop for a HELLO that is drawn: the pair that is known already, or the one the HELLO came by.
 fn draw_hop(peer: &Peer, came_by: Hop, locals: &Locals) -> Hop {
-    let system_chooses = Hop { source: None, to: came_by.to };
+    let system_chooses = Hop { source: None, ..came_by };
     let is_choice = locals.sources_for(came_by.to).contains(&None);
     if is_choice || peer.has_pair(system_chooses) { system_chooses } else { came_by }
 }

@@ -1,4 +1,4 @@
-//! Host and host: HELLO, HELLO-REPLY, UNKNOWN-SOURCE and escaped data (protocol section 6).
+//! Host and host: HELLO, HELLO-REPLY, UNKNOWN-SOURCE, KNOCK and escaped data (protocol section 6).
 //!
 //! A direct datagram is the caller's bytes and nothing else. What is not data begins with [`MAGIC`] and a type
 //! byte; data that begins with the magic, or is empty, travels escaped.
@@ -19,6 +19,8 @@ pub const HELLO: u8 = 0x01;
 pub const HELLO_REPLY: u8 = 0x02;
 /// Type of UNKNOWN-SOURCE.
 pub const UNKNOWN_SOURCE: u8 = 0x03;
+/// Type of KNOCK.
+pub const KNOCK: u8 = 0x04;
 
 /// Magic and type.
 pub const PREFIX_LEN: usize = MAGIC.len() + 1;
@@ -48,6 +50,12 @@ pub fn escape_prefix() -> [u8; PREFIX_LEN] {
 #[must_use]
 pub fn unknown_source() -> [u8; PREFIX_LEN] {
     prefix(UNKNOWN_SOURCE)
+}
+
+/// The whole KNOCK: it opens a NAT's way, and says nothing.
+#[must_use]
+pub fn knock() -> [u8; PREFIX_LEN] {
+    prefix(KNOCK)
 }
 
 fn prefix(kind: u8) -> [u8; PREFIX_LEN] {
@@ -283,6 +291,8 @@ pub enum PeerDatagram<'a> {
     HelloReply(UnverifiedHelloReply<'a>),
     /// "I do not know you."
     UnknownSource,
+    /// Somebody guesses ports: this way is open.
+    Knock,
 }
 
 impl<'a> PeerDatagram<'a> {
@@ -301,6 +311,8 @@ impl<'a> PeerDatagram<'a> {
             [HELLO_REPLY, ..] => UnverifiedHelloReply::decode(datagram).map(Self::HelloReply),
             [UNKNOWN_SOURCE] => Ok(Self::UnknownSource),
             [UNKNOWN_SOURCE, ..] => Err(Malformed::TooLong),
+            [KNOCK] => Ok(Self::Knock),
+            [KNOCK, ..] => Err(Malformed::TooLong),
             [kind, ..] => Err(Malformed::UnknownType(*kind)),
         }
     }

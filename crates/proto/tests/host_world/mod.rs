@@ -262,7 +262,7 @@ impl World {
                     self.due = at;
                     return;
                 }
-                Output::Announce { .. } => {}
+                Output::Announce { .. } | Output::OpenSocket(_) | Output::CloseSocket(_) => {}
             }
         }
     }

@@ -181,6 +181,7 @@ fn encode_peer(message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec
             HelloReply::encode(id(initiator_id), token.array(), &keys[&signing.signer].secret())
         }
         Message::UnknownSource {} => peer::unknown_source().to_vec(),
+        Message::Knock {} => peer::knock().to_vec(),
         other => panic!("{other:?} does not travel between hosts"),
     }
 }
@@ -341,6 +342,7 @@ fn read_peer_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
             }
         }
         PeerDatagram::UnknownSource => Message::UnknownSource {},
+        PeerDatagram::Knock => Message::Knock {},
     })
 }
 

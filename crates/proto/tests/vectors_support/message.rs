@@ -130,6 +130,7 @@ pub(crate) enum Message {
         token: Hex,
     },
     UnknownSource {},
+    Knock {},
     Announcement {
         device_id: Hex,
     },

@@ -27,8 +27,9 @@ pub(super) fn file() -> MessageFile {
     reply(&mut m);
     let bytes =
         m.plain("data from your address, and I do not know you", Sender::Peer, Message::UnknownSource {});
+    m.plain("somebody guesses ports, and this way is open", Sender::Peer, Message::Knock {});
     m.refused("one byte more", Sender::Peer, Why::Malformed, &[&bytes[..], &[0]].concat());
-    for kind in [0x04, 0xff] {
+    for kind in [0x05, 0xff] {
         m.refused(
             "an unknown type",
             Sender::Peer,
