@@ -3,6 +3,8 @@
 //! The oracle knows nothing of bowline. It follows from what RFC 4787 calls mapping and filtering, as the lab's probes prove them for each
 //! kind (`crates/lab/tests/network/nats_behave_as_named.rs`).
 
+use std::time::Duration;
+
 use bowline_lab::Nat;
 
 /// Where a device is.
@@ -132,12 +134,19 @@ enum Filtering {
     AddressAndPort,
 }
 
+/// How long guessing may take.
+pub(crate) const GUESSED_WITHIN: Duration = Duration::from_secs(12);
+/// In so many cases of a hundred.
+pub(crate) const GUESSED_SHARE: f64 = 90.0;
+
 /// What two devices can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     Direct(&'static str),
-    /// Only by whoever guesses the port that a NAT gives next: not asked for, and not held against anybody.
-    ByGuessing(&'static str),
+    /// By guessing the port that one NAT gives: nine times of ten within [`GUESSED_WITHIN`].
+    Guessed(&'static str),
+    /// Only by guessing on both sides at once: not asked for, and not held against anybody.
+    ByLuck(&'static str),
     Relay(&'static str),
 }
 
@@ -145,23 +154,26 @@ impl Expected {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Direct(_) => "direct",
-            Self::ByGuessing(_) => "relay, or direct by guessing ports",
+            Self::Guessed(_) => "direct, by guessing ports",
+            Self::ByLuck(_) => "relay, or direct by luck",
             Self::Relay(_) => "relay",
         }
     }
 
     pub(crate) fn why(self) -> &'static str {
         match self {
-            Self::Direct(why) | Self::ByGuessing(why) | Self::Relay(why) => why,
+            Self::Direct(why) | Self::Guessed(why) | Self::ByLuck(why) | Self::Relay(why) => why,
         }
     }
 
-    /// Whether this outcome is what can be asked for.
-    pub(crate) fn met(self, direct: bool) -> bool {
+    /// Whether so many direct ones of so many runs are what can be asked for. Of guessed ones a single miss is forgiven here: all
+    /// pairs together are held to their share.
+    pub(crate) fn met(self, direct: usize, runs: usize) -> bool {
         match self {
-            Self::Direct(_) => direct,
-            Self::ByGuessing(_) => true,
-            Self::Relay(_) => !direct,
+            Self::Direct(_) => direct == runs,
+            Self::Guessed(_) => direct + 1 >= runs,
+            Self::ByLuck(_) => true,
+            Self::Relay(_) => direct == 0,
         }
     }
 }
@@ -187,7 +199,10 @@ pub(crate) fn expected(one: Kind, other: Kind) -> Expected {
             Expected::Direct("one port outside is known, and its filter does not ask for the other's port")
         }
         ((Mapping::Random, _), (Mapping::Random, _)) => Expected::Relay("neither port outside can be known"),
-        _ => Expected::ByGuessing("one port outside is not known, and the other side's filter asks for it"),
+        ((Mapping::Same, _), _) | (_, (Mapping::Same, _)) => Expected::Guessed(
+            "one port outside is not known, and the other side's filter asks for it: it is guessed",
+        ),
+        _ => Expected::ByLuck("neither port outside is known, though one of them could be predicted"),
     }
 }
 
@@ -206,13 +221,18 @@ mod tests {
 
     #[test]
     fn the_oracle_says_of_well_known_pairs_what_is_well_known() {
-        use Kind::{FullCone, Ipv6Firewall, Ipv6Only, Open, PortRestricted, SymmetricRandom, UdpBlocked};
+        use Kind::{
+            FullCone, Ipv6Firewall, Ipv6Only, Open, PortRestricted, SymmetricRandom, SymmetricSequential,
+            UdpBlocked,
+        };
         let is_direct = |one, other| matches!(expected(one, other), Expected::Direct(_));
         assert!(is_direct(PortRestricted, PortRestricted));
         assert!(is_direct(SymmetricRandom, FullCone));
         assert!(is_direct(SymmetricRandom, Open));
         assert!(is_direct(Ipv6Only, Ipv6Firewall));
-        assert!(matches!(expected(SymmetricRandom, PortRestricted), Expected::ByGuessing(_)));
+        assert!(matches!(expected(SymmetricRandom, PortRestricted), Expected::Guessed(_)));
+        assert!(matches!(expected(SymmetricSequential, PortRestricted), Expected::Guessed(_)));
+        assert!(matches!(expected(SymmetricSequential, SymmetricRandom), Expected::ByLuck(_)));
         assert!(matches!(expected(SymmetricRandom, SymmetricRandom), Expected::Relay(_)));
         assert!(matches!(expected(Ipv6Only, PortRestricted), Expected::Relay(_)));
         assert!(matches!(expected(Open, UdpBlocked), Expected::Relay(_)));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     crew::{self, Job},
-    kinds::{Expected, KINDS, Kind, expected},
+    kinds::{Expected, GUESSED_SHARE, GUESSED_WITHIN, KINDS, Kind, expected},
     matrix::pairs,
     table::{Row, Table, percentile, shown},
 };
@@ -60,6 +60,7 @@ pub(crate) fn run(json: bool, quick: bool) -> Result<(), Refusal> {
     if json {
         let mut table = Table::new("nat-matrix");
         seen.iter().for_each(|(pair, seen)| table.add(row(*pair, seen)));
+        table.add(guessed_row(&seen));
         table.print_json();
     } else {
         print(&seen);
@@ -79,12 +80,8 @@ impl Seen {
 
     /// Whether it was as the oracle says, every time; `None` if it was not measured.
     fn met(&self, expected: Expected) -> Option<bool> {
-        let all = |count: usize| count == self.runs;
-        let as_expected = match expected {
-            Expected::Direct(_) => all(self.direct),
-            _ => expected.met(self.direct > 0),
-        };
-        (self.runs > 0).then(|| as_expected && all(self.at_once))
+        let as_expected = expected.met(self.direct, self.runs);
+        (self.runs > 0).then_some(as_expected && self.at_once == self.runs)
     }
 
     fn middle(values: &[f64]) -> Option<f64> {
@@ -111,6 +108,32 @@ fn row((one, other): (Kind, Kind), seen: &Seen) -> Row {
         max: seen.until_direct.iter().copied().reduce(f64::max),
         met: seen.met(expected),
         why: (seen.runs == 0).then(|| "it was not its turn before the time was over".to_owned()),
+        more,
+        ..Row::default()
+    }
+}
+
+/// All pairs that are direct by guessing, together: how many runs, and how many of them were in time.
+fn guessed(all: &[((Kind, Kind), Seen)]) -> (usize, usize) {
+    let pairs = all.iter().filter(|((one, other), _)| matches!(expected(*one, *other), Expected::Guessed(_)));
+    let limit = GUESSED_WITHIN.as_secs_f64() * 1e3;
+    pairs.fold((0, 0), |(runs, in_time), (_, seen)| {
+        (runs + seen.runs, in_time + seen.until_direct.iter().filter(|&&ms| ms <= limit).count())
+    })
+}
+
+fn guessed_row(all: &[((Kind, Kind), Seen)]) -> Row {
+    let (runs, in_time) = guessed(all);
+    let share = (runs > 0).then(|| in_time as f64 * 100.0 / runs as f64);
+    let mut more = Map::new();
+    more.insert("runs".into(), runs.into());
+    Row {
+        case: format!("ports guessed within {} s", GUESSED_WITHIN.as_secs()),
+        unit: "%",
+        figure: share,
+        goal: Some(GUESSED_SHARE),
+        met: share.map(|share| share >= GUESSED_SHARE),
+        why: share.is_none().then(|| "none of them was measured".to_owned()),
         more,
         ..Row::default()
     }
@@ -166,6 +189,9 @@ fn print(all: &[((Kind, Kind), Seen)]) {
             seen.runs
         ));
     }
+    let (runs, in_time) = guessed(all);
+    let limit = GUESSED_WITHIN.as_secs();
+    say(&format!("ports guessed within {limit} s: {in_time} of {runs} runs, goal {GUESSED_SHARE} %"));
     let measured = all.iter().filter(|(_, seen)| seen.runs > 0).count();
     let right = (measured - wrong.len()) as f64 / measured.max(1) as f64;
     say(&format!(
