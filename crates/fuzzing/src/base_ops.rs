@@ -353,6 +353,7 @@ impl World {
                 Output::Close { conn } => {
                     assert!(self.conns.remove(&conn).is_some(), "closed twice");
                 }
+                Output::Ask { .. } => panic!("this base asks nobody"),
                 Output::Timeout(at) => {
                     self.next_timeout = at;
                     return self.check_sizes();

@@ -189,7 +189,7 @@ impl World {
                     }
                 }
                 Output::Timeout(_) => return answer,
-                Output::Write { .. } | Output::Close { .. } => {}
+                Output::Write { .. } | Output::Close { .. } | Output::Ask { .. } => {}
             }
         }
     }

@@ -110,6 +110,7 @@ impl World {
                     self.speaking.remove(&(conn.0 as u8));
                 }
                 Output::Transmit { payload, .. } => self.datagrams.push(payload),
+                Output::Ask { .. } => panic!("this base asks nobody"),
                 Output::Timeout(_) => break,
             }
         }

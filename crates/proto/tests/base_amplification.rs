@@ -4,7 +4,7 @@ mod base_world;
 
 use base_world::{FIRST, Host, SECOND, World, addr, secs, send_data};
 use bowline_proto::{
-    base::Forward,
+    base::{Forward, Verdict},
     wire::udp::{NAT_CONFIRM, NAT_INIT, NAT_OK, NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, PADDED_LEN},
 };
 
@@ -62,6 +62,58 @@ fn no_datagram_draws_more_bytes_than_it_has() {
         }
     }
     assert!(answered > 0 && answered < sent);
+}
+
+/// Every type byte there is, at the lengths that some message of ours has and those beside them, from an address that has proven nothing.
+/// A worker judges it first, as in a real base: what it calls a stranger's is all the machine hears of it.
+#[test]
+fn before_an_address_is_proven_no_type_of_message_draws_more_bytes_than_were_sent() {
+    let mut world = World::new();
+    let (mut host, mut peer) = (Host::new(1), Host::new(2));
+    world.join(&mut peer);
+    world.register(&mut host);
+    world.befriend(&host, &peer);
+    let lengths = [1, 9, 15, 16, 26, 43, 44, 45, 81, 82, 83, 500, PADDED_LEN - 1, PADDED_LEN, 1_500];
+    let routes = world.base.routes();
+    let mut total = [[0; 2]; 256];
+    for kind in 0..=255u8 {
+        for (n, &length) in lengths.iter().enumerate() {
+            let mut datagram = vec![kind; length];
+            // Half of them under a cookie that is alive: whoever saw one may send such.
+            if n % 2 == 0 && length > 8 {
+                datagram[1..9].copy_from_slice(&host.cookie);
+            }
+            let stranger = addr(&format!("203.0.113.{kind}:{}", 1_000 + n));
+            let drawn = match routes.reader().judge(FIRST, stranger, &mut datagram.clone(), world.now) {
+                Verdict::Stranger => {
+                    world.datagrams.clear();
+                    world.base.handle_stranger(FIRST, stranger, world.now);
+                    world.flush();
+                    world.datagrams.iter().map(|(_, _, payload)| payload.len()).sum()
+                }
+                Verdict::Handshake | Verdict::Data => drawn(&mut world, FIRST, stranger, &datagram),
+                Verdict::Refused | Verdict::Malformed => 0,
+                other => panic!("{other:?} for a stranger"),
+            };
+            assert!(drawn <= length, "type {kind:#x}, {length} bytes: {drawn} drawn");
+            total[usize::from(kind)][0] += length;
+            total[usize::from(kind)][1] += drawn;
+        }
+    }
+    // The host's own handshake, signed, with all that it may say, to the moment it is proven.
+    host.own = (0..12).map(|n| addr(&format!("10.0.0.{n}:1"))).collect();
+    for length in [0, NAT_OK_LEN, 500, PADDED_LEN, 1_400] {
+        let init = world.nat_init_bytes(&mut host, FIRST, length);
+        total[usize::from(NAT_INIT)][0] += init.len();
+        total[usize::from(NAT_INIT)][1] += drawn(&mut world, FIRST, host.udp, &init);
+    }
+    for (kind, [sent, drawn]) in total.iter().enumerate() {
+        assert!(drawn <= sent, "type {kind:#x}: {sent} bytes drew {drawn}");
+    }
+    let answered: Vec<usize> = (0..256).filter(|&kind| total[kind][1] > 0).collect();
+    assert_eq!(answered, [0x20, usize::from(NAT_INIT)], "nothing else is answered at all");
+    let tcp = world.read(host.conn);
+    assert!(tcp.is_empty(), "nor does any of it draw something over TCP: {tcp:?}");
 }
 
 #[test]

@@ -173,6 +173,8 @@ impl Chaos {
             max_sources: 5,
             register_rate: Rate { burst: 6, every: ms(500) },
             relay_rate: Some(4_000),
+            relay_messages: Some(50),
+            frame_rate: Rate { burst: 20, every: ms(100) },
             ..BaseConfig::default()
         };
         Self {

@@ -313,6 +313,9 @@ impl BaseNode {
                         self.stack.close(conn.sock, env);
                     }
                 }
+                Output::Ask { .. } => {
+                    self.violations.push("a base without a list asks about a device".into())
+                }
             }
             outputs += 1;
             if outputs > MAX_OUTPUTS {

@@ -13,6 +13,8 @@ pub struct BaseConfig {
     pub keepalive: u16,
     /// Devices that may register here; `None`: all. Others get ERROR 4 before their signature is looked at.
     pub allow: Option<HashSet<DeviceId>>,
+    /// Whether the shell is asked about devices that are not on the list ([`super::Output::Ask`]).
+    pub ask: bool,
     /// Registered devices. One more gets ERROR 6; those registered stay, and can be replaced by themselves.
     pub max_devices: usize,
     /// Connections that have not registered, in all. One more ends the oldest of them with ERROR 6, so that a
@@ -43,6 +45,12 @@ pub struct BaseConfig {
     /// Bytes a second that one device may have relayed, with a second's worth at once; `None`: no limit. Over
     /// it messages are dropped with UNREACHABLE 3.
     pub relay_rate: Option<u32>,
+    /// Messages a second that one device may have relayed, with a second's worth at once; `None`: no limit. Over
+    /// it they are dropped with UNREACHABLE 3.
+    pub relay_messages: Option<u32>,
+    /// Frames of one registered device that are no messages to relay. Over it they are dropped, with NOTICE 2; the
+    /// burst lets a host with as many peers as there may be ask for all of them at once.
+    pub frame_rate: Rate,
     /// Without GET-COOKIE, and then without REGISTER, for as long: ERROR 10.
     pub setup_timeout: Duration,
     /// A registered host without INFO for as long is dropped (ERROR 10).
@@ -58,6 +66,7 @@ impl Default for BaseConfig {
         Self {
             keepalive: 25,
             allow: None,
+            ask: false,
             max_devices: 65_536,
             max_unfinished: 4_096,
             max_unfinished_per_source: 256,
@@ -71,6 +80,8 @@ impl Default for BaseConfig {
             // A third of what one core verifies in a second.
             verify_rate: Rate::per_second(2_000),
             relay_rate: None,
+            relay_messages: None,
+            frame_rate: Rate { burst: 4_096, every: Duration::from_millis(2) },
             setup_timeout: Duration::from_secs(10),
             info_timeout: Duration::from_secs(60),
             busy_retry_after: 10,

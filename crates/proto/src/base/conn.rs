@@ -18,7 +18,7 @@ use crate::{
     wire::{
         COOKIE_LEN, Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
         relay::{HEADER_LEN, SEND_DATA},
-        tcp::{self, BaseFrame, BaseHello, ErrorCode, HostFrame},
+        tcp::{self, BaseFrame, BaseHello, ErrorCode, HostFrame, NoticeCode},
     },
 };
 
@@ -39,6 +39,8 @@ enum State {
     Accepted(Waiting),
     /// REGISTER comes next, bound to this cookie.
     CookieGiven(Waiting, Cookie),
+    /// What it said holds; whether its device is allowed is being asked.
+    Asked(Waiting),
     /// It speaks for this device.
     Registered(DeviceId),
 }
@@ -151,6 +153,7 @@ impl Base {
             (State::CookieGiven(_, cookie), HostFrame::Register(register)) => {
                 self.handle_register(conn, &cookie, register, now);
             }
+            (State::Registered(device), message) if self.over_frame_rate(device, conn, &message, now) => {}
             (State::Registered(device), message) => match message {
                 HostFrame::Info(info) => self.handle_info(device, conn, info, now),
                 HostFrame::RequestInfo(about) => self.handle_request_info(device, about, now),
@@ -168,7 +171,20 @@ impl Base {
             },
             (State::Accepted(_), _) => self.fail(conn, Failure::malformed("GET-COOKIE comes first"), now),
             (State::CookieGiven(..), _) => self.fail(conn, Failure::malformed("REGISTER comes next"), now),
+            (State::Asked(_), _) => self.fail(conn, Failure::malformed("REGISTERED comes next"), now),
         }
+    }
+
+    /// Whether a device has sent more frames than it may: then this one is dropped, and the device is told. Leaving is always possible.
+    fn over_frame_rate(&mut self, id: DeviceId, conn: ConnId, message: &HostFrame<'_>, now: Instant) -> bool {
+        let rate = self.config.frame_rate;
+        let Some(device) = self.devices.get_mut(&id) else { return false };
+        if matches!(message, HostFrame::Leave) || device.frames.take(rate, now) {
+            return false;
+        }
+        self.counters.frames_over_rate += 1;
+        self.notice(id, conn, NoticeCode::Limit, "you send more frames than this base takes", now);
+        true
     }
 
     /// The answer to GET-COOKIE. Every version from 1 on includes ours, which is the first.
@@ -194,6 +210,15 @@ impl Base {
             if !self.routes.cookies.pin().contains_key(&cookie) {
                 return cookie;
             }
+        }
+    }
+
+    /// From now on this connection waits for the shell's answer.
+    pub(super) fn await_answer(&mut self, conn: ConnId) {
+        if let Some(c) = self.conns.get_mut(&conn)
+            && let State::CookieGiven(waiting, _) = c.state
+        {
+            c.state = State::Asked(waiting);
         }
     }
 
@@ -245,15 +270,16 @@ impl Base {
 
     fn drop_conn(&mut self, conn: ConnId) -> Option<DeviceId> {
         let c = self.conns.remove(&conn)?;
+        self.asked.remove(&conn);
         self.leave_unfinished(conn, c.remote, c.state);
         match c.state {
             State::Registered(device) => Some(device),
-            State::Accepted(_) | State::CookieGiven(..) => None,
+            State::Accepted(_) | State::CookieGiven(..) | State::Asked(_) => None,
         }
     }
 
     fn leave_unfinished(&mut self, conn: ConnId, remote: SocketAddr, state: State) {
-        if let State::Accepted(waiting) | State::CookieGiven(waiting, _) = state {
+        if let State::Accepted(waiting) | State::CookieGiven(waiting, _) | State::Asked(waiting) = state {
             self.unfinished.remove(waiting.serial, Source::of(remote.ip()));
             self.deadlines.forget(Key::Conn(conn));
         }
@@ -265,6 +291,7 @@ impl Base {
         let (silent_at, missing) = match c.state {
             State::Accepted(waiting) => (waiting.silent_at, "GET-COOKIE"),
             State::CookieGiven(waiting, _) => (waiting.silent_at, "REGISTER"),
+            State::Asked(waiting) => (waiting.silent_at, "answer about this device"),
             State::Registered(_) => return,
         };
         if silent_at > now {

@@ -1,5 +1,7 @@
 //! What a base counts, and how much it holds.
 
+use std::time::Duration;
+
 use super::BaseConfig;
 use crate::wire::MAX_BASE_ADDRESSES;
 
@@ -16,6 +18,10 @@ pub struct Counters {
     pub lost: u64,
     pub register_bad_signature: u64,
     pub register_over_rate: u64,
+    pub register_not_allowed: u64,
+    pub register_asked: u64,
+    pub registers_verified: u64,
+    pub frames_over_rate: u64,
     pub malformed_frames: u64,
     pub malformed_datagrams: u64,
     pub unknown_frames: u64,
@@ -45,6 +51,32 @@ pub struct Counters {
     pub addresses_sent: u64,
     pub interests_refused: u64,
     pub notices_sent: u64,
+    /// How long a change of a device had waited when those who want it were told.
+    pub push_delay: Delays,
+}
+
+/// How often something took how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delays {
+    /// How many took at most as long as each of [`Delays::BOUNDS`] and longer than the one before; the last are all others.
+    pub counts: [u64; Self::BOUNDS.len() + 1],
+    /// All of them together.
+    pub sum: Duration,
+}
+
+impl Delays {
+    /// The upper bounds of [`Delays::counts`] but the last.
+    pub const BOUNDS: [Duration; 8] = {
+        let ms = Duration::from_millis;
+        [ms(1), ms(5), ms(25), ms(100), ms(250), ms(1_000), ms(2_500), ms(10_000)]
+    };
+
+    /// Counts one.
+    pub fn add(&mut self, delay: Duration) {
+        let at = Self::BOUNDS.iter().position(|&bound| delay <= bound).unwrap_or(Self::BOUNDS.len());
+        self.counts[at] += 1;
+        self.sum += delay;
+    }
 }
 
 /// How many of each thing the machine holds at this moment; each is bounded by [`super::BaseConfig`].
@@ -53,6 +85,8 @@ pub struct Counters {
 pub struct Sizes {
     pub connections: usize,
     pub unfinished: usize,
+    /// Of these, those about which the shell is asked.
+    pub asked: usize,
     pub devices: usize,
     pub cookies: usize,
     pub bound_addresses: usize,
@@ -74,6 +108,7 @@ impl Sizes {
         let bounds = [
             ("devices", self.devices, config.max_devices),
             ("unfinished connections", self.unfinished, config.max_unfinished),
+            ("connections asked about", self.asked, self.unfinished),
             ("connections", self.connections, self.devices + self.unfinished),
             ("cookies", self.cookies, self.devices),
             ("bound addresses", self.bound_addresses, bindings),

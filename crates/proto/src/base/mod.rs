@@ -11,6 +11,7 @@
 //!
 //! Not here: many bases (a cluster), sockets, queues. The queue towards a slow host is the shell's.
 
+mod admission;
 mod binding;
 mod config;
 mod conn;
@@ -30,8 +31,9 @@ use std::{
     time::Instant,
 };
 
+pub use admission::Answer;
 pub use config::BaseConfig;
-pub use counters::{Counters, Sizes};
+pub use counters::{Counters, Delays, Sizes};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 pub use routes::{Reader, Routes, Verdict};
@@ -45,7 +47,10 @@ use self::{
 use crate::{
     bucket::Bucket,
     id::DeviceId,
-    wire::{BootId, tcp::BaseFrame},
+    wire::{
+        BootId, Cookie,
+        tcp::{BaseFrame, Register},
+    },
 };
 
 /// A TCP connection of the shell; never used twice.
@@ -133,8 +138,31 @@ pub enum Output {
         /// The connection.
         conn: ConnId,
     },
+    /// Find out whether this device may register, and tell [`Base::handle_answer`]. Only where
+    /// [`BaseConfig::ask`] is set.
+    Ask {
+        /// The connection that waits for it.
+        conn: ConnId,
+        /// The device; its signature holds.
+        device: DeviceId,
+    },
     /// Nothing more to do before this moment (or, with `None`, before the next input).
     Timeout(Option<Instant>),
+}
+
+/// A registered device, for whoever wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceView {
+    /// The device.
+    pub id: DeviceId,
+    /// This boot of it has been here since.
+    pub since: Instant,
+    /// Where its TCP connection comes from; `None` while that is lost and UDP vouches for it.
+    pub remote: Option<SocketAddr>,
+    /// Where it is reached over UDP, and until when unless it is heard.
+    pub udp: Option<(SocketAddr, Instant)>,
+    /// How many devices it wants to talk with.
+    pub interests: usize,
 }
 
 /// The base server.
@@ -152,6 +180,9 @@ pub struct Base {
     /// What REGISTERED tells of UDP addresses, one list for each listening address.
     udp_lists: Vec<Arc<[UdpAddress]>>,
     unfinished: Unfinished,
+    /// Unfinished connections whose device the shell is asked about, and what they said.
+    asked: Map<ConnId, (Cookie, Register)>,
+    short_of_memory: bool,
     devices: Map<DeviceId, Device>,
     /// Who is behind a source address on one of the base's sockets, where devices are on UDP, the cookies of
     /// registered devices: what others read while this machine writes it.
@@ -204,8 +235,10 @@ impl Base {
             conns: Map::with_hasher(keyed),
             udp_lists: Vec::new(),
             unfinished: Unfinished::new(keyed),
+            asked: Map::with_hasher(keyed),
+            short_of_memory: false,
             devices: Map::with_hasher(keyed),
-            routes: Arc::new(Routes::new(config.relay_rate, keyed, now)),
+            routes: Arc::new(Routes::new(config.relay_messages, config.relay_rate, keyed, now)),
             wanters: Map::with_hasher(keyed),
             interests_in_all: 0,
             absent: Expiring::new(config::ABSENT_MEMORY, config.max_absent_interests, keyed),
@@ -326,6 +359,23 @@ impl Base {
                 .all(|(&id, device)| self.routes.agrees(id, device.location.confirmed_leg()))
     }
 
+    /// The devices that are registered here, in no order.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceView> + '_ {
+        self.devices.iter().map(|(&id, device)| DeviceView {
+            id,
+            since: device.since,
+            remote: device.link.conn().and_then(|conn| self.conns.get(&conn)).map(|conn| conn.remote),
+            udp: device.location.confirmed_leg().map(|(_, to, _, until)| (to, until)),
+            interests: device.interests.len(),
+        })
+    }
+
+    /// Whether hosts have been told to leave.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining != Draining::No
+    }
+
     /// Whether this device is registered here.
     #[must_use]
     pub fn is_registered(&self, device: DeviceId) -> bool {
@@ -338,6 +388,7 @@ impl Base {
         Sizes {
             connections: self.conns.len(),
             unfinished: self.unfinished.len(),
+            asked: self.asked.len(),
             devices: self.devices.len(),
             cookies: self.routes.cookies.len(),
             bound_addresses: self.routes.bound_addresses(),

@@ -126,6 +126,9 @@ impl Base {
         let Some(device) = self.devices.get_mut(&id) else { return };
         self.versions += 1;
         device.version = self.versions;
+        if device.changes.next().is_none() {
+            device.changed_at = now;
+        }
         if device.changes.change(now) {
             self.fan_out(id, now);
         } else {
@@ -154,7 +157,7 @@ impl Base {
         }
         let Some(interest) = self.interest(to, about) else { return };
         if interest.window.change(now) {
-            self.tell(to, about);
+            self.tell(to, about, now);
         } else if let Some(at) = interest.window.next() {
             self.deadlines.by(Key::Pair { to, about }, at);
         }
@@ -176,7 +179,7 @@ impl Base {
     pub(super) fn pair_due(&mut self, to: DeviceId, about: DeviceId, now: Instant) {
         let Some(interest) = self.interest(to, about) else { return };
         if interest.window.end(now) {
-            self.tell(to, about);
+            self.tell(to, about, now);
         } else if let Some(at) = interest.window.next() {
             self.deadlines.by(Key::Pair { to, about }, at);
         }
@@ -201,7 +204,7 @@ impl Base {
         }
     }
 
-    fn tell(&mut self, to: DeviceId, about: DeviceId) {
+    fn tell(&mut self, to: DeviceId, about: DeviceId, now: Instant) {
         let (message, told) = match self.news(to, about) {
             News::None => return,
             News::Gone => (DeviceAddresses::gone(about), Told::Nothing),
@@ -218,9 +221,14 @@ impl Base {
                 (message, Told::Version(d.version))
             }
         };
+        let changed_at = self.devices.get(&about).map(|device| device.changed_at);
         let Some(interest) = self.interest(to, about) else { return };
+        let changed = matches!(interest.told, Told::Version(_)) && interest.told != told;
         interest.told = told;
         interest.again = false;
+        if let Some(at) = changed_at.filter(|_| changed) {
+            self.counters.push_delay.add(now.saturating_duration_since(at));
+        }
         if let Some(conn) = self.devices.get(&to).and_then(|d| d.link.conn()) {
             self.counters.addresses_sent += 1;
             self.write(conn, &BaseFrame::DeviceAddresses(message));

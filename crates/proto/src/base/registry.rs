@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     Base, ConnId, SocketId, UdpAddress,
+    admission::not_allowed,
     binding::Location,
     config::{
         CLONE_RETRY_AFTER, INHERITED_LIFE, NOTICE_RATE, OUTLIVES_TCP, REPEAT_WITHIN, WANTED_RATE,
@@ -41,6 +42,7 @@ pub(super) struct Device {
     boot: BootId,
     attempt: u32,
     pub(super) cookie: Cookie,
+    pub(super) since: Instant,
     pub(super) link: Link,
     /// The base's UDP addresses as REGISTERED told them; the index of one is what NAT-INITs are signed for.
     pub(super) udp: Arc<[UdpAddress]>,
@@ -57,12 +59,16 @@ pub(super) struct Device {
     pub(super) wanted: Wanted,
     /// Names what others may be told of this device at present.
     pub(super) version: u64,
+    /// When the oldest change came that others may not have been told of.
+    pub(super) changed_at: Instant,
     /// Collects the changes of this device before others are told.
     pub(super) changes: Window,
     pub(super) unreached: Unreached,
     /// What it may still have relayed; whoever forwards counts it there.
     pub(super) budget: Arc<Budget>,
     notice_rate: Bucket,
+    /// Frames that are no messages to relay.
+    pub(super) frames: Bucket,
 }
 
 /// The TCP half of a registration.
@@ -133,18 +139,31 @@ impl Base {
         unverified: UnverifiedRegister<'_>,
         now: Instant,
     ) {
-        let verified = self
-            .admit(conn, unverified.claim(), now)
-            .and_then(|()| unverified.verify(self.id, cookie).ok_or_else(bad_signature));
-        let outcome = verified.and_then(|register| self.take_over(conn, cookie, &register, now));
-        if let Err(failure) = outcome {
-            match failure.code {
-                ErrorCode::Signature => self.counters.register_bad_signature += 1,
-                ErrorCode::SourceLimit | ErrorCode::Busy => self.counters.register_over_rate += 1,
-                _ => {}
+        let verified = self.admit(conn, unverified.claim(), now).and_then(|()| {
+            self.counters.registers_verified += 1;
+            unverified.verify(self.id, cookie).ok_or_else(bad_signature)
+        });
+        let outcome = verified.and_then(|register| {
+            if self.is_allowed(register.device) {
+                return self.take_over(conn, cookie, &register, now);
             }
-            self.fail(conn, failure, now);
+            self.ask_shell(conn, *cookie, register);
+            Ok(())
+        });
+        if let Err(failure) = outcome {
+            self.refuse(conn, failure, now);
         }
+    }
+
+    /// A registration fails.
+    pub(super) fn refuse(&mut self, conn: ConnId, failure: Failure, now: Instant) {
+        match failure.code {
+            ErrorCode::Signature => self.counters.register_bad_signature += 1,
+            ErrorCode::SourceLimit | ErrorCode::Busy => self.counters.register_over_rate += 1,
+            ErrorCode::NotAllowed => self.counters.register_not_allowed += 1,
+            _ => {}
+        }
+        self.fail(conn, failure, now);
     }
 
     /// Everything that is cheaper than a signature.
@@ -155,9 +174,8 @@ impl Base {
         if claim.public_key.device_id() != claim.device {
             return Err(bad_signature());
         }
-        if self.config.allow.as_ref().is_some_and(|allow| !allow.contains(&claim.device)) {
-            let text = "this device is not on the list of this base";
-            return Err(Failure::new(ErrorCode::NotAllowed, 0, text));
+        if !self.is_allowed(claim.device) && !self.config.ask {
+            return Err(not_allowed());
         }
         let Some(remote) = self.conns.get(&conn).map(|c| c.remote.ip()) else {
             return Err(Failure::malformed("no connection"));
@@ -171,9 +189,7 @@ impl Base {
                 let text = "too many registrations from this address";
                 Failure::new(ErrorCode::SourceLimit, seconds_until(next, now), text)
             })?;
-        if self.devices.len() >= self.config.max_devices && !self.devices.contains_key(&claim.device) {
-            return Err(Failure::busy(&self.config, "this base has as many devices as it takes"));
-        }
+        self.has_room(claim.device)?;
         if !self.verify_rate.take(self.config.verify_rate, now) {
             return Err(Failure::busy(&self.config, "too many registrations"));
         }
@@ -181,7 +197,7 @@ impl Base {
     }
 
     /// A verified REGISTER against whoever is registered already (protocol section 4, replacement).
-    fn take_over(
+    pub(super) fn take_over(
         &mut self,
         conn: ConnId,
         cookie: &Cookie,
@@ -200,6 +216,9 @@ impl Base {
             Some(old) if self.replaced.get(&(id, register.boot), now).is_some() => {
                 let stays = old.link.conn();
                 self.counters.cloned += 1;
+                let remote_of = |conn| self.conns.get(&conn).map(|c| c.remote);
+                let (here, refused) = (stays.and_then(remote_of), remote_of(conn));
+                tracing::warn!(device = %id, ?here, ?refused, "two devices use one key: the one that is here stays");
                 if let Some(stays) = stays {
                     self.notice(id, stays, NoticeCode::KeyInUse, "another device uses this key", now);
                 }
@@ -231,6 +250,7 @@ impl Base {
             boot: register.boot,
             attempt: register.attempt,
             cookie: *cookie,
+            since: now,
             link: Link::Tcp(conn),
             udp: self.conns.get(&conn).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.udp)),
             info_by: now + self.config.info_timeout,
@@ -242,10 +262,12 @@ impl Base {
             repeat_by: None,
             wanted: Wanted::default(),
             version: self.versions,
+            changed_at: now,
             changes: Window::default(),
             unreached: Unreached::default(),
             budget: Arc::default(),
             notice_rate: Bucket::default(),
+            frames: Bucket::default(),
         };
         self.devices.insert(register.device, device);
         self.routes.cookies.pin().insert(*cookie, register.device);

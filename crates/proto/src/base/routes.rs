@@ -41,7 +41,8 @@ use crate::{
 pub struct Routes {
     /// Moments are kept as nanoseconds since this one, so that they fit into an atomic.
     start: Instant,
-    relay_rate: Option<Rate>,
+    /// What each device may have relayed; `None`: as much as it wants.
+    rates: Option<Rates>,
     sources: Table<SourceKey, Source>,
     legs: Table<DeviceId, Leg>,
     /// The cookies of registered devices.
@@ -96,23 +97,39 @@ struct Leg {
     until: AtomicU64,
 }
 
-/// What a device may still have relayed, whoever of several readers counts it: a bucket as [`crate::bucket::Bucket`] is.
-#[derive(Debug, Default)]
-pub(super) struct Budget {
-    full_at: AtomicU64,
+/// What a device may have relayed in a second.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    messages: Option<Rate>,
+    /// In units of [`RELAY_UNIT`] bytes.
+    bytes: Option<Rate>,
 }
 
-impl Budget {
-    /// Takes `n`, if there are as many.
-    fn take_many(&self, n: u32, rate: Rate, now: u64) -> bool {
-        let every = rate.every.as_nanos() as u64;
-        let (cost, burst) = (every * u64::from(n), every * u64::from(rate.burst));
-        let taken = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let full_at = full_at.max(now) + cost;
-            (full_at <= now + burst).then_some(full_at)
-        });
-        taken.is_ok()
+impl Rates {
+    /// The rates of these limits, each a second's worth; `None` where there is no limit at all.
+    fn of(messages: Option<u32>, bytes: Option<u32>) -> Option<Self> {
+        let rates =
+            Self { messages: messages.map(|n| Rate::per_second(n.max(1))), bytes: bytes.map(rate_of) };
+        (messages.is_some() || bytes.is_some()).then_some(rates)
     }
+}
+
+/// What a device may still have relayed, whoever of several readers counts it: buckets as [`crate::bucket::Bucket`] is.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    messages_full_at: AtomicU64,
+    bytes_full_at: AtomicU64,
+}
+
+/// Takes `n` of a bucket, if there are as many.
+fn take_many(full_at: &AtomicU64, n: u32, rate: Rate, now: u64) -> bool {
+    let every = rate.every.as_nanos() as u64;
+    let (cost, burst) = (every * u64::from(n), every * u64::from(rate.burst));
+    let taken = full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+        let full_at = full_at.max(now) + cost;
+        (full_at <= now + burst).then_some(full_at)
+    });
+    taken.is_ok()
 }
 
 /// Where a message goes as far as UDP is concerned.
@@ -162,10 +179,10 @@ pub enum Verdict {
 }
 
 impl Routes {
-    pub(super) fn new(relay_rate: Option<u32>, keyed: Keyed, start: Instant) -> Self {
+    pub(super) fn new(messages: Option<u32>, bytes: Option<u32>, keyed: Keyed, start: Instant) -> Self {
         Self {
             start,
-            relay_rate: relay_rate.map(rate_of),
+            rates: Rates::of(messages, bytes),
             sources: Table::with_hasher(keyed),
             legs: Table::with_hasher(keyed),
             cookies: Table::with_hasher(keyed),
@@ -217,10 +234,14 @@ impl Routes {
         }
     }
 
-    /// Whether a device may have so many more bytes relayed. A message costs at least one unit.
+    /// Whether a device may have one more message relayed, of so many bytes. It costs at least one unit of them.
     pub(super) fn within_rate(&self, budget: &Budget, length: usize, now: Instant) -> bool {
-        let units = (length / RELAY_UNIT + 1) as u32;
-        self.relay_rate.is_none_or(|rate| budget.take_many(units, rate, self.nanos(now)))
+        let Some(rates) = self.rates else { return true };
+        let (units, now) = ((length / RELAY_UNIT + 1) as u32, self.nanos(now));
+        let within =
+            |rate: Option<Rate>, full_at, n| rate.is_none_or(|rate| take_many(full_at, n, rate, now));
+        within(rates.messages, &budget.messages_full_at, 1)
+            && within(rates.bytes, &budget.bytes_full_at, units)
     }
 
     /// Says where a device is on UDP from now on. A leg that only lives longer moves one number.
@@ -378,7 +399,7 @@ impl Reader<'_> {
         source.heard.store(self.routes.nanos(now), Ordering::Relaxed);
         match self.routes.way_by(&self.legs, &source.budget, to, length, now) {
             Way::Udp { via: leg, to: address, limit } => {
-                if self.routes.relay_rate.is_none() {
+                if self.routes.rates.is_none() {
                     let (from_device, leg) = (source.device, (leg, address));
                     let (socket, now) = (via.socket, now);
                     self.last = Some(Last { socket, address: from, to, now, from: from_device, leg, limit });

@@ -104,6 +104,8 @@ pub(crate) struct World {
     written: HashMap<ConnId, Vec<u8>>,
     pub(crate) closed: HashSet<ConnId>,
     pub(crate) datagrams: Vec<(Via, SocketAddr, Vec<u8>)>,
+    /// What the machine wants to know.
+    pub(crate) asked: Vec<(ConnId, DeviceId)>,
 }
 
 impl World {
@@ -115,7 +117,7 @@ impl World {
         let now = Instant::now();
         let id = SecretKey::from_seed(&[0xba; 32]).device_id();
         Self {
-            judges: config.relay_rate.is_none(),
+            judges: config.relay_rate.is_none() && config.relay_messages.is_none(),
             base: Base::new(config, id, [7; 32], now),
             id,
             now,
@@ -123,6 +125,7 @@ impl World {
             written: HashMap::new(),
             closed: HashSet::new(),
             datagrams: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -142,6 +145,7 @@ impl World {
                 Output::Close { conn } => {
                     assert!(self.closed.insert(conn), "closed twice");
                 }
+                Output::Ask { conn, device } => self.asked.push((conn, device)),
                 Output::Timeout(at) => {
                     assert!(self.base.routes_agree(), "the routes are not what the machine knows");
                     return at;
