@@ -39,8 +39,39 @@ pub struct Config {
     /// `allow = ["7k2m-…"]`: the devices that may register here; all others are refused. Default: every device.
     #[serde(deserialize_with = "device_ids")]
     pub allow: Option<HashSet<DeviceId>>,
+    /// `allow_file = "/etc/bowline/allow"`: a file with more of them, one ID a line, read again when it changes ([`crate::allow`]).
+    pub allow_file: Option<PathBuf>,
+    /// The table `[hook]`: a service that knows about devices which are on neither list.
+    pub hook: Option<HookConfig>,
+    /// `admin = "127.0.0.1:4480"`: where metrics and the page for people are served over HTTP. Default: nowhere.
+    pub admin: Option<SocketAddr>,
     /// The table `[limits]`.
     pub limits: Limits,
+}
+
+/// The table `[hook]` ([`crate::hook`]).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookConfig {
+    /// `url = "https://devices.example.net/may-register"`: asked with `?device=<ID>` behind it.
+    pub url: String,
+    /// `token_file = "/etc/bowline/hook-token"`: its one line is sent as a bearer token. Default: none.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// `cache_seconds = 300`: how long a yes counts, and how soon a no reaches a device that is here.
+    #[serde(default = "five_minutes")]
+    pub cache_seconds: u32,
+    /// `refused_cache_seconds = 30`: how long a no counts.
+    #[serde(default = "half_a_minute")]
+    pub refused_cache_seconds: u32,
+}
+
+fn five_minutes() -> u32 {
+    300
+}
+
+fn half_a_minute() -> u32 {
+    30
 }
 
 /// The table `[limits]`: what is bounded, and by how much. `BaseConfig` of bowline-proto says what happens there.
@@ -67,10 +98,21 @@ pub struct Limits {
     pub verifications_per_second: u32,
     /// `relay_bytes_per_second = 1000000`: what one device may have relayed. Default: no limit.
     pub relay_bytes_per_second: Option<u32>,
+    /// `relay_messages_per_second = 10000`: the same in messages, whatever their size. Default: no limit.
+    pub relay_messages_per_second: Option<u32>,
+    /// `frames_per_second = 500`: all other frames of one device; more are dropped and it is told.
+    pub frames_per_second: u32,
+    /// `frames_burst = 4096`: as many at once after a quiet time.
+    pub frames_burst: u32,
     /// `data_queue_bytes = 262144`: data waiting for one slow host on TCP; more is dropped and its sender told.
     pub data_queue_bytes: usize,
     /// `control_queue_bytes = 1048576`: control messages waiting for one host; over it the host is cut off.
     pub control_queue_bytes: usize,
+    /// `queues_bytes = 268435456`: all of that together; with as much, data for slow hosts is dropped.
+    pub queues_bytes: usize,
+    /// `memory_bytes = 1073741824`: of this process; with as much, devices that are not here yet are told to come back later.
+    /// Default: four fifths of what its control group or the machine has.
+    pub memory_bytes: Option<u64>,
     /// `setup_timeout_seconds = 10`: patience with a connection that does not register.
     #[serde(rename = "setup_timeout_seconds", deserialize_with = "seconds")]
     pub setup_timeout: Duration,
@@ -90,10 +132,16 @@ impl Default for Limits {
             registrations_burst: base.register_rate.burst,
             verifications_per_second: base.verify_rate.burst,
             relay_bytes_per_second: base.relay_rate,
+            relay_messages_per_second: base.relay_messages,
+            frames_per_second: 500,
+            frames_burst: base.frame_rate.burst,
             // 2 ms of a gigabit: enough to fill a write, little enough not to delay what is behind it.
             data_queue_bytes: 256 << 10,
             // All addresses of 1,024 wanted devices, told at once after a registration, are 340 KB.
             control_queue_bytes: 1 << 20,
+            // A thousand hosts that are as slow as may be.
+            queues_bytes: 256 << 20,
+            memory_bytes: None,
             setup_timeout: base.setup_timeout,
         }
     }
@@ -115,6 +163,13 @@ impl Config {
         self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS)
     }
 
+    /// How many sockets listen and receive.
+    pub(crate) fn sockets(&self) -> usize {
+        // Each address has one for TCP, and two ports for UDP; without any written there are two addresses.
+        let addresses = if self.listen.is_empty() { 2 } else { self.listen.len() };
+        addresses * (1 + 2 * crate::listen::LANES * self.workers())
+    }
+
     /// The same for the machine.
     #[must_use]
     pub fn base_config(&self) -> BaseConfig {
@@ -124,6 +179,7 @@ impl Config {
         BaseConfig {
             keepalive: limits.keepalive_seconds,
             allow: self.allow.clone(),
+            ask: self.hook.is_some(),
             max_devices: limits.devices,
             max_unfinished: limits.unfinished,
             max_unfinished_per_source: limits.unfinished_per_source,
@@ -133,6 +189,11 @@ impl Config {
             register_rate_wide: Rate { burst: burst.saturating_mul(WIDE_SHARE), every: each / WIDE_SHARE },
             verify_rate: Rate::per_second(limits.verifications_per_second.max(1)),
             relay_rate: limits.relay_bytes_per_second,
+            relay_messages: limits.relay_messages_per_second,
+            frame_rate: Rate {
+                burst: limits.frames_burst.max(1),
+                every: Duration::from_secs(1) / limits.frames_per_second.max(1),
+            },
             setup_timeout: limits.setup_timeout,
             ..BaseConfig::default()
         }
@@ -163,6 +224,10 @@ mod tests {
             advertise = ["192.0.2.1"]
             workers = 3
             allow = ["{id}"]
+            allow_file = "/etc/bowline/allow"
+            admin = "127.0.0.1:4480"
+            [hook]
+            url = "http://127.0.0.1:1/"
             [limits]
             keepalive_seconds = 20
             devices = 1
@@ -177,6 +242,11 @@ mod tests {
             data_queue_bytes = 10
             control_queue_bytes = 11
             setup_timeout_seconds = 12
+            relay_messages_per_second = 13
+            frames_per_second = 14
+            frames_burst = 15
+            queues_bytes = 16
+            memory_bytes = 17
             "#
         ))
         .unwrap();
@@ -188,6 +258,9 @@ mod tests {
         assert_eq!((base.max_interests_in_all, base.register_rate.burst), (5, 7));
         assert_eq!((base.verify_rate.burst, base.relay_rate), (8, Some(9)));
         assert_eq!(base.setup_timeout, Duration::from_secs(12));
+        assert_eq!((base.relay_messages, base.frame_rate.burst, base.ask), (Some(13), 15, true));
+        assert_eq!((config.limits.queues_bytes, config.limits.memory_bytes), (16, Some(17)));
+        assert_eq!(config.hook.unwrap().cache_seconds, 300);
     }
 
     #[test]

@@ -11,15 +11,22 @@
 //! Not here: the key file, the command line, the protocol.
 
 mod accept;
+mod admin;
 mod conn;
+mod control;
 mod frames;
+mod inspect;
 mod outbox;
+mod resources;
 mod server;
 mod udp;
 
+pub mod allow;
 pub mod config;
+pub mod hook;
 pub mod listen;
 
 pub use config::Config;
+pub use control::{Handle, Queues, Snapshot};
 pub use listen::BindError;
 pub use server::{Server, Shutdown};

@@ -72,6 +72,20 @@ pub enum BindError {
         /// The system's words.
         error: io::Error,
     },
+    /// The admin address.
+    #[error("cannot serve the admin address {address}: {error}; choose another with `admin`")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// The list of allowed devices.
+    #[error(transparent)]
+    List(#[from] crate::allow::ListError),
+    /// The service that knows about devices.
+    #[error(transparent)]
+    Hook(#[from] crate::hook::HookError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),

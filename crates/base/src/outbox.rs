@@ -1,7 +1,10 @@
 //! What waits to be written to one host: control frames, which are never dropped, and data, which is when the host
 //! is too slow. Both are bounded; what does not fit is the caller's to deal with.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use tokio::sync::Notify;
 
@@ -14,6 +17,7 @@ pub(crate) struct Outbox {
     ended: Notify,
     control_limit: usize,
     data_limit: usize,
+    all: Arc<Total>,
 }
 
 #[derive(Debug, Default)]
@@ -21,6 +25,29 @@ struct Queue {
     control: Vec<u8>,
     data: Vec<u8>,
     end: End,
+    /// Bytes in the batch that is being written.
+    writing: usize,
+}
+
+/// What waits in all outboxes together.
+#[derive(Debug)]
+pub(crate) struct Total {
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+impl Total {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), limit })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.bytes())
+    }
 }
 
 /// Whether the connection goes on.
@@ -47,13 +74,14 @@ pub(crate) struct Batch {
 pub(crate) struct Full;
 
 impl Outbox {
-    pub(crate) fn new(control_limit: usize, data_limit: usize) -> Self {
+    pub(crate) fn new(control_limit: usize, data_limit: usize, all: Arc<Total>) -> Self {
         Self {
             queue: Mutex::default(),
             changed: Notify::new(),
             ended: Notify::new(),
             control_limit,
             data_limit,
+            all,
         }
     }
 
@@ -69,6 +97,7 @@ impl Outbox {
         }
         queue.control.extend_from_slice(frames);
         drop(queue);
+        self.all.bytes.fetch_add(frames.len(), Relaxed);
         self.changed.notify_one();
         Ok(())
     }
@@ -76,13 +105,15 @@ impl Outbox {
     /// Appends one data frame, given in parts.
     pub(crate) fn data(&self, parts: [&[u8]; 2]) -> Result<(), Full> {
         let mut queue = self.lock();
-        if queue.data.len() + parts[0].len() + parts[1].len() > self.data_limit {
+        let length = parts[0].len() + parts[1].len();
+        if queue.data.len() + length > self.data_limit || length > self.all.room() {
             return Err(Full);
         }
         for part in parts {
             queue.data.extend_from_slice(part);
         }
         drop(queue);
+        self.all.bytes.fetch_add(length, Relaxed);
         self.changed.notify_one();
         Ok(())
     }
@@ -90,10 +121,11 @@ impl Outbox {
     /// Appends as many of these whole frames (lengths included) as fit; gives back how many bytes they are.
     pub(crate) fn data_frames(&self, frames: &[u8]) -> usize {
         let mut queue = self.lock();
-        let room = self.data_limit.saturating_sub(queue.data.len());
+        let room = self.data_limit.saturating_sub(queue.data.len()).min(self.all.room());
         let fits = if frames.len() <= room { frames.len() } else { whole(&frames[..room]).unwrap_or(0) };
         queue.data.extend_from_slice(&frames[..fits]);
         drop(queue);
+        self.all.bytes.fetch_add(fits, Relaxed);
         if fits > 0 {
             self.changed.notify_one();
         }
@@ -123,6 +155,8 @@ impl Outbox {
     /// connection with nothing to write holds none.
     pub(crate) async fn next(&self, written: Batch) -> Batch {
         let mut batch = Batch { end: End::No, ..written };
+        let gone = std::mem::take(&mut self.lock().writing);
+        self.all.bytes.fetch_sub(gone, Relaxed);
         batch.control.clear();
         batch.data.clear();
         loop {
@@ -132,6 +166,7 @@ impl Outbox {
                 if !queue.control.is_empty() || !queue.data.is_empty() || queue.end != End::No {
                     std::mem::swap(&mut queue.control, &mut batch.control);
                     std::mem::swap(&mut queue.data, &mut batch.data);
+                    queue.writing = batch.control.len() + batch.data.len();
                     batch.end = queue.end;
                     return batch;
                 }
@@ -144,13 +179,43 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.all.bytes.fetch_sub(queue.control.len() + queue.data.len() + queue.writing, Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn outbox(control: usize, data: usize) -> Outbox {
+        Outbox::new(control, data, Total::new(1_000))
+    }
+
+    #[tokio::test]
+    async fn all_together_have_a_limit_too_and_what_was_written_or_given_up_makes_room() {
+        let all = Total::new(10);
+        let [a, b] = [(); 2].map(|()| Outbox::new(100, 100, Arc::clone(&all)));
+        a.data([b"12", b"34"]).unwrap();
+        b.data([b"1", b"234"]).unwrap();
+        assert!(a.data([b"56", b"7"]).is_err());
+        assert_eq!(b.data_frames(&[0, 1, 1, 0, 1, 1]), 0);
+        a.control(b"never dropped").unwrap();
+        assert_eq!(all.bytes(), 21);
+        let batch = a.next(Batch::default()).await;
+        assert_eq!(all.bytes(), 21, "it is not written yet");
+        a.end(End::Flushed);
+        a.next(batch).await;
+        assert_eq!(all.bytes(), 4);
+        drop((a, b));
+        assert_eq!(all.bytes(), 0);
+    }
+
     #[tokio::test]
     async fn everything_that_waits_is_one_batch_control_first() {
-        let outbox = Outbox::new(10, 10);
+        let outbox = outbox(10, 10);
         outbox.data([b"da", b"ta"]).unwrap();
         outbox.control(b"con").unwrap();
         outbox.control(b"trol").unwrap();
@@ -162,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_whole() {
-        let outbox = Outbox::new(4, 4);
+        let outbox = outbox(4, 4);
         outbox.data([b"ab", b"cd"]).unwrap();
         assert!(outbox.data([b"", b"e"]).is_err());
         assert!(outbox.control(b"abcde").is_err());
@@ -171,7 +236,7 @@ mod tests {
 
     #[test]
     fn of_frames_in_a_row_those_that_fit_are_taken_whole() {
-        let outbox = Outbox::new(4, 10);
+        let outbox = outbox(4, 10);
         let frames = [0, 2, 1, 1, 0, 2, 2, 2, 0, 2, 3, 3];
         assert_eq!(outbox.data_frames(&frames), 8);
         assert_eq!(outbox.data_frames(&frames[8..]), 0);

@@ -1,7 +1,7 @@
 //! The loop: one task owns the machine, waits for one thing, applies it, and flushes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::Future,
     net::SocketAddr,
     ops::Range,
@@ -19,16 +19,21 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinSet,
-    time::{Instant as TokioInstant, sleep_until},
+    time::{Instant as TokioInstant, MissedTickBehavior, sleep_until},
 };
 
 use crate::{
     accept::accept,
+    admin, allow,
     config::Config,
     conn::{self, CLOSE_PATIENCE},
+    control::{CONTROL, Control, Handle},
     frames,
+    hook::Hook,
+    inspect::Inspector,
     listen::{self, BindError, LANES, udp_addresses},
-    outbox::{End, Outbox},
+    outbox::{End, Outbox, Total},
+    resources,
     udp::{
         Lanes, Port, kernel,
         outgoing::Sender,
@@ -50,6 +55,9 @@ const CLOSING_CONNECTIONS: usize = 1_024;
 /// With nothing to wake for, the owner wakes anyway.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
 
+/// How often it is looked at whether there is memory, and who is to be asked about again.
+const TICK: Duration = Duration::from_secs(1);
+
 /// How a base stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
@@ -69,6 +77,14 @@ pub struct Server {
     udp: Vec<[(SocketId, SocketAddr); 2]>,
     /// For each worker, its sockets by number.
     ports: Vec<Vec<Lanes>>,
+    /// File descriptors that this process may have.
+    descriptors: u64,
+    handle: Handle,
+    admin: Option<TcpListener>,
+    control: mpsc::Receiver<Control>,
+    hook: Option<Hook>,
+    /// The file with the list as it was when it was read, and how many devices it had.
+    listed: Option<(allow::Mark, usize)>,
 }
 
 /// What connections tell the owner.
@@ -89,20 +105,42 @@ impl Server {
     /// Opens the sockets of a base whose ID is made from `key`. To be called within a Tokio runtime.
     ///
     /// # Errors
-    /// When an address cannot be listened on; the error says which and what can be done.
-    pub async fn bind(config: Config, key: SecretKey) -> Result<Self, BindError> {
+    /// When an address cannot be listened on, or what the configuration names cannot be used; the error says which and what can be done.
+    pub async fn bind(mut config: Config, key: SecretKey) -> Result<Self, BindError> {
+        let (control, for_owner) = mpsc::channel(CONTROL);
+        let mark = config.allow_file.as_deref().map(allow::Mark::of);
+        let from_file = config.allow_file.as_deref().map(allow::read).transpose()?;
+        let hook = config.hook.as_ref().map(|hook| Hook::new(hook, control.clone())).transpose()?;
+        let written = config.allow.clone();
+        if let Some(list) = &from_file {
+            config.allow.get_or_insert_default().extend(list);
+        }
+        let listed = mark.zip(from_file.as_ref().map(HashSet::len));
+        let base_config = config.base_config();
+        config.allow = written;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| BindError::Random(e.to_string()))?;
         let id = key.device_id();
         let mut server = Self {
             id,
-            base: Base::new(config.base_config(), id, seed, Instant::now()),
+            base: Base::new(base_config, id, seed, Instant::now()),
             listeners: Vec::new(),
             local_addrs: Vec::new(),
             udp: Vec::new(),
             ports: vec![Vec::new(); config.workers()],
+            descriptors: u64::MAX,
+            handle: Handle { control, reload: Arc::default() },
+            admin: None,
+            control: for_owner,
+            hook,
+            listed,
             config,
         };
+        server.raise_descriptors();
+        if let Some(address) = server.config.admin {
+            let opened = admin::listen(address);
+            server.admin = Some(opened.map_err(|error| BindError::Admin { address, error })?);
+        }
         for listening in listen::open_all(&server.config)? {
             let address = listening.tcp.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
             server.add(listening).map_err(|error| BindError::System {
@@ -112,6 +150,32 @@ impl Server {
             })?;
         }
         Ok(server)
+    }
+
+    /// Asks the system for the descriptors that the limits come to, and says what is missing.
+    fn raise_descriptors(&mut self) {
+        let needed = resources::descriptors_for(max_connections(&self.config), self.config.sockets());
+        self.descriptors = resources::raise_descriptors(needed);
+        if self.descriptors < needed {
+            let room = resources::connections_within(self.descriptors, self.config.sockets());
+            tracing::warn!(
+                "the system gives this process {} file descriptors, which is enough for {room} connections; the limits in the \
+                 configuration come to {needed}. Raise it (LimitNOFILE= in a systemd unit, `ulimit -Hn` in a shell), or lower `devices`",
+                self.descriptors,
+            );
+        }
+    }
+
+    /// To ask the base things while it runs.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Where metrics are served, if anywhere; the port resolved.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
     }
 
     fn add(&mut self, listening: listen::Listening) -> std::io::Result<()> {
@@ -148,7 +212,7 @@ impl Server {
     }
 
     /// Serves until `shutdown` is ready, and then until its hosts have left. Dropped, it stops at once.
-    pub async fn run(self, shutdown: impl Future<Output = Shutdown> + Send) {
+    pub async fn run(mut self, shutdown: impl Future<Output = Shutdown> + Send) {
         let (events_in, mut events) = mpsc::channel(EVENTS);
         let advertise = &self.config.advertise;
         let udp_list = |at| udp_addresses(at, &self.local_addrs, &self.udp, advertise);
@@ -162,7 +226,19 @@ impl Server {
                 return;
             }
         };
+        let connections = resources::connections_within(self.descriptors, self.config.sockets());
         let mut owner = Owner::new(&self.config, self.base, ports, udp_lists, events_in.clone());
+        owner.max_conns = owner.max_conns.min(connections);
+        owner.inspector.descriptors.0 = self.descriptors;
+        owner.hook = self.hook.take();
+        if let Some(listener) = self.admin.take() {
+            tokio::spawn(admin::serve(listener, self.handle.clone()));
+        }
+        if let (Some(path), Some((mark, devices))) = (self.config.allow_file.clone(), self.listed.take()) {
+            owner.inspector.listed = Some((devices, 0));
+            let (reload, control) = (Arc::clone(&self.handle.reload), self.handle.control.clone());
+            tokio::spawn(allow::watch(path, mark, reload, control));
+        }
         for (listening, listener) in self.listeners.into_iter().enumerate() {
             owner.tasks.spawn(accept(listener, listening, events_in.clone()));
         }
@@ -170,6 +246,8 @@ impl Server {
         tokio::pin!(shutdown);
         let sleep = sleep_until(TokioInstant::now());
         tokio::pin!(sleep);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
         while !owner.is_done() {
             let wake = owner.flush().unwrap_or_else(|| Instant::now() + LONGEST_SLEEP);
@@ -190,13 +268,16 @@ impl Server {
                     }
                 }
                 () = &mut sleep => owner.wake(),
+                Some(control) = self.control.recv() => {
+                    let queues = from_workers.depths(events.len());
+                    owner.control(control, workers.counts(), queues);
+                }
+                _ = tick.tick() => owner.tick(),
                 Shutdown::Drain(seconds) = &mut shutdown, if owner.stops_at.is_none() => owner.drain(seconds),
                 Some(_) = owner.tasks.join_next() => {}
             }
         }
-        let mut counters = *owner.base.counters();
-        workers.counts().iter().for_each(|counts| counts.add_to(&mut counters));
-        counters.dropped_not_sent += owner.sender.dropped();
+        let counters = owner.counters(workers.counts());
         let locals: Vec<SocketAddr> = owner.ports.iter().map(|port| port.local_addr()).collect();
         tracing::info!(?counters, not_received = kernel::dropped(&locals), "stopped");
     }
@@ -220,12 +301,12 @@ async fn next_datagrams(from: &mut FromWorkers) -> FromUdp {
 }
 
 /// The machine and all that it acts on.
-struct Owner {
-    base: Base,
+pub(crate) struct Owner {
+    pub(crate) base: Base,
     /// Those of the first worker, to send from.
-    ports: Vec<Arc<Port>>,
+    pub(crate) ports: Vec<Arc<Port>>,
     udp_lists: Vec<Vec<UdpAddress>>,
-    sender: Sender,
+    pub(crate) sender: Sender,
     conns: HashMap<ConnId, Arc<Outbox>>,
     next_conn: u64,
     events: mpsc::Sender<Event>,
@@ -235,6 +316,9 @@ struct Owner {
     max_conns: usize,
     control_queue: usize,
     data_queue: usize,
+    pub(crate) all_queues: Arc<Total>,
+    pub(crate) hook: Option<Hook>,
+    pub(crate) inspector: Inspector,
     /// Once draining: the end of all patience.
     stops_at: Option<Instant>,
 }
@@ -258,9 +342,12 @@ impl Owner {
             next_conn: 0,
             events,
             tasks: JoinSet::new(),
-            max_conns: limits.devices.saturating_add(limits.unfinished).saturating_add(CLOSING_CONNECTIONS),
+            max_conns: max_connections(config),
             control_queue: limits.control_queue_bytes,
             data_queue: limits.data_queue_bytes,
+            all_queues: Total::new(limits.queues_bytes),
+            hook: None,
+            inspector: Inspector::new(config),
             stops_at: None,
         }
     }
@@ -329,7 +416,7 @@ impl Owner {
         }
         self.next_conn += 1;
         let id = ConnId(self.next_conn);
-        let outbox = Arc::new(Outbox::new(self.control_queue, self.data_queue));
+        let outbox = Arc::new(Outbox::new(self.control_queue, self.data_queue, Arc::clone(&self.all_queues)));
         self.conns.insert(id, Arc::clone(&outbox));
         self.tasks.spawn(conn::serve(stream, id, outbox, self.events.clone()));
         self.base.handle_accepted(id, remote, &self.udp_lists[listening], now);
@@ -348,10 +435,13 @@ impl Owner {
 
     fn take(&mut self, what: FromUdp, now: Instant) {
         match what {
-            FromUdp::Datagrams(datagrams) => datagrams.each(|via, from, datagram| {
-                let forward = self.base.handle_datagram(via, from, datagram, now);
-                self.forward(forward, datagram, now);
-            }),
+            FromUdp::Datagrams(datagrams) => {
+                self.inspector.waited(datagrams.since(), now);
+                datagrams.each(|via, from, datagram| {
+                    let forward = self.base.handle_datagram(via, from, datagram, now);
+                    self.forward(forward, datagram, now);
+                });
+            }
             FromUdp::Notes(notes) => {
                 for note in notes {
                     match note {
@@ -413,6 +503,7 @@ impl Owner {
                         outbox.end(End::Flushed);
                     }
                 }
+                Output::Ask { conn, device } => self.ask(conn, device),
                 Output::Timeout(at) => break at,
             }
         };
@@ -422,6 +513,12 @@ impl Owner {
             (a, b) => a.or(b),
         }
     }
+}
+
+/// Connections that a base has at most.
+pub(crate) fn max_connections(config: &Config) -> usize {
+    let limits = &config.limits;
+    limits.devices.saturating_add(limits.unfinished).saturating_add(CLOSING_CONNECTIONS)
 }
 
 /// Puts a frame into a connection's data queue; `false` when it is full (or the connection is going).

@@ -112,7 +112,10 @@ async fn the_sender_hears_of_a_full_queue_if_the_slow_device_wants_it() {
 
 #[tokio::test]
 async fn a_host_that_never_reads_its_control_messages_is_cut_off() {
-    let base = Running::start(small_queues()).await;
+    let mut config = small_queues();
+    // As many frames as it likes, or there would be no answers to not read.
+    (config.limits.frames_per_second, config.limits.frames_burst) = (1_000_000, 1_000_000);
+    let base = Running::start(config).await;
     let mut deaf = Client::register(&base, 1).await;
     let mut info = Vec::new();
     bowline_proto::wire::tcp::Info { number: 1, master_key: [0; 16], own: vec![] }.write(&mut info);

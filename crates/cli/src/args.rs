@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use bowline::BaseName;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::commands::{base, demo, id, listen, ping, send, watch};
+use crate::{
+    commands::{base, demo, id, listen, ping, send, watch},
+    logs,
+};
 
 /// Datagrams to any of your devices by its ID, over the best path there is.
 #[derive(Debug, Parser)]
@@ -24,6 +27,9 @@ pub(crate) struct Cli {
     /// Say more of what happens, on standard error; repeat for still more (RUST_LOG is finer)
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
+    /// How what is said on standard error with -v looks
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: logs::Format,
     /// The configuration file [default: bowline/config.toml in the user's configuration folder]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -164,6 +164,14 @@ mod tests {
         for key in keys_of::<bowline_base::Config>() {
             assert!(base.contains_key(key), "[base] {key} is not explained");
         }
+        let limits = base["limits"].as_table().unwrap();
+        for key in keys_of::<bowline_base::config::Limits>() {
+            assert!(limits.contains_key(key), "[base.limits] {key} is not explained");
+        }
+        let hook = base["hook"].as_table().unwrap();
+        for key in keys_of::<bowline_base::config::HookConfig>() {
+            assert!(hook.contains_key(key), "[base.hook] {key} is not explained");
+        }
     }
 
     /// The keys that a struct's own deserializer asks for.

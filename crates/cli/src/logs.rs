@@ -1,11 +1,43 @@
 //! Logs: on standard error, for whoever wants to see inside. Without `-v` and `RUST_LOG` only warnings appear.
+//!
+//! Whatever a stranger can cause is written no more often than [`OFTEN`] from one place of the program: an attack fills counters, not
+//! disks. What was left out is told every [`REPORT`].
 
-use std::io::IsTerminal;
+use std::{
+    collections::HashMap,
+    io::IsTerminal,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
-use tracing_subscriber::EnvFilter;
+use bowline_proto::bucket::{Bucket, Rate};
+use tracing::{Event, Metadata, Subscriber, callsite::Identifier};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    layer::{Context, Filter, SubscriberExt},
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+/// Lines from one place of the program.
+const OFTEN: Rate = Rate { burst: 100, every: Duration::from_millis(100) };
+/// How often it is told what was left out.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+static LIMIT: OnceLock<Limit> = OnceLock::new();
 
 /// From here on, what the crates log is shown; `verbose` counts the `-v`s, `RUST_LOG` has precedence.
-pub(crate) fn start(verbose: u8) {
+pub(crate) fn start(verbose: u8, format: Format) {
     let by_count = match verbose {
         0 => "warn",
         1 => "info",
@@ -13,9 +45,102 @@ pub(crate) fn start(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(by_count));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .init();
+    let limit = LIMIT.get_or_init(Limit::default).clone();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        Format::Text => registry.with(lines.with_ansi(ansi).with_filter(limit)).init(),
+        Format::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            registry.with(lines.with_filter(limit)).init();
+        }
+    }
+}
+
+/// Tells what was left out, for as long as it is polled.
+pub(crate) async fn tell_left_out() {
+    let Some(limit) = LIMIT.get() else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(REPORT).await;
+        for (place, count) in limit.left_out() {
+            tracing::warn!(place, count, "lines like this were left out");
+        }
+    }
+}
+
+/// A rate for each place of the program that logs: their number is bounded by the program.
+#[derive(Debug, Clone, Default)]
+struct Limit(Arc<Mutex<HashMap<Identifier, Place>>>);
+
+#[derive(Debug, Default)]
+struct Place {
+    bucket: Bucket,
+    left_out: u64,
+    name: String,
+}
+
+impl Limit {
+    fn allows(&self, metadata: &Metadata<'_>, now: Instant) -> bool {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = places.entry(metadata.callsite()).or_default();
+        if place.bucket.take(OFTEN, now) {
+            return true;
+        }
+        if place.name.is_empty() {
+            let line = metadata.line().unwrap_or_default();
+            place.name = format!("{}:{line}", metadata.module_path().unwrap_or("?"));
+        }
+        place.left_out += 1;
+        false
+    }
+
+    fn left_out(&self) -> Vec<(String, u64)> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let some = places.values_mut().filter(|place| place.left_out > 0);
+        some.map(|place| (place.name.clone(), std::mem::take(&mut place.left_out))).collect()
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Limit {
+    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        true
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        self.allows(event.metadata(), Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_logs_without_end_is_cut_and_told_of_and_others_are_not() {
+        let limit = Limit::default();
+        let shown = Arc::new(Mutex::new(0));
+        struct Count(Arc<Mutex<u32>>);
+        impl<S: Subscriber> Layer<S> for Count {
+            fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+                *self.0.lock().unwrap() += 1;
+            }
+        }
+        let layer = Count(Arc::clone(&shown)).with_filter(limit.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let start = Instant::now();
+            for _ in 0..10_000 {
+                tracing::warn!("an attack");
+            }
+            tracing::warn!("something else");
+            let earned = (start.elapsed().as_millis() / OFTEN.every.as_millis()) as u32;
+            let shown = *shown.lock().unwrap();
+            assert!((OFTEN.burst + 1..=OFTEN.burst + 2 + earned).contains(&shown), "{shown}");
+            let left_out = limit.left_out();
+            assert!(
+                matches!(&left_out[..], [(place, count)] if place.contains("logs") && *count == 10_001 - u64::from(shown))
+            );
+            assert!(limit.left_out().is_empty(), "it is told once");
+        });
+    }
 }

@@ -31,7 +31,7 @@ const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    logs::start(cli.verbose);
+    logs::start(cli.verbose, cli.log_format);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("the system gives no threads: {error}"), FAILED),

@@ -1,4 +1,4 @@
-//! The user (Ctrl-C) or the system (SIGTERM) wants this process to end.
+//! The user (Ctrl-C) or the system (SIGTERM) wants this process to end, or to read its files again (SIGHUP).
 
 use std::io;
 
@@ -23,6 +23,29 @@ impl Stop {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// The user wants files read again (SIGHUP); on systems without that, nobody ever does.
+pub(crate) struct Reload {
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Reload {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            hangup: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    pub(crate) async fn wait(&mut self) {
+        #[cfg(unix)]
+        self.hangup.recv().await;
+        #[cfg(not(unix))]
+        std::future::pending::<()>().await;
     }
 }
 

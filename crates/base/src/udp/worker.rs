@@ -38,6 +38,8 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+use crate::control::Queues;
+
 use super::{
     Lanes, Port,
     batch::{Batch, Had},
@@ -54,14 +56,21 @@ const STRANGERS: Rate = Rate::per_second(10_000);
 /// Datagrams for the owner of the machine, as they came.
 #[derive(Debug, Default)]
 pub(crate) struct Datagrams {
+    /// When the first of them was received.
+    since: Option<Instant>,
     bytes: Vec<u8>,
     list: Vec<(Via, SocketAddr, usize)>,
 }
 
 impl Datagrams {
-    fn put(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) {
+    fn put(&mut self, via: Via, from: SocketAddr, datagram: &[u8], now: Instant) {
+        self.since.get_or_insert(now);
         self.bytes.extend_from_slice(datagram);
         self.list.push((via, from, datagram.len()));
+    }
+
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// Hands over each of them.
@@ -103,6 +112,14 @@ pub(crate) struct FromWorkers {
     pub(crate) handshakes: mpsc::Receiver<Datagrams>,
     pub(crate) data: mpsc::Receiver<Datagrams>,
     pub(crate) notes: mpsc::Receiver<Vec<Note>>,
+}
+
+impl FromWorkers {
+    /// How much waits for the owner, beside so many reads of connections.
+    pub(crate) fn depths(&self, frames: usize) -> Queues {
+        let (handshakes, data, notes) = (self.handshakes.len(), self.data.len(), self.notes.len());
+        Queues { frames, handshakes, data, notes, outgoing_bytes: 0 }
+    }
 }
 
 /// What one worker has counted. It alone writes, so that no core waits for another; far enough apart from its neighbour's.
@@ -289,8 +306,8 @@ impl Round {
     ) {
         match verdict {
             Verdict::Forward { .. } => {}
-            Verdict::Handshake => self.handshakes.put(via, from, datagram),
-            Verdict::Data => self.data.put(via, from, datagram),
+            Verdict::Handshake => self.handshakes.put(via, from, datagram, now),
+            Verdict::Data => self.data.put(via, from, datagram, now),
             Verdict::OverRate { from, to } => {
                 self.over_rate += 1;
                 // Once for many: the machine tells it once a second at most.

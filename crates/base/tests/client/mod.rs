@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bowline_base::{Config, Server, Shutdown};
+use bowline_base::{Config, Handle, Server, Shutdown};
 use bowline_proto::{
     DeviceId, SecretKey,
     wire::{
@@ -33,6 +33,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Running {
     pub(crate) id: DeviceId,
     pub(crate) address: SocketAddr,
+    pub(crate) handle: Handle,
+    pub(crate) admin: Option<SocketAddr>,
     stop: Option<oneshot::Sender<Shutdown>>,
     task: JoinHandle<()>,
 }
@@ -45,10 +47,11 @@ impl Running {
     pub(crate) async fn start(config: Config) -> Self {
         let server = Server::bind(config, SecretKey::from_seed(&[0xba; 32])).await.unwrap();
         let (id, address) = (server.id(), server.local_addrs()[0]);
+        let (handle, admin) = (server.handle(), server.admin_addr());
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or(Shutdown::Drain(0)) };
         let task = tokio::spawn(server.run(stopped));
-        Self { id, address, stop: Some(stop), task }
+        Self { id, address, handle, admin, stop: Some(stop), task }
     }
 
     pub(crate) fn stop(&mut self, how: Shutdown) {
@@ -102,6 +105,15 @@ impl Client {
 
     /// Connects and registers.
     pub(crate) async fn register(base: &Running, n: u8) -> Self {
+        let mut client = Self::ask_to_register(base, n).await;
+        let BaseFrame::Registered(registered) = client.read().await.decode() else { panic!("no REGISTERED") };
+        assert_eq!(registered.seen, client.tcp.local_addr().unwrap());
+        client.registered = Some(registered);
+        client
+    }
+
+    /// Connects and sends REGISTER; what comes of it is for the caller to read.
+    pub(crate) async fn ask_to_register(base: &Running, n: u8) -> Self {
         let mut client = Self::connect(base, n).await;
         client.get_cookie().await;
         let register = Register {
@@ -115,9 +127,6 @@ impl Client {
         let mut out = Vec::new();
         register.write(&mut out, &client.key, base.id, &client.cookie);
         client.write(&out).await;
-        let BaseFrame::Registered(registered) = client.read().await.decode() else { panic!("no REGISTERED") };
-        assert_eq!(registered.seen, client.tcp.local_addr().unwrap());
-        client.registered = Some(registered);
         client
     }
 

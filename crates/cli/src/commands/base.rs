@@ -7,10 +7,11 @@ use bowline_key::KeyFile;
 
 use crate::{
     config::Config,
+    logs,
     notes::note,
     output::{Output, ReaderGone},
     places,
-    signals::Stop,
+    signals::{Reload, Stop},
 };
 
 /// Run a base server: devices register here, find each other, and are relayed until they reach each other directly
@@ -25,7 +26,10 @@ themselves.
 Examples:
   bowline base
   bowline base --listen 0.0.0.0:4477 --listen [::]:4477 --state /var/lib/bowline
-  bowline base --listen 0.0.0.0:4477 --listen 0.0.0.0:443")]
+  bowline base --listen 0.0.0.0:4477 --listen 0.0.0.0:443
+  bowline base --admin
+
+SIGHUP has the file with the allowed devices (`allow_file`) read again; a change of it is noticed by itself, too.")]
 pub(crate) struct Args {
     /// Where to listen, TCP and UDP; may be repeated [default: `listen` in the configuration file]
     #[arg(long, value_name = "ADDR:PORT")]
@@ -34,6 +38,10 @@ pub(crate) struct Args {
     /// bowline in the user's state folder for others]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Serve metrics, and a page for people, over HTTP at this address [default: `admin` in the configuration file, or
+    /// nowhere; without a value: 127.0.0.1:4480]
+    #[arg(long, value_name = "ADDR:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:4480")]
+    admin: Option<SocketAddr>,
     /// How long devices have to leave when this base is told to end
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     drain: u16,
@@ -44,6 +52,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     if !args.listen.is_empty() {
         config.listen = args.listen;
     }
+    config.admin = args.admin.or(config.admin);
     let state = match args.state.or_else(|| config.state.clone()) {
         Some(state) => state,
         None => places::base_state()?,
@@ -51,7 +60,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let file = KeyFile::open_or_create(state.join("base.key"))?;
     let _lock = file.lock()?;
 
-    let mut stop = Stop::new()?;
+    let (mut stop, mut reload) = (Stop::new()?, Reload::new()?);
     let server = Server::bind(config, file.key().clone()).await?;
     let mut output = Output::new();
     for address in server.local_addrs() {
@@ -62,15 +71,23 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         }
     }
 
+    if let Some(admin) = server.admin_addr() {
+        note(&format!("metrics and a page for people are at http://{admin}/"));
+    }
+    let handle = server.handle();
     let (drained, shutdown) = tokio::sync::oneshot::channel();
     // Among the tasks of its connections: what they tell each other then needs no other thread to wake.
     let mut running = tokio::spawn(server.run(async {
         let seconds = shutdown.await.unwrap_or(0);
         Shutdown::Drain(seconds)
     }));
-    tokio::select! {
-        _ = &mut running => anyhow::bail!("the base server ended by itself"),
-        () = stop.wait() => {}
+    loop {
+        tokio::select! {
+            _ = &mut running => anyhow::bail!("the base server ended by itself"),
+            () = stop.wait() => break,
+            () = reload.wait() => handle.reload(),
+            () = logs::tell_left_out() => {}
+        }
     }
     if args.drain > 0 {
         note(&format!("telling devices to leave, ending in {} s (a second signal ends at once)", args.drain));

@@ -26,6 +26,16 @@ use tempfile::TempDir;
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Waits until something holds, looking again and again; fails when it takes too long.
+#[track_caller]
+pub(crate) fn eventually(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it does not come to hold");
+        thread::yield_now();
+    }
+}
+
 /// A device ID that nobody here has.
 pub(crate) const NOBODY: &str = "93kz-a462-42sk-d06c-7gh2-3ksw";
 

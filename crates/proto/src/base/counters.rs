@@ -90,6 +90,8 @@ pub struct Sizes {
     pub devices: usize,
     pub cookies: usize,
     pub bound_addresses: usize,
+    /// Devices that are reached over UDP.
+    pub on_udp: usize,
     pub interests: usize,
     pub absent_interests: usize,
     pub replaced_boots: usize,
@@ -111,6 +113,7 @@ impl Sizes {
             ("connections asked about", self.asked, self.unfinished),
             ("connections", self.connections, self.devices + self.unfinished),
             ("cookies", self.cookies, self.devices),
+            ("devices on UDP", self.on_udp, self.devices),
             ("bound addresses", self.bound_addresses, bindings),
             ("interests", self.interests, config.max_interests_in_all),
             ("interests of the absent", self.absent_interests, config.max_absent_interests),

@@ -392,6 +392,7 @@ impl Base {
             devices: self.devices.len(),
             cookies: self.routes.cookies.len(),
             bound_addresses: self.routes.bound_addresses(),
+            on_udp: self.routes.legs(),
             interests: self.interests_in_all,
             absent_interests: self.absent.weight(),
             replaced_boots: self.replaced.weight(),

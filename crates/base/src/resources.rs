@@ -1,0 +1,93 @@
+//! What the system gives this process: file descriptors and memory. Where it cannot be asked, there is no limit to keep to.
+
+/// Descriptors for what is not a connection of a host: sockets of workers have their own count, these are all others.
+const SPARE: u64 = 64;
+
+/// Raises the limit of file descriptors as far as the system lets an ordinary user, but no further than `needed`; gives the limit that
+/// stands.
+#[cfg(unix)]
+pub(crate) fn raise_descriptors(needed: u64) -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return u64::MAX };
+    let wanted = needed.min(hard);
+    if soft >= wanted {
+        return soft;
+    }
+    match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
+        Ok(()) => wanted,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of file descriptors stays at {soft}");
+            soft
+        }
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn raise_descriptors(_: u64) -> u64 {
+    u64::MAX
+}
+
+/// The descriptors that so many connections and sockets come to.
+pub(crate) fn descriptors_for(connections: usize, sockets: usize) -> u64 {
+    // A worker waits for a socket by a second descriptor of it.
+    (connections as u64).saturating_add(2 * sockets as u64).saturating_add(SPARE)
+}
+
+/// The connections that so many descriptors are enough for.
+pub(crate) fn connections_within(descriptors: u64, sockets: usize) -> usize {
+    usize::try_from(descriptors.saturating_sub(descriptors_for(0, sockets))).unwrap_or(usize::MAX)
+}
+
+/// Bytes of memory this process has at present (its resident set).
+#[cfg(target_os = "linux")]
+pub(crate) fn memory_used() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = status.split_whitespace().nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * page as u64)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn memory_used() -> Option<u64> {
+    None
+}
+
+/// Four fifths of what the process may have: of its control group's limit, or else of the machine's memory.
+#[cfg(target_os = "linux")]
+pub(crate) fn memory_allowed() -> Option<u64> {
+    let machine = || -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1_024)
+    };
+    let group = || -> Option<u64> {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        std::fs::read_to_string(format!("/sys/fs/cgroup/{path}/memory.max")).ok()?.trim().parse().ok()
+    };
+    let all = [group(), machine()].into_iter().flatten().min()?;
+    Some(all / 5 * 4)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn memory_allowed() -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_and_connections_are_each_other_s_inverse() {
+        assert_eq!(connections_within(descriptors_for(1_000, 32), 32), 1_000);
+        assert_eq!(connections_within(10, 32), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_has_some_memory_and_may_have_more() {
+        let (used, allowed) = (memory_used().unwrap(), memory_allowed().unwrap());
+        assert!(used > 100_000 && used < allowed, "{used} of {allowed}");
+    }
+}

@@ -1,0 +1,221 @@
+//! `bowline base` for whoever operates it: metrics, health, readiness, logs, the list of devices, and what it says of a machine that
+//! gives it too little.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+};
+
+use nix::sys::signal::Signal;
+use support::{Home, PATIENCE, Running, eventually};
+
+/// A base with an admin address, and more arguments.
+struct Base {
+    home: Home,
+    running: Running,
+    /// As devices are given it.
+    name: String,
+    admin: SocketAddr,
+}
+
+impl Base {
+    fn start(config: &str, args: &str) -> Self {
+        let home = Home::new();
+        home.configure(config);
+        let mut running =
+            home.start(&format!("base --listen 127.0.0.1:0 --state state --admin 127.0.0.1:0 {args}"));
+        let name = running.stdout.line_with("base ")["base ".len()..].to_owned();
+        let note = running.stderr.line_with("page for people");
+        let (_, admin) = note.split_once("http://").unwrap();
+        Self { home, running, name, admin: admin.trim_end_matches('/').parse().unwrap() }
+    }
+
+    fn device(&self) -> (Home, Running) {
+        let home = Home::new();
+        let mut running = home.start(&format!("listen --base {}", self.name));
+        running.stderr.line_with("registered at");
+        (home, running)
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        ask(self.admin, &format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin))
+    }
+
+    /// The value of a metric, with its labels as they stand on the page.
+    fn metric(&self, name: &str) -> f64 {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200, "{text}");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+}
+
+/// The status and the content of an answer over HTTP.
+fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, content) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), content.to_owned())
+}
+
+#[test]
+fn metrics_tell_devices_and_what_was_relayed_and_dropped() {
+    let base = Base::start("", "--drain 0");
+    assert_eq!(base.metric("bowline_devices{path=\"udp\"}"), 0.0);
+    let (home, listener) = base.device();
+    eventually(|| base.metric("bowline_devices{path=\"udp\"}") == 1.0);
+    Home::new().run(&format!("send {} hello --base {}", home.id(), base.name)).ok();
+    let relayed = |path| base.metric(&format!("bowline_relayed_messages_total{{path=\"{path}\"}}"));
+    eventually(|| relayed("udp") + relayed("tcp") >= 1.0);
+    assert!(base.metric("bowline_registrations_total{result=\"new\"}") >= 2.0);
+    assert!(base.metric("bowline_verifications_total{of=\"register\"}") >= 2.0);
+    assert!(base.metric("bowline_memory_bytes") > 1e6);
+    drop(listener);
+    let (_, text) = base.get("/metrics");
+    assert!(text.ends_with("# EOF\n"), "it is OpenMetrics");
+}
+
+#[test]
+fn it_is_ready_until_it_drains_and_healthy_for_as_long_as_it_answers() {
+    let base = Base::start("", "--drain 3600");
+    assert_eq!(base.get("/health"), (200, "ok\n".into()));
+    assert_eq!(base.get("/ready"), (200, "ready\n".into()));
+    let _device = base.device();
+    base.running.signal(Signal::SIGTERM);
+    eventually(|| base.get("/ready").0 == 503);
+    assert!(base.get("/ready").1.contains("draining"));
+    assert_eq!(base.get("/health").0, 200);
+}
+
+#[test]
+fn nothing_can_be_changed_by_the_admin_address_and_other_sites_cannot_use_it() {
+    let base = Base::start("", "--drain 0");
+    let of = |method: &str, host: &str| {
+        ask(base.admin, &format!("{method} /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).0
+    };
+    assert_eq!(of("GET", "localhost:4480"), 200);
+    assert_eq!(of("GET", "evil.example"), 403);
+    assert_eq!(of("POST", "127.0.0.1"), 405);
+    assert_eq!(base.get("/etc/passwd").0, 404);
+}
+
+#[test]
+fn an_admin_address_that_is_taken_is_an_error_that_names_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let args = format!("base --listen 127.0.0.1:0 --state state --admin {address}");
+    let reason = Home::new().run(&args).failed(1);
+    assert!(reason.contains(&address.to_string()) && reason.contains("admin"), "{reason}");
+}
+
+#[test]
+fn on_sighup_the_list_of_devices_is_read_again_and_what_is_wrong_with_it_is_told_with_its_line() {
+    let device = Home::new();
+    let id = device.id();
+    let base = {
+        let list = device.path().join("allow");
+        fs::write(&list, format!("{id} # mine\n")).unwrap();
+        Base::start(&format!("[base]\nallow_file = {list:?}\n"), "-v --drain 0")
+    };
+    let mut listener = device.start(&format!("listen --base {}", base.name));
+    listener.stderr.line_with("registered at");
+    let mut running = base.running;
+    running.signal(Signal::SIGHUP);
+    running.stderr.line_with("read again");
+    fs::write(device.path().join("allow"), "robot7\n").unwrap();
+    running.signal(Signal::SIGHUP);
+    let told = running.stderr.line_with("robot7");
+    assert!(told.contains("line 1") && told.contains("stays in force"), "{told}");
+    fs::write(device.path().join("allow"), "").unwrap();
+    running.signal(Signal::SIGHUP);
+    running.stderr.line_with("no longer allowed");
+    listener.stderr.line_with("not on the list");
+    running.end_by(Signal::SIGTERM).ok();
+    drop(base.home);
+}
+
+#[test]
+fn logs_are_one_json_object_a_line_where_that_is_asked_for() {
+    let base = Base::start("", "-v --log-format json --drain 0");
+    let _device = base.device();
+    let ended = base.running.end_by(Signal::SIGTERM).ok();
+    let lines: Vec<&str> = ended.stderr.lines().filter(|line| !line.starts_with("bowline: ")).collect();
+    let objects: Vec<serde_json::Value> =
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let registered = objects.iter().find(|line| line["message"] == "registered");
+    let registered = registered.unwrap_or_else(|| panic!("{objects:?}"));
+    assert!(
+        registered["level"] == "INFO"
+            && registered["device"].is_string()
+            && registered["timestamp"].is_string()
+    );
+}
+
+#[test]
+fn two_devices_with_one_key_are_told_in_the_log() {
+    let mut base = Base::start("", "--drain 0");
+    // Three times, since one that only starts again takes over from itself.
+    let home = Home::new();
+    let copy = Home::new();
+    home.id();
+    fs::create_dir_all(copy.key().parent().unwrap()).unwrap();
+    fs::copy(home.key(), copy.key()).unwrap();
+    let mut first = home.start(&format!("listen --base {}", base.name));
+    first.stderr.line_with("registered at");
+    let mut second = copy.start(&format!("listen --base {}", base.name));
+    second.stderr.line_with("registered at");
+    first.stderr.line_with("another");
+    // It waits a minute before it tries again, as everybody does who was replaced; the base sees what it is then.
+    let line = base.running.stderr.line_with_within("two devices use one key", PATIENCE * 3);
+    assert!(line.is_some_and(|line| line.contains(&home.id())));
+    second.stderr.line_with("another");
+}
+
+#[test]
+fn too_few_file_descriptors_are_told_at_the_start_and_nobody_who_is_here_suffers_when_they_run_out() {
+    let home = Home::new();
+    let mut command = std::process::Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_bowline");
+    let base = "base --listen 127.0.0.1:0 --state state --admin 127.0.0.1:0 --drain 0";
+    command.args(["-c", &format!("ulimit -n 180; exec {program} {base}")]);
+    command
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path().join("config"))
+        .current_dir(home.path());
+    home.configure("[base]\nworkers = 1\n");
+    let mut running = Running::start(&mut command);
+    let told = running.stderr.line_with("file descriptors");
+    assert!(told.contains("180") && told.contains("LimitNOFILE"), "{told}");
+    let name = running.stdout.line_with("base ")["base ".len()..].to_owned();
+    let address: SocketAddr = name.split_once('@').unwrap().1.parse().unwrap();
+    let note = running.stderr.line_with("page for people");
+    let admin: SocketAddr = note.split_once("http://").unwrap().1.trim_end_matches('/').parse().unwrap();
+
+    let device = Home::new();
+    let mut listener = device.start(&format!("listen --base {name}"));
+    listener.stderr.line_with("registered at");
+    // More connections than it has descriptors. Those it cannot serve it closes, so that a device tries elsewhere at once.
+    let mut many: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let closed = |stream: &mut TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        matches!(stream.read(&mut [0]), Ok(0))
+            || matches!(stream.read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset)
+    };
+    eventually(|| many.iter_mut().filter_map(|stream| closed(stream).then_some(())).count() >= 100);
+    let request = format!("GET /health HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    assert_eq!(ask(admin, &request).0, 200, "whoever looks after it still gets in");
+    drop(many);
+    let pinged = Home::new();
+    eventually(|| {
+        pinged.run(&format!("ping {} --count 1 --timeout 5 --base {name}", device.id())).code == Some(0)
+    });
+    assert!(listener.is_running() && running.is_running());
+}
