@@ -16,7 +16,7 @@ pub(crate) fn whole(stream: &[u8]) -> Result<usize, Malformed> {
 }
 
 /// The length of the first frame with its length field, if it is whole.
-fn first(stream: &[u8]) -> Result<Option<usize>, Malformed> {
+pub(crate) fn first(stream: &[u8]) -> Result<Option<usize>, Malformed> {
     let Some(length) = stream.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
     match usize::from(u16::from_be_bytes(*length)) {
         0 => Err(Malformed::TooShort),

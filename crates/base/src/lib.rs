@@ -12,6 +12,7 @@
 
 mod accept;
 mod admin;
+mod blocks;
 mod conn;
 mod control;
 mod frames;

@@ -6,9 +6,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::frames::whole;
+use crate::{blocks::BLOCK, frames::whole};
+
+/// What is at least this long waits where it was read. It holds the whole block, so no less than half of one is worth it.
+const SHARED: usize = BLOCK / 2;
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -23,7 +27,7 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     control: Vec<u8>,
-    data: Vec<u8>,
+    data: Pieces,
     end: End,
     /// Bytes in the batch that is being written.
     writing: usize,
@@ -65,8 +69,47 @@ pub(crate) enum End {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) control: Vec<u8>,
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: Pieces,
     pub(crate) end: End,
+}
+
+/// Data frames: long runs of them in the blocks that they were read into, short ones copied together.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces {
+    list: Vec<Bytes>,
+    /// After all in the list.
+    copied: Vec<u8>,
+    bytes: usize,
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        self.bytes
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        self.copied.extend_from_slice(bytes);
+        self.bytes += bytes.len();
+    }
+
+    fn share(&mut self, bytes: Bytes) {
+        if !self.copied.is_empty() {
+            self.list.push(std::mem::take(&mut self.copied).into());
+        }
+        self.bytes += bytes.len();
+        self.list.push(bytes);
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.copied.clear();
+        self.bytes = 0;
+    }
+
+    /// The bytes in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.list.iter().map(|piece| &piece[..]).chain([&self.copied[..]])
+    }
 }
 
 /// The queue has no room.
@@ -110,7 +153,7 @@ impl Outbox {
             return Err(Full);
         }
         for part in parts {
-            queue.data.extend_from_slice(part);
+            queue.data.copy(part);
         }
         drop(queue);
         self.all.bytes.fetch_add(length, Relaxed);
@@ -119,11 +162,15 @@ impl Outbox {
     }
 
     /// Appends as many of these whole frames (lengths included) as fit; gives back how many bytes they are.
-    pub(crate) fn data_frames(&self, frames: &[u8]) -> usize {
+    pub(crate) fn data_frames(&self, frames: &Bytes) -> usize {
         let mut queue = self.lock();
         let room = self.data_limit.saturating_sub(queue.data.len()).min(self.all.room());
         let fits = if frames.len() <= room { frames.len() } else { whole(&frames[..room]).unwrap_or(0) };
-        queue.data.extend_from_slice(&frames[..fits]);
+        if fits >= SHARED {
+            queue.data.share(frames.slice(..fits));
+        } else {
+            queue.data.copy(&frames[..fits]);
+        }
         drop(queue);
         self.all.bytes.fetch_add(fits, Relaxed);
         if fits > 0 {
@@ -163,7 +210,7 @@ impl Outbox {
             let changed = self.changed.notified();
             {
                 let mut queue = self.lock();
-                if !queue.control.is_empty() || !queue.data.is_empty() || queue.end != End::No {
+                if !queue.control.is_empty() || queue.data.len() > 0 || queue.end != End::No {
                     std::mem::swap(&mut queue.control, &mut batch.control);
                     std::mem::swap(&mut queue.data, &mut batch.data);
                     queue.writing = batch.control.len() + batch.data.len();
@@ -171,7 +218,7 @@ impl Outbox {
                     return batch;
                 }
                 // Both are empty: what they had room for is given back.
-                (queue.control, queue.data) = (Vec::new(), Vec::new());
+                (queue.control, queue.data) = (Vec::new(), Pieces::default());
             }
             batch = Batch::default();
             changed.await;
@@ -191,7 +238,7 @@ mod tests {
     use super::*;
 
     fn outbox(control: usize, data: usize) -> Outbox {
-        Outbox::new(control, data, Total::new(1_000))
+        Outbox::new(control, data, Total::new(1_000_000))
     }
 
     #[tokio::test]
@@ -201,7 +248,7 @@ mod tests {
         a.data([b"12", b"34"]).unwrap();
         b.data([b"1", b"234"]).unwrap();
         assert!(a.data([b"56", b"7"]).is_err());
-        assert_eq!(b.data_frames(&[0, 1, 1, 0, 1, 1]), 0);
+        assert_eq!(b.data_frames(&Bytes::from_static(&[0, 1, 1, 0, 1, 1])), 0);
         a.control(b"never dropped").unwrap();
         assert_eq!(all.bytes(), 21);
         let batch = a.next(Batch::default()).await;
@@ -221,7 +268,8 @@ mod tests {
         outbox.control(b"trol").unwrap();
         outbox.end(End::Flushed);
         let batch = outbox.next(Batch::default()).await;
-        assert_eq!((&batch.control[..], &batch.data[..]), (&b"control"[..], &b"data"[..]));
+        let data: Vec<&[u8]> = batch.data.iter().collect();
+        assert_eq!((&batch.control[..], &data[..]), (&b"control"[..], &[&b"data"[..]][..]));
         assert_eq!(batch.end, End::Flushed);
     }
 
@@ -238,8 +286,25 @@ mod tests {
     fn of_frames_in_a_row_those_that_fit_are_taken_whole() {
         let outbox = outbox(4, 10);
         let frames = [0, 2, 1, 1, 0, 2, 2, 2, 0, 2, 3, 3];
+        let frames = Bytes::copy_from_slice(&frames);
         assert_eq!(outbox.data_frames(&frames), 8);
-        assert_eq!(outbox.data_frames(&frames[8..]), 0);
-        assert_eq!(outbox.lock().data, frames[..8]);
+        assert_eq!(outbox.data_frames(&frames.slice(8..)), 0);
+        assert_eq!(outbox.lock().data.iter().collect::<Vec<_>>().concat(), frames[..8]);
+    }
+
+    #[test]
+    fn long_rows_are_not_copied_and_keep_their_place() {
+        let outbox = outbox(4, 4 * SHARED);
+        let long: Bytes = [&[0xff, 0xff][..], &[7; SHARED]].concat().into();
+        let frame = |n: u8| Bytes::copy_from_slice(&[0, 1, n]);
+        outbox.data_frames(&frame(1));
+        assert_eq!(outbox.data_frames(&long), long.len());
+        outbox.data_frames(&frame(2));
+        outbox.data_frames(&frame(3));
+        let queue = outbox.lock();
+        let pieces: Vec<&[u8]> = queue.data.iter().collect();
+        assert_eq!(pieces, [&[0, 1, 1][..], &long, &[0, 1, 2, 0, 1, 3]]);
+        assert_eq!(pieces[1].as_ptr(), long.as_ptr());
+        assert_eq!(queue.data.len(), long.len() + 9);
     }
 }

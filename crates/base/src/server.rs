@@ -14,7 +14,7 @@ use bowline_proto::{
     base::{Base, ConnId, Forward, Output, SocketId, Ticket, UdpAddress},
     wire::{Malformed, frame::LENGTH_LEN},
 };
-use bytes::BytesMut;
+use bytes::Bytes;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     accept::accept,
     admin, allow,
+    blocks::{Block, Pool},
     config::Config,
     conn::{self, CLOSE_PATIENCE},
     control::{CONTROL, Control, Handle},
@@ -96,7 +97,7 @@ pub(crate) enum Event {
         listening: usize,
     },
     /// Whole frames, lengths included.
-    Frames(ConnId, BytesMut),
+    Frames(ConnId, Block),
     Malformed(ConnId, Malformed),
     Ended(ConnId),
 }
@@ -300,6 +301,19 @@ async fn next_datagrams(from: &mut FromWorkers) -> FromUdp {
     }
 }
 
+/// Frames one after the other in a block that go to the same connection.
+struct Row {
+    conn: ConnId,
+    ticket: Ticket,
+    bytes: Range<usize>,
+}
+
+impl Row {
+    fn takes(&self, conn: ConnId, ticket: Ticket, at: usize) -> bool {
+        self.conn == conn && self.ticket == ticket && self.bytes.end == at
+    }
+}
+
 /// The machine and all that it acts on.
 pub(crate) struct Owner {
     pub(crate) base: Base,
@@ -308,6 +322,9 @@ pub(crate) struct Owner {
     udp_lists: Vec<Vec<UdpAddress>>,
     pub(crate) sender: Sender,
     conns: HashMap<ConnId, Arc<Outbox>>,
+    blocks: Arc<Pool>,
+    /// Used by [`Owner::frames`], empty in between.
+    rows: Vec<Row>,
     next_conn: u64,
     events: mpsc::Sender<Event>,
     /// Accepting, and every connection.
@@ -339,6 +356,8 @@ impl Owner {
             udp_lists,
             sender: Sender::default(),
             conns: HashMap::new(),
+            blocks: Arc::default(),
+            rows: Vec::new(),
             next_conn: 0,
             events,
             tasks: JoinSet::new(),
@@ -357,9 +376,10 @@ impl Owner {
         let now = Instant::now();
         match event {
             Event::Accepted { stream, remote, listening } => self.accepted(stream, remote, listening, now),
-            Event::Frames(conn, mut frames) => {
-                self.frames(conn, &mut frames, now);
-                return frames.len();
+            Event::Frames(conn, block) => {
+                let bytes = block.len();
+                self.frames(conn, block, now);
+                return bytes;
             }
             Event::Malformed(conn, why) => self.base.handle_malformed(conn, why, now),
             Event::Ended(conn) => {
@@ -372,40 +392,39 @@ impl Owner {
     }
 
     /// Whole frames of a connection. Those in a row that go on to one connection join its queue together.
-    fn frames(&mut self, conn: ConnId, frames: &mut [u8], now: Instant) {
-        let mut row: Option<(ConnId, Ticket, Range<usize>)> = None;
+    fn frames(&mut self, conn: ConnId, mut block: Block, now: Instant) {
+        let mut rows = std::mem::take(&mut self.rows);
+        let mut walk = self.base.frames(conn, now);
+        let frames = block.as_mut();
         let mut start = 0;
         while let Some((frame, _)) = frames::split(&mut frames[start..]) {
             let end = start + frame.len();
-            let forward = self.base.handle_frame(conn, &mut frame[LENGTH_LEN..], now);
-            match (&mut row, forward) {
-                (Some((to, with, bytes)), Forward::Tcp { conn, ticket })
-                    if *to == conn && *with == ticket && bytes.end == start =>
-                {
-                    bytes.end = end;
+            match (walk.handle(&mut frame[LENGTH_LEN..]), rows.last_mut()) {
+                (Forward::Tcp { conn, ticket }, Some(row)) if row.takes(conn, ticket, start) => {
+                    row.bytes.end = end;
                 }
-                (_, Forward::Tcp { conn, ticket }) => {
-                    let ended = row.replace((conn, ticket, start..end));
-                    self.queue_row(ended, frames, now);
-                }
-                (_, Forward::Udp { via, to }) => {
+                (Forward::Tcp { conn, ticket }, _) => rows.push(Row { conn, ticket, bytes: start..end }),
+                (Forward::Udp { via, to }, _) => {
                     self.sender.push(&self.ports, via, to, &frames[start + LENGTH_LEN..end]);
                 }
-                (_, Forward::Nowhere) => {}
+                (Forward::Nowhere, _) => {}
             }
             start = end;
         }
-        self.queue_row(row, frames, now);
+        if !rows.is_empty() {
+            let block = Bytes::from_owner(block);
+            rows.drain(..).for_each(|row| self.queue_row(row, &block, now));
+        }
+        self.rows = rows;
     }
 
-    fn queue_row(&mut self, row: Option<(ConnId, Ticket, Range<usize>)>, frames: &mut [u8], now: Instant) {
-        let Some((conn, ticket, bytes)) = row else { return };
-        let mut rest = &mut frames[bytes];
-        let taken = self.conns.get(&conn).map_or(0, |outbox| outbox.data_frames(rest));
-        rest = &mut rest[taken..];
-        while let Some((_, tail)) = frames::split(rest) {
+    fn queue_row(&mut self, row: Row, block: &Bytes, now: Instant) {
+        let Row { conn, ticket, bytes } = row;
+        let taken = self.conns.get(&conn).map_or(0, |outbox| outbox.data_frames(&block.slice(bytes.clone())));
+        let mut rest = &block[bytes.start + taken..bytes.end];
+        while let Some(frame) = frames::first(rest).ok().flatten() {
             self.base.handle_overflow(ticket, now);
-            rest = tail;
+            rest = &rest[frame..];
         }
     }
 
@@ -418,7 +437,7 @@ impl Owner {
         let id = ConnId(self.next_conn);
         let outbox = Arc::new(Outbox::new(self.control_queue, self.data_queue, Arc::clone(&self.all_queues)));
         self.conns.insert(id, Arc::clone(&outbox));
-        self.tasks.spawn(conn::serve(stream, id, outbox, self.events.clone()));
+        self.tasks.spawn(conn::serve(stream, id, outbox, self.events.clone(), Arc::clone(&self.blocks)));
         self.base.handle_accepted(id, remote, &self.udp_lists[listening], now);
     }
 

@@ -7,7 +7,7 @@ use bowline_proto::{
     base::{BaseConfig, Forward, Ticket},
     wire::{
         relay::{self, RECV_DATA},
-        tcp::UnreachableReason,
+        tcp::{RELEASE_INFO, UnreachableReason},
         udp::NAT_OK_LEN,
     },
 };
@@ -130,4 +130,41 @@ fn a_send_data_without_a_whole_id_ends_a_connection_and_is_dropped_on_udp() {
     assert_eq!(world.base.counters().malformed_datagrams, 1);
     world.frame(a.conn, &mut send_data(b.id, 0)[..14]);
     assert_eq!(world.error(a.conn).0, bowline_proto::wire::tcp::ErrorCode::Malformed);
+}
+
+#[test]
+fn frames_that_come_at_once_go_where_they_would_go_one_by_one() {
+    // Runs of one destination and size, and everything that ends a run: another size, another destination, nobody, a leg over
+    // UDP, a frame that is no message, and a limit.
+    for limit in [None, Some(4)] {
+        let make = || {
+            let mut world = World::with(BaseConfig { relay_messages: limit, ..BaseConfig::default() });
+            let [mut a, mut b, mut c] = [1, 2, 3].map(Host::new);
+            [&mut a, &mut b, &mut c].into_iter().for_each(|host| drop(world.register(host)));
+            world.confirm_udp(&mut c);
+            (world, a, b, c)
+        };
+        let (mut one, a, b, c) = make();
+        let (mut other, ..) = make();
+        let nobody = Host::new(4).id;
+        let mut came: Vec<Vec<u8>> = Vec::new();
+        for (to, length) in [(b.id, 300), (b.id, 301), (c.id, 301), (c.id, 900), (nobody, 900), (b.id, 900)] {
+            came.extend([(); 3].map(|()| send_data(to, length)));
+        }
+        let release: Vec<u8> = [&[RELEASE_INFO][..], b.id.as_bytes()].concat();
+        came.insert(4, release);
+        let singly: Vec<(Forward, Vec<u8>)> = came
+            .iter()
+            .map(|frame| {
+                let mut frame = frame.clone();
+                (one.base.handle_frame(a.conn, &mut frame, one.now), frame)
+            })
+            .collect();
+        let mut walk = other.base.frames(a.conn, other.now);
+        let together: Vec<(Forward, Vec<u8>)> =
+            came.into_iter().map(|mut frame| (walk.handle(&mut frame), frame)).collect();
+        assert_eq!(singly, together);
+        assert_eq!(one.base.counters(), other.base.counters());
+        assert!(one.base.counters().forwarded_tcp >= 4);
+    }
 }

@@ -78,6 +78,53 @@ impl Failure {
     }
 }
 
+/// Frames of one connection that came in at once: messages come in runs, and the way of the last is mostly that of the next.
+#[derive(Debug)]
+pub struct Frames<'a> {
+    base: &'a mut Base,
+    conn: ConnId,
+    now: Instant,
+    last: Option<Last>,
+}
+
+/// A message that went on over TCP. Nothing has happened since, so one that looks the same goes the same way.
+#[derive(Debug)]
+struct Last {
+    came: [u8; HEADER_LEN],
+    left: [u8; HEADER_LEN],
+    length: usize,
+    forward: Forward,
+}
+
+impl Frames<'_> {
+    /// The same as [`Base::handle_frame`].
+    pub fn handle(&mut self, frame: &mut [u8]) -> Forward {
+        if let Some(last) = self.last.as_ref().filter(|last| last.is_like(frame)) {
+            frame[..HEADER_LEN].copy_from_slice(&last.left);
+            self.base.counters.forwarded_tcp += 1;
+            self.base.counters.forwarded_tcp_bytes += (frame.len() - HEADER_LEN) as u64;
+            return last.forward;
+        }
+        let came = frame.first_chunk().copied();
+        let forward = self.base.handle_frame(self.conn, frame, self.now);
+        // Where there are budgets, each message is counted.
+        let alike = matches!(forward, Forward::Tcp { .. }) && !self.base.routes.has_rates();
+        self.last = came.zip(frame.first_chunk().copied()).filter(|_| alike).map(|(came, left)| Last {
+            came,
+            left,
+            length: frame.len(),
+            forward,
+        });
+        forward
+    }
+}
+
+impl Last {
+    fn is_like(&self, frame: &[u8]) -> bool {
+        frame.len() == self.length && frame.starts_with(&self.came)
+    }
+}
+
 impl Base {
     /// A TCP connection was accepted. `udp` is the list that REGISTERED will tell this host: four at most, each
     /// socket once (what is over that is left out).
@@ -120,6 +167,11 @@ impl Base {
             self.udp_lists.push(Arc::clone(&list));
         }
         list
+    }
+
+    /// Several frames of a connection came in at once.
+    pub fn frames(&mut self, conn: ConnId, now: Instant) -> Frames<'_> {
+        Frames { base: self, conn, now, last: None }
     }
 
     /// A whole frame (type and body) came in.

@@ -33,6 +33,7 @@ use std::{
 
 pub use admission::Answer;
 pub use config::BaseConfig;
+pub use conn::Frames;
 pub use counters::{Counters, Delays, Sizes};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;

@@ -234,6 +234,11 @@ impl Routes {
         }
     }
 
+    /// Whether what devices may have relayed is limited.
+    pub(super) fn has_rates(&self) -> bool {
+        self.rates.is_some()
+    }
+
     /// Whether a device may have one more message relayed, of so many bytes. It costs at least one unit of them.
     pub(super) fn within_rate(&self, budget: &Budget, length: usize, now: Instant) -> bool {
         let Some(rates) = self.rates else { return true };

@@ -1,0 +1,137 @@
+//! What is read from TCP connections lies in blocks, which many connections use in turn.
+//!
+//! A block goes with its frames from the connection that read them to the owner, and what is large enough of it from there into the
+//! queues of other connections without a copy. Dropped, it is used again: memory that has just been read into is in the cache, and
+//! costs no page fault.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Bytes of a block that is used again.
+pub(crate) const BLOCK: usize = 64 << 10;
+/// What a connection reads into until it has filled one: most connections have only a few bytes to say.
+const SMALL: usize = 4 << 10;
+/// Blocks that are kept while nobody uses them: a few for each core.
+const KEPT: usize = 32;
+
+/// Blocks that nobody uses at present.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(Mutex<Vec<Box<[u8]>>>);
+
+impl Pool {
+    /// An empty block of at least so many bytes; [`BLOCK`] is the most that can be asked for.
+    pub(crate) fn take(self: &Arc<Self>, least: usize) -> Block {
+        if least <= SMALL {
+            return Block { memory: vec![0; SMALL].into(), filled: 0, pool: None };
+        }
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let memory = kept.unwrap_or_else(|| vec![0; BLOCK].into());
+        Block { memory, filled: 0, pool: Some(Arc::clone(self)) }
+    }
+}
+
+/// Memory with whole frames at its front, or about to have them.
+#[derive(Debug)]
+pub(crate) struct Block {
+    memory: Box<[u8]>,
+    filled: usize,
+    pool: Option<Arc<Pool>>,
+}
+
+impl Block {
+    pub(crate) fn len(&self) -> usize {
+        self.filled
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.filled == self.memory.len()
+    }
+
+    /// Where more may be read to; [`Block::fill`] says how much was.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        &mut self.memory[self.filled..]
+    }
+
+    pub(crate) fn fill(&mut self, read: usize) {
+        self.filled = (self.filled + read).min(self.memory.len());
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    /// Puts this at the end; what there is no room for is left out.
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        let room = self.room();
+        let length = bytes.len().min(room.len());
+        room[..length].copy_from_slice(&bytes[..length]);
+        self.fill(length);
+    }
+
+    /// Takes the part after `front` out, into a block of `pool` that has room for more.
+    pub(crate) fn split_rest(&mut self, front: usize, pool: &Arc<Pool>, least: usize) -> Option<Self> {
+        let rest: Range<usize> = front.min(self.filled)..self.filled;
+        if rest.is_empty() {
+            return None;
+        }
+        // The rest of a frame may be longer than a small block.
+        let mut next = pool.take(least.max(rest.len() + 1));
+        next.put(&self.memory[rest]);
+        self.filled = front;
+        Some(next)
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.filled]
+    }
+}
+
+impl AsMut<[u8]> for Block {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[..self.filled]
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let Some(pool) = &self.pool else { return };
+        let mut kept = pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT {
+            kept.push(std::mem::take(&mut self.memory));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_used_again_and_few_are_kept() {
+        let pool = Arc::new(Pool::default());
+        let block = pool.take(BLOCK);
+        let at = block.as_ref().as_ptr();
+        drop(block);
+        assert_eq!(pool.take(BLOCK).as_ref().as_ptr(), at);
+        let many: Vec<Block> = (0..2 * KEPT).map(|_| pool.take(BLOCK)).collect();
+        drop(many);
+        assert_eq!(pool.0.lock().unwrap().len(), KEPT);
+    }
+
+    #[test]
+    fn the_rest_of_a_frame_moves_on_and_leaves_the_front() {
+        let pool = Arc::new(Pool::default());
+        let mut block = pool.take(1);
+        block.put(&[1; 4_000]);
+        let mut rest = block.split_rest(100, &pool, 1).unwrap();
+        assert_eq!((block.len(), rest.len()), (100, 3_900));
+        assert!(!rest.is_full());
+        rest.put(&[2; BLOCK]);
+        assert!(rest.is_full());
+        assert!(rest.split_rest(rest.len(), &pool, 1).is_none());
+    }
+}
