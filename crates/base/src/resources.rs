@@ -55,11 +55,7 @@ pub(crate) fn memory_used() -> Option<u64> {
 /// Four fifths of what the process may have: of its control group's limit, or else of the machine's memory.
 #[cfg(target_os = "linux")]
 pub(crate) fn memory_allowed() -> Option<u64> {
-    let machine = || -> Option<u64> {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1_024)
-    };
+    let machine = || Some(nix::sys::sysinfo::sysinfo().ok()?.ram_total());
     let group = || -> Option<u64> {
         let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;

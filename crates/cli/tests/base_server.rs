@@ -81,6 +81,21 @@ fn on_sigterm_it_tells_devices_to_leave_and_then_ends_well() {
 }
 
 #[test]
+fn a_key_that_two_devices_use_is_told_to_both_and_in_the_log() {
+    let mut base = Base::start();
+    let address = base.name.split_once('@').unwrap().1.to_owned();
+    let mut first = Registered::at(&address);
+    // Another boot takes over, as a device does that was started again; when the first comes back, there are two.
+    let mut second = Registered::with_boot(&address, 2);
+    assert_eq!(first.frame()[..2], [0x0f, 8], "ERROR 8: replaced");
+    let mut again = Registered::ask(&address, 1);
+    assert_eq!(again.frame()[..2], [0x0f, 9], "ERROR 9: two devices use one key");
+    assert_eq!(second.frame()[..2], [0x18, 1], "NOTICE 1: another device uses this key");
+    let line = base.running.stderr.line_with("two devices use one key");
+    assert!(line.contains(&SecretKey::from_seed(&[9; 32]).device_id().to_string()), "{line}");
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     let home = Home::new();
     let mut base = home.start("base --listen 127.0.0.1:0 --state state --drain 3600");
@@ -115,6 +130,18 @@ struct Registered {
 
 impl Registered {
     fn at(address: &str) -> Self {
+        Self::with_boot(address, 1)
+    }
+
+    fn with_boot(address: &str, boot: u8) -> Self {
+        let mut device = Self::ask(address, boot);
+        let frame = device.frame();
+        assert!(matches!(BaseFrame::decode(&frame), Ok(BaseFrame::Registered(_))), "{frame:?}");
+        device
+    }
+
+    /// Sends REGISTER; the answer is for the caller to read.
+    fn ask(address: &str, boot: u8) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut device = Self { stream };
@@ -127,7 +154,7 @@ impl Registered {
         let register = Register {
             device: key.device_id(),
             public_key: key.public(),
-            boot: [1; 8],
+            boot: [boot; 8],
             attempt: 1,
             capabilities: 0,
             agent: "test".into(),
@@ -135,8 +162,6 @@ impl Registered {
         frames.clear();
         register.write(&mut frames, &key, hello.base, &hello.cookie);
         device.stream.write_all(&frames).unwrap();
-        let frame = device.frame();
-        assert!(matches!(BaseFrame::decode(&frame), Ok(BaseFrame::Registered(_))), "{frame:?}");
         device
     }
 

@@ -97,6 +97,13 @@ fn the_protocol_never_reads_a_clock_or_touches_the_system() {
 }
 
 #[test]
+fn a_base_knows_no_time_of_day() {
+    // It would jump; what is due counts from a clock that only goes forward.
+    let found = search("crates/base/src", |_| true, &["SystemTime::now"]);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
 fn the_two_machines_of_the_protocol_do_not_know_each_other() {
     let found = [
         search("crates/proto/src/host", |_| true, &["crate::base", "base::Base"]),

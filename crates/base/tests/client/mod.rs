@@ -88,7 +88,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(base: &Running, n: u8) -> Self {
-        let key = SecretKey::from_seed(&[n; 32]);
+        Self::connect_with(base, [n; 32]).await
+    }
+
+    pub(crate) async fn connect_with(base: &Running, seed: [u8; 32]) -> Self {
+        let key = SecretKey::from_seed(&seed);
         let local = if base.address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
         Self {
             id: key.device_id(),
@@ -115,19 +119,24 @@ impl Client {
     /// Connects and sends REGISTER; what comes of it is for the caller to read.
     pub(crate) async fn ask_to_register(base: &Running, n: u8) -> Self {
         let mut client = Self::connect(base, n).await;
-        client.get_cookie().await;
+        client.send_register().await;
+        client
+    }
+
+    /// GET-COOKIE, BASE-HELLO, REGISTER.
+    pub(crate) async fn send_register(&mut self) {
+        self.get_cookie().await;
         let register = Register {
-            device: client.id,
-            public_key: client.key.public(),
-            boot: [n; 8],
+            device: self.id,
+            public_key: self.key.public(),
+            boot: *self.id.as_bytes().first_chunk().unwrap(),
             attempt: 1,
             capabilities: 0,
             agent: "test".into(),
         };
         let mut out = Vec::new();
-        register.write(&mut out, &client.key, base.id, &client.cookie);
-        client.write(&out).await;
-        client
+        register.write(&mut out, &self.key, self.base_id, &self.cookie);
+        self.write(&out).await;
     }
 
     pub(crate) async fn get_cookie(&mut self) {

@@ -36,6 +36,20 @@ pub(crate) fn eventually(mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a program that a test needs is there. Where it is not, the test says so and passes, but for where everything has to run.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if !found {
+        assert!(
+            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "{program} is missing: ./test installs it"
+        );
+        eprintln!("SKIPPED: {program} is missing; ./test installs it");
+    }
+    found
+}
+
 /// A device ID that nobody here has.
 pub(crate) const NOBODY: &str = "93kz-a462-42sk-d06c-7gh2-3ksw";
 
@@ -175,7 +189,7 @@ impl Running {
 }
 
 /// A child that does not outlive its test.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {

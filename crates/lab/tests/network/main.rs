@@ -2,8 +2,11 @@
 //!
 //! Each file says in its opening comment which row of the first issue it holds. All run the real `bowline` program.
 
+mod a_base_on_a_full_disk_says_so;
 mod a_base_that_dies_is_replaced;
 mod a_base_that_is_silent_holds_nobody_up;
+mod a_base_that_stands_still_has_its_devices_back;
+mod a_base_without_ipv6_serves_ipv4;
 mod a_blackholed_path_falls_back_to_the_relay;
 mod a_dual_stack_base_joins_ipv4_and_ipv6;
 mod a_new_address_is_taken_up_at_once;
@@ -14,6 +17,7 @@ mod delays_are_kept;
 mod devices_on_one_link_meet_without_a_base;
 mod forged_announcements_are_ignored;
 mod home_routers_are_punched;
+mod links_of_1280_bytes_carry_everything;
 mod nats_behave_as_named;
 mod networks_that_allow_the_web_alone;
 mod networks_without_udp_use_tcp;

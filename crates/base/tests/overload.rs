@@ -1,0 +1,89 @@
+//! More than a base can take: ten times as many registrations as it verifies, and malformed messages as fast as they can be sent. Those
+//! who are here notice nothing.
+
+mod client;
+
+use bowline_base::{Config, config::Limits};
+use bowline_proto::wire::tcp::{BaseFrame, ErrorCode};
+use client::{Client, Running, SOON, on_loopback, until};
+use tokio::{io::AsyncWriteExt, net::UdpSocket, task::JoinSet, time::timeout};
+
+/// Registrations verified in a second, and ten times as many.
+const VERIFIED: u32 = 60;
+const STORM: u32 = 10 * VERIFIED;
+
+/// Nobody is told apart by where he comes from: all are on the loopback.
+fn open_to_one_source() -> Limits {
+    Limits {
+        unfinished_per_source: 10_000,
+        registrations_per_second: 100_000,
+        registrations_burst: 100_000,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_storm_of_registrations_everybody_gets_an_answer_and_those_here_lose_nothing() {
+    let limits = Limits { verifications_per_second: VERIFIED, ..open_to_one_source() };
+    let base = std::sync::Arc::new(Running::start(Config { limits, ..on_loopback() }).await);
+    let (mut a, mut b) = (Client::register(&base, 1).await, Client::register(&base, 2).await);
+    let mut storm = JoinSet::new();
+    for n in 0..STORM {
+        let base = std::sync::Arc::clone(&base);
+        storm.spawn(async move {
+            let seed = [&n.to_be_bytes()[..], &[0x57; 28]].concat();
+            let mut client = Client::connect_with(&base, seed.try_into().unwrap()).await;
+            client.send_register().await;
+            match client.read().await.decode() {
+                BaseFrame::Registered(_) => None,
+                BaseFrame::Error(error) => Some((error.code, error.retry_after)),
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+    for n in 0..200u8 {
+        a.send_tcp(b.id, &[n]).await;
+        assert_eq!(b.recv_tcp().await, (a.id, vec![n]));
+        a.ping().await;
+    }
+    let answers = timeout(SOON, storm.join_all()).await.expect("nobody is left without an answer");
+    let refused: Vec<_> = answers.into_iter().flatten().collect();
+    assert!(refused.iter().all(|&answer| answer == (ErrorCode::Busy, 10)), "{refused:?}");
+    let taken = STORM as usize - refused.len();
+    assert!(taken >= VERIFIED as usize / 2 && !refused.is_empty(), "{taken} taken");
+    let counters = base.handle.inspect(0).await.unwrap().counters;
+    assert_eq!(counters.register_over_rate as usize, refused.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_messages_as_fast_as_they_can_be_sent_cost_those_here_nothing() {
+    let base = Running::start(Config { limits: open_to_one_source(), ..on_loopback() }).await;
+    let (mut a, mut b) = (Client::register(&base, 1).await, Client::register(&base, 2).await);
+    let address = base.address;
+    let flood = tokio::spawn(async move {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for n in 0..100_000u32 {
+            let bytes = [n as u8, 0xff, 0xff];
+            // The system may have no room for one; the next has.
+            let _ = socket.try_send_to(&bytes[..(n % 4) as usize], address);
+            if n % 1_000 == 0 {
+                let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                let _ = stream.write_all(&[0, 0]).await;
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let mut exchanged = 0;
+    while !flood.is_finished() || exchanged < 100 {
+        a.send_tcp(b.id, b"still here").await;
+        assert_eq!(b.recv_tcp().await, (a.id, b"still here".to_vec()));
+        a.ping().await;
+        exchanged += 1;
+    }
+    flood.await.unwrap();
+    until(async || {
+        let counters = base.handle.inspect(0).await.unwrap().counters;
+        counters.malformed_frames == 100 && counters.malformed_datagrams > 1_000
+    })
+    .await;
+}
