@@ -152,6 +152,34 @@ fn every_network_test_is_part_of_the_test_program_and_says_what_it_holds() {
 }
 
 #[test]
+fn every_command_of_the_page_about_faults_runs_a_test() {
+    let page = fs::read_to_string(root().join("docs/reliability.md")).expect("the page about faults");
+    let commands = page.split('`').filter(|text| text.starts_with("cargo test -p bowline-"));
+    let mut count = 0;
+    for command in commands {
+        let words: Vec<&str> = command.split(' ').collect();
+        let (package, name, filter) = match words[3..] {
+            [package, "--test", test] => (package, format!("tests/{test}"), ""),
+            [package, "--test", test, filter] => (package, format!("tests/{test}"), filter),
+            [package, "--lib", filter] => (package, "src".to_owned(), filter),
+            _ => panic!("{command}: this test does not know its form"),
+        };
+        let folder = root().join("crates").join(package.trim_start_matches("bowline-"));
+        let (file, folder) = (folder.join(format!("{name}.rs")), folder.join(name));
+        let files = if file.exists() { vec![file] } else { sources(&folder) };
+        let runs = |path: &PathBuf| {
+            let text = fs::read_to_string(path).expect("sources are UTF-8");
+            let is_test = |line: &str| line.trim_start().contains("fn ") && line.contains(filter);
+            text.contains("#[test]") | text.contains("#[tokio::test")
+                && (path.to_string_lossy().contains(filter) || text.lines().any(is_test))
+        };
+        assert!(files.iter().any(runs), "`{command}` runs nothing");
+        count += 1;
+    }
+    assert!(count >= 15, "{count} commands: the page has another form");
+}
+
+#[test]
 fn the_search_itself_finds_code_and_skips_comments_and_tests() {
     let text = "#[cfg(test)]\nmod far;\nuse a::Host; // SystemTime\n/// SystemTime\nSystemTime::now();\n\
                 #[cfg(test)]\nmod tests {\nSystemTime\n}\n";

@@ -149,6 +149,28 @@ fn a_base_that_says_goaway_is_left_for_another_within_its_seconds() {
 }
 
 #[test]
+fn hosts_that_are_told_goaway_leave_at_moments_spread_over_the_time_they_have() {
+    let mut left = [0; 10];
+    for seed in 0..100 {
+        let bases = ["203.0.113.9", "203.0.113.10"].map(|base| base.parse().unwrap()).to_vec();
+        let config = HostConfig { bases, link_local: false, ..HostConfig::default() };
+        let mut world = World::seeded(config, seed);
+        world.greet();
+        world.welcomed(vec![]);
+        world.advance(config::STABLE_SESSION);
+        world.lookups.clear();
+        world.hand_over(&BaseFrame::GoAway(10));
+        let second = (0..10).find(|_| {
+            world.advance(secs(1));
+            !world.lookups.is_empty()
+        });
+        left[second.expect("it leaves in time")] += 1;
+    }
+    // Ten each on average: none of the seconds has nobody, none a crowd.
+    assert!(left.iter().all(|&hosts| (1..=25).contains(&hosts)), "{left:?}");
+}
+
+#[test]
 fn udp_addresses_elsewhere_are_believed_only_of_a_base_whose_id_was_written() {
     let elsewhere = addr("192.0.2.66:4477");
     for (written, believed) in [(format!("{BASE}@203.0.113.9"), true), ("203.0.113.9".to_owned(), false)] {

@@ -81,8 +81,13 @@ pub(crate) const COOKIE: Cookie = [1; 8];
 impl World {
     /// A host with key 1 on one ordinary interface.
     pub(crate) fn new(config: HostConfig) -> Self {
+        Self::seeded(config, 7)
+    }
+
+    /// The same with other randomness.
+    pub(crate) fn seeded(config: HostConfig, seed: u8) -> Self {
         let now = Instant::now();
-        let host = Host::new(config, key(1), [7; 32], now);
+        let host = Host::new(config, key(1), [seed; 32], now);
         let mut world = Self {
             host,
             start: now,
