@@ -18,6 +18,7 @@ use crate::{
     netns::{Links, Net, Side},
     probe,
     raw::{self, Link},
+    relay_tcp::{Flow, framed},
     report::{Goal, Options, Report, spread},
 };
 
@@ -32,8 +33,54 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     for size in [100, 1_200] {
         udp(&net, size, turn, rounds, report);
     }
-    let why = "not written yet: over TCP, senders are held back by their windows";
-    report.missing("TCP, goodput", "Gbit/s", Goal::AtLeast(0.90), why);
+    tcp(&net, turn, rounds, report);
+}
+
+/// Pairs that each send over TCP as fast as they are let: one alone takes all that the base can do, ten offer ten times that.
+fn tcp(net: &Net, turn: Duration, rounds: usize, report: &mut Report) {
+    const PAIRS: u32 = 10;
+    const SIZE: usize = 1_200;
+    let base = BaseProcess::start(&net.middle, "");
+    let third_wires = [Wire::new(&net.left), Wire::new(&net.right)].map(Arc::new);
+    let mut third = [(&net.left, Side::Left), (&net.right, Side::Right)]
+        .map(|(node, side)| Host::register(node, Net::base(side), base.id, side as u32));
+    let message = send_data(third[1].id, probe::DATA);
+    let mut number = 10;
+    let mut run = |pairs: u32| {
+        for (host, wire) in third.iter_mut().zip(&third_wires) {
+            host.refresh(wire);
+        }
+        let flows: Vec<Flow> = (0..pairs)
+            .map(|_| {
+                number += 2;
+                let left = Host::register(&net.left, Net::base(Side::Left), base.id, number);
+                let right = Host::register(&net.right, Net::base(Side::Right), base.id, number + 1);
+                Flow::start(left.tcp, right.tcp, &framed(right.id, SIZE))
+            })
+            .collect();
+        std::thread::sleep(turn / 5);
+        let arrived = || flows.iter().map(Flow::arrived).sum::<u64>();
+        let mut rate = 0.0;
+        let found = probe::during(&third_wires[0], Net::base(Side::Left), &message, &third_wires[1], || {
+            let (start, before) = (Instant::now(), arrived());
+            std::thread::sleep(turn);
+            rate = (arrived() - before) as f64 * 8.0 / 1e9 / start.elapsed().as_secs_f64();
+        });
+        flows.into_iter().for_each(Flow::stop);
+        (rate, found)
+    };
+    let (mut pairs, mut lost, mut p99) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let (alone, _) = run(1);
+        let (together, found) = run(PAIRS);
+        pairs.push((together, alone));
+        lost.push(found.lost() * 100.0);
+        p99.push(found.micros(0.99) / 1e3);
+    }
+    let case = format!("TCP {SIZE} B, {PAIRS} pairs as fast as they can");
+    report.pairs(&format!("{case}: goodput"), "Gbit/s (reference: one pair)", &pairs, Goal::AtLeast(0.90));
+    report.figures(&format!("{case}: third flow lost"), "%", &lost, Goal::AtMost(1.0));
+    report.figures(&format!("{case}: third flow p99"), "ms", &p99, Goal::AtMost(5.0));
 }
 
 fn udp(net: &Net, size: usize, turn: Duration, rounds: usize, report: &mut Report) {

@@ -16,7 +16,10 @@ use std::{
 };
 
 use bowline_lab::Process;
-use bowline_proto::wire::{frame, relay::HEADER_LEN};
+use bowline_proto::{
+    DeviceId,
+    wire::{frame, relay::HEADER_LEN},
+};
 
 use crate::{
     cpu,
@@ -53,9 +56,7 @@ fn relay(net: &Net, size: usize, turn: Duration) -> (f64, f64) {
     let base = BaseProcess::start(&net.middle, "");
     let a = Host::register(&net.left, Net::base(Side::Left), base.id, 1);
     let b = Host::register(&net.right, Net::base(Side::Right), base.id, 2);
-    let mut message = Vec::new();
-    frame::write(&mut message, |out| out.extend_from_slice(&send_data(b.id, size)));
-    flow(a.tcp, b.tcp, &message, base.process.pid(), turn)
+    flow(a.tcp, b.tcp, &framed(b.id, size), base.process.pid(), turn)
 }
 
 fn proxy(net: &Net, size: usize, turn: Duration) -> (f64, f64) {
@@ -74,38 +75,68 @@ fn proxy(net: &Net, size: usize, turn: Duration) -> (f64, f64) {
     flow(left, right, &message, process.pid(), turn)
 }
 
-fn flow(mut left: TcpStream, mut right: TcpStream, message: &[u8], pid: u32, turn: Duration) -> (f64, f64) {
-    let block = message.repeat((BLOCK / message.len()).max(1));
-    let _ = left.set_write_timeout(Some(Duration::from_millis(100)));
-    let _ = right.set_read_timeout(Some(Duration::from_millis(100)));
-    let arrived = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&arrived);
-    let reader = Running::start(Priority::Normal, move |stop: &AtomicBool| {
-        let mut buffer = vec![0; BLOCK];
-        while !stop.load(Ordering::Relaxed) {
-            if let Ok(n) = right.read(&mut buffer) {
-                count.fetch_add(n as u64, Ordering::Relaxed);
-            }
-        }
-        0
-    });
-    let writer = Running::start(Priority::Normal, move |stop: &AtomicBool| {
-        let mut at = 0;
-        while !stop.load(Ordering::Relaxed) {
-            if let Ok(n) = left.write(&block[at..]) {
-                at = (at + n) % block.len();
-            }
-        }
-        0
-    });
+fn flow(left: TcpStream, right: TcpStream, message: &[u8], pid: u32, turn: Duration) -> (f64, f64) {
+    let flow = Flow::start(left, right, message);
     thread::sleep(turn / 5);
-    let (start, used, before) = (Instant::now(), cpu::seconds(pid), arrived.load(Ordering::Relaxed));
+    let (start, used, before) = (Instant::now(), cpu::seconds(pid), flow.arrived());
     thread::sleep(turn);
-    let bits = (arrived.load(Ordering::Relaxed) - before) as f64 * 8.0 / 1e9;
+    let bits = (flow.arrived() - before) as f64 * 8.0 / 1e9;
     let (time, used) = (start.elapsed().as_secs_f64(), cpu::seconds(pid) - used);
-    writer.stop();
-    reader.stop();
+    flow.stop();
     (bits / time, used / bits)
+}
+
+/// A message again and again, as fast as the connection takes it, and its reader.
+pub(crate) struct Flow {
+    arrived: Arc<AtomicU64>,
+    writer: Running,
+    reader: Running,
+}
+
+impl Flow {
+    pub(crate) fn start(mut left: TcpStream, mut right: TcpStream, message: &[u8]) -> Self {
+        let block = message.repeat((BLOCK / message.len()).max(1));
+        let _ = left.set_write_timeout(Some(Duration::from_millis(100)));
+        let _ = right.set_read_timeout(Some(Duration::from_millis(100)));
+        let arrived = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&arrived);
+        let reader = Running::start(Priority::Normal, move |stop: &AtomicBool| {
+            let mut buffer = vec![0; BLOCK];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok(n) = right.read(&mut buffer) {
+                    count.fetch_add(n as u64, Ordering::Relaxed);
+                }
+            }
+            0
+        });
+        let writer = Running::start(Priority::Normal, move |stop: &AtomicBool| {
+            let mut at = 0;
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok(n) = left.write(&block[at..]) {
+                    at = (at + n) % block.len();
+                }
+            }
+            0
+        });
+        Self { arrived, writer, reader }
+    }
+
+    /// Bytes that have arrived.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stop(self) {
+        self.writer.stop();
+        self.reader.stop();
+    }
+}
+
+/// A message to a device, in its frame.
+pub(crate) fn framed(to: DeviceId, size: usize) -> Vec<u8> {
+    let mut message = Vec::new();
+    frame::write(&mut message, |out| out.extend_from_slice(&send_data(to, size)));
+    message
 }
 
 /// The proxy's own process.
