@@ -287,6 +287,30 @@ impl Host {
     }
 }
 
+/// A connection from this address with a REGISTER whose signature is forged; within the node's namespace. Ends when the base has answered.
+pub(crate) fn forge(from: Ipv4Addr, base: SocketAddrV4, base_id: DeviceId) -> io::Result<()> {
+    const ANSWER: Duration = Duration::from_secs(1);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
+    socket.connect_timeout(&SocketAddr::from(base).into(), ANSWER)?;
+    let mut tcp: TcpStream = socket.into();
+    tcp.set_read_timeout(Some(ANSWER))?;
+    let mut out = Vec::new();
+    GetCookie { highest_version: 1, capabilities: 0 }.write(&mut out);
+    tcp.write_all(&out)?;
+    let mut answer = [0; 256];
+    let _hello = tcp.read(&mut answer)?;
+    let key = SecretKey::from_seed(&[0xf0; 32]);
+    let (device, public_key) = (key.device_id(), key.public());
+    let agent = "bench".into();
+    let register = Register { device, public_key, boot: [1; 8], attempt: 1, capabilities: 0, agent };
+    out.clear();
+    // Well-formed, and signed for another connection: the base sees that only when it verifies.
+    register.write(&mut out, &key, base_id, &[0; 8]);
+    tcp.write_all(&out)?;
+    tcp.read(&mut answer).map(drop)
+}
+
 /// A SEND-DATA with this much data.
 pub(crate) fn send_data(to: DeviceId, length: usize) -> Vec<u8> {
     let mut message = relay::header(SEND_DATA, to).to_vec();
