@@ -10,7 +10,9 @@ use bowline_proto::{
 };
 use bytes::Bytes;
 
-use crate::{Builder, ClosedError, Events, RecvError, TrySendError, driver::Shared, send};
+use crate::{
+    Builder, ClosedError, Events, RecvError, SendSegmentsError, TrySendError, driver::Shared, send, try_send,
+};
 
 /// A message that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +140,20 @@ impl Endpoint {
         send::send_batch(self.shared(), to, &send::Segments::new(data, segment)).await
     }
 
+    /// As [`Endpoint::send_segments`], without waiting: takes all messages or, where there is no room, none; for callers that are
+    /// polled. Waiting is apart: [`crate::Room::wait`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::send`], when the first one cannot be sent, and [`SendSegmentsError::Full`] where that would wait.
+    pub fn try_send_segments(
+        &self,
+        to: DeviceId,
+        data: &[u8],
+        segment: usize,
+    ) -> Result<(), SendSegmentsError> {
+        try_send::try_send_segments(&self.handle.0, to, data, segment)
+    }
+
     /// Waits for the next message. Several tasks may wait; each message goes to one of them. Cancel safe.
     ///
     /// Up to 4,096 messages and 8 MiB wait to be received; beyond that the newest are dropped, and counted
@@ -184,6 +200,15 @@ impl Endpoint {
     /// As [`Endpoint::recv`].
     pub async fn recv_segments(&self) -> Result<Segments, RecvError> {
         self.shared().inbox.pop_run().await
+    }
+
+    /// As [`Endpoint::recv_segments`], if something is there.
+    ///
+    /// # Errors
+    /// As [`Endpoint::recv`].
+    pub fn try_recv_segments(&self) -> Result<Option<Segments>, RecvError> {
+        let run = self.shared().inbox.try_pop_run()?;
+        Ok(run.map(|run| Segments { from: run.from, data: run.bytes, segment: run.stride, path: run.path }))
     }
 
     /// Messages that came and were dropped since the start because too many waited to be received.

@@ -4,6 +4,8 @@ use std::{io, net::SocketAddr};
 
 use bowline_proto::host::SendError;
 
+use crate::Room;
+
 /// Why an endpoint could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,6 +46,17 @@ pub enum TrySendError {
     #[error("the way to this device is full at this moment")]
     Full,
     /// It cannot be sent at all.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// Why [`crate::Endpoint::try_send_segments`] took nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SendSegmentsError {
+    /// There is no room at this moment: [`Room::wait`] waits for it.
+    #[error("the way to this device is full at this moment")]
+    Full(Room),
+    /// They cannot be sent at all.
     #[error(transparent)]
     Send(#[from] SendError),
 }

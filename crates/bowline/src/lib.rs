@@ -80,6 +80,7 @@ mod send;
 mod tcp;
 #[cfg(all(test, target_os = "linux"))]
 mod testns;
+mod try_send;
 mod udp;
 
 pub use bowline_proto::{
@@ -91,5 +92,6 @@ pub use bowline_proto::{
 };
 pub use builder::Builder;
 pub use endpoint::{Datagram, Endpoint, Segments};
-pub use error::{BindError, ClosedError, RecvError, TrySendError};
+pub use error::{BindError, ClosedError, RecvError, SendSegmentsError, TrySendError};
 pub use events::{EventItem, Events};
+pub use try_send::Room;

@@ -114,7 +114,8 @@ impl Inbox {
         }
     }
 
-    fn try_pop_run(&self) -> Result<Option<Run>, RecvError> {
+    /// The next messages that came together, if any are there.
+    pub(crate) fn try_pop_run(&self) -> Result<Option<Run>, RecvError> {
         let mut state = self.lock();
         let popped = state.pop_run();
         self.pass_on(state);

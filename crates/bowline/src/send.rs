@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// What became of a message.
-enum Outcome {
+pub(crate) enum Outcome {
     /// It was taken.
     Sent,
     /// There is no room at this moment.
@@ -46,7 +46,7 @@ enum Outcome {
 }
 
 /// Where room is needed.
-enum Room {
+pub(crate) enum Room {
     Socket(Hop),
     Queue(Arc<Outbox>),
     /// Another task is sending by this way.
@@ -117,12 +117,12 @@ pub(crate) fn resend(shared: &Shared, to: DeviceId, data: &[u8]) {
 }
 
 /// The lane that this message may take.
-fn lane(shared: &Shared, to: DeviceId, data: &[u8]) -> Option<Arc<Lane>> {
+pub(crate) fn lane(shared: &Shared, to: DeviceId, data: &[u8]) -> Option<Arc<Lane>> {
     if needs_escape(data) { None } else { shared.machine.lanes.to(to, data.len()) }
 }
 
 /// Tells the machine, sooner or later: at once where it has to start a timer.
-fn note_sent(shared: &Shared, lane: &Arc<Lane>, count: usize) {
+pub(crate) fn note_sent(shared: &Shared, lane: &Arc<Lane>, count: usize) {
     if shared.machine.lanes.note_sent(lane, count) {
         shared.machine.settle();
     }
@@ -168,7 +168,7 @@ async fn send_by(shared: &Shared, mut route: Route, to: DeviceId, data: &[u8]) -
 }
 
 impl Room {
-    async fn wait(&self, shared: &Shared, length: usize) {
+    pub(crate) async fn wait(&self, shared: &Shared, length: usize) {
         match self {
             Self::Socket(hop) => shared.udp.writable(*hop).await,
             Self::Queue(outbox) => outbox.room(length).await,
@@ -185,7 +185,7 @@ impl Room {
     }
 }
 
-fn dispatch(shared: &Shared, route: Route, to: DeviceId, data: &[u8]) -> Outcome {
+pub(crate) fn dispatch(shared: &Shared, route: Route, to: DeviceId, data: &[u8]) -> Outcome {
     match route {
         Route::Direct(hop) => direct(shared, hop, data),
         Route::RelayUdp(hop) => relay_udp(shared, hop, to, data),
@@ -411,7 +411,7 @@ where
 
 /// How many messages from `first` on can share a send: by the same way, of equal size (the last may be shorter), none of which
 /// needs an escape. Each travels with `header` more bytes.
-fn run_length<B>(
+pub(crate) fn run_length<B>(
     batch: &B,
     first: usize,
     max: usize,

@@ -88,10 +88,17 @@ impl Outbox {
         Ok(())
     }
 
+    /// Whether so many bytes, lengths and headers included, fit now: more than ever fit do once it is empty.
+    pub(crate) fn has_room(&self, length: usize) -> bool {
+        let state = self.lock();
+        state.phase != Phase::Open || state.data.is_empty() || state.data.len() + length <= TCP_DATA_QUEUE
+    }
+
     /// Waits until a message of `length` bytes fits, or the connection has ended.
     pub(crate) async fn room(&self, length: usize) {
         self.wait(|state| {
             state.phase != Phase::Open
+                || state.data.is_empty()
                 || state.data.len() + LENGTH_LEN + HEADER_LEN + length <= TCP_DATA_QUEUE
         })
         .await;
