@@ -12,18 +12,19 @@ use std::{
 use serde_json::Value;
 
 /// Imports run downward only: what each crate may depend on, tests aside.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("bowline-proto", &[]),
     ("bowline-key", &["bowline-proto"]),
     ("bowline", &["bowline-proto"]),
+    ("bowline-quic", &["bowline"]),
     ("bowline-base", &["bowline-proto", "bowline-key"]),
     ("bowline-sim", &["bowline-proto"]),
     ("bowline-fuzzing", &["bowline-proto", "bowline-sim"]),
     ("bowline-mutants", &[]),
     ("bowline-lab", &[]),
     ("bowline-model", &["bowline-proto"]),
-    ("bowline-bench", &["bowline", "bowline-lab", "bowline-proto"]),
-    ("bowline-cli", &["bowline", "bowline-base", "bowline-key", "bowline-proto"]),
+    ("bowline-bench", &["bowline", "bowline-quic", "bowline-lab", "bowline-proto"]),
+    ("bowline-cli", &["bowline", "bowline-quic", "bowline-base", "bowline-key", "bowline-proto"]),
 ];
 
 /// What the pure crate may not have at all: a runtime, sockets, the system's clock or randomness, metrics.

@@ -103,6 +103,12 @@ impl PublicKey {
         DeviceId::of_public_key(&self.0)
     }
 
+    /// Whether it is a key that one party alone can have: a canonical point of the curve that is not of small order.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        is_canonical_point(&self.0) && VerifyingKey::from_bytes(&self.0).is_ok_and(|key| !key.is_weak())
+    }
+
     /// Whether `signature` over `parts` was made by this key for `context`: strictly (S below the group
     /// order, canonical A and R, no small-order A or R, no cofactor).
     #[must_use]

@@ -1,0 +1,47 @@
+//! Every bound and number of this crate: name, unit, reason.
+
+use std::time::Duration;
+
+/// The port of every synthetic address: it tells nothing.
+pub(crate) const PORT: u16 = 4477;
+
+/// The datagram size that every path must carry (RFC 9000, section 14), in bytes; bowline's ways all do.
+pub(crate) const SMALLEST_MTU: u16 = 1200;
+/// The largest datagram that is tried: what Ethernet carries over IPv4.
+pub(crate) const LARGEST_MTU: u16 = 1472;
+/// Between two searches for the size: what the path carries grows and shrinks with the path, and asking it costs a few packets.
+pub(crate) const MTU_INTERVAL: Duration = Duration::from_secs(3);
+/// Datagrams that one receive may hold: what the system merges at most.
+pub(crate) const RECEIVE_SEGMENTS: usize = 44;
+
+/// The round trip that is assumed until one is measured: through a base on another continent.
+pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(200);
+/// Silence after which a connection is given up: long enough to change networks, to lose a base, to be suspended for a while.
+pub(crate) const IDLE: Duration = Duration::from_secs(180);
+/// An idle connection says so often that it lives, so that the silence of a dead one is noticed.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How long a handshake may take, the search for a way included.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
+
+/// Bytes that one stream may have in flight: 1 Gbit/s over 130 ms.
+pub(crate) const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
+/// Bytes that all streams of a connection may have in flight: what a peer can make this device hold.
+pub(crate) const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// Streams that the other end may have open at a time, each way.
+pub(crate) const STREAMS: u32 = 256;
+
+/// Handshakes at a time. Others are told to come again.
+pub(crate) const HANDSHAKES: usize = 64;
+/// From so many on, a device first has to show that it hears what is sent to it.
+pub(crate) const HANDSHAKES_UNPROVEN: usize = 16;
+/// Handshakes and connections of one address at a time.
+pub(crate) const CONNECTIONS_PER_ADDRESS: usize = 64;
+/// Connections at a time.
+pub(crate) const CONNECTIONS: usize = 1024;
+/// Connections that stand and wait for `accept`.
+pub(crate) const BACKLOG: usize = 64;
+
+/// Between two wake-ups of all connections after changes of path.
+pub(crate) const NUDGE: Duration = Duration::from_millis(100);
+/// How long closing waits for the other ends to hear of it.
+pub(crate) const CLOSE: Duration = Duration::from_secs(2);

@@ -1,0 +1,225 @@
+//! The endpoint: a bowline endpoint that carries QUIC and nothing else.
+
+use std::{
+    sync::{Arc, OnceLock, atomic::AtomicBool, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use bowline::{DeviceId, SecretKey};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, EndpointConfig, MtuDiscoveryConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
+use rustls::sign::CertifiedKey;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    ConnectError, Listen, Listener, SetupError, address,
+    config::{
+        CLOSE, CONNECTION_WINDOW, HANDSHAKE, IDLE, INITIAL_RTT, KEEP_ALIVE, LARGEST_MTU, MTU_INTERVAL,
+        SMALLEST_MTU, STREAM_WINDOW, STREAMS,
+    },
+    congestion::Factory,
+    error::explain,
+    listener,
+    paths::{self, Paths},
+    socket::Socket,
+    tls,
+};
+
+/// Encrypted connections to and from devices, by their ID. Clones are the same endpoint.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    bowline: bowline::Endpoint,
+    quinn: quinn::Endpoint,
+    key: Arc<CertifiedKey>,
+    /// The device whose key that is.
+    identity: DeviceId,
+    paths: Arc<Paths>,
+    listens: AtomicBool,
+}
+
+impl Endpoint {
+    /// Takes a bowline endpoint for QUIC: all that it receives from now on is, or is passed over.
+    ///
+    /// `key` proves who this device is. Mostly it is the endpoint's own; a program that only dials may run under an ID that
+    /// nobody knows and still prove to be a device whose key it has.
+    ///
+    /// # Errors
+    /// When there is no Tokio runtime, or TLS does not take the key.
+    pub fn new(bowline: bowline::Endpoint, key: &SecretKey) -> Result<Self, SetupError> {
+        let certified = tls::certified(key)?;
+        let socket = Arc::new(Socket::new(bowline.clone()));
+        let mut config = EndpointConfig::default();
+        config
+            .max_udp_payload_size(LARGEST_MTU)
+            .map_err(|error| SetupError::Runtime(std::io::Error::other(error)))?;
+        let quinn = quinn::Endpoint::new_with_abstract_socket(
+            config,
+            None,
+            Arc::clone(&socket) as _,
+            Arc::new(TokioRuntime),
+        )
+        .map_err(SetupError::Runtime)?;
+        let paths = Arc::new(Paths::default());
+        tokio::spawn(paths::watch(bowline.events(), Arc::clone(&paths), quinn.clone(), socket));
+        let inner = Inner {
+            bowline,
+            quinn,
+            key: certified,
+            identity: key.device_id(),
+            paths,
+            listens: AtomicBool::new(false),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The device that others dial to reach this endpoint.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        self.inner.bowline.id()
+    }
+
+    /// The device that this endpoint proves to be.
+    #[must_use]
+    pub fn identity(&self) -> DeviceId {
+        self.inner.identity
+    }
+
+    /// What is below: for its events, its status, its switches. Its messages are not for others.
+    #[must_use]
+    pub fn bowline(&self) -> &bowline::Endpoint {
+        &self.inner.bowline
+    }
+
+    /// Connects to a device, for one of its services (an ALPN identifier). When this returns, the other end has proven to have the
+    /// key that was dialled; whether it takes *this* device's key shows with the first answer on a stream ([`explain`] says so).
+    ///
+    /// Waits 15 seconds at most for a way and an answer.
+    ///
+    /// # Errors
+    /// When nothing answers, when what answers is not that device, when it refuses; each says which and why.
+    pub async fn connect(&self, device: DeviceId, service: &[u8]) -> Result<Connection, ConnectError> {
+        self.connect_within(HANDSHAKE, device, service).await
+    }
+
+    /// As [`Endpoint::connect`], with another patience.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn connect_within(
+        &self,
+        patience: Duration,
+        device: DeviceId,
+        service: &[u8],
+    ) -> Result<Connection, ConnectError> {
+        let inner = &*self.inner;
+        if device == self.id() || device == inner.identity {
+            return Err(ConnectError::Oneself(device));
+        }
+        let deadline = Instant::now() + patience;
+        let no_answer = |why| ConnectError::NoAnswer { device, seconds: patience.as_secs(), why };
+        if timeout_at(deadline, self.way(device)).await.is_err() {
+            return Err(no_answer(self.why_no_base()));
+        }
+        let stranger = Arc::new(OnceLock::new());
+        let local = |error: &dyn std::fmt::Display| ConnectError::Local(error.to_string());
+        let tls = tls::client(Arc::clone(&inner.key), device, service, Arc::clone(&stranger))
+            .map_err(|e| local(&e))?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::new(transport(&inner.paths, device)));
+        config.token_store(Arc::new(quinn::NoneTokenStore));
+        let connecting =
+            inner.quinn.connect_with(config, address::of(device), "bowline").map_err(|e| local(&e))?;
+        match timeout_at(deadline, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => match stranger.get() {
+                Some(&shown) => Err(ConnectError::OtherKey { device, shown }),
+                None if error == ConnectionError::TimedOut => Err(no_answer(self.why(device))),
+                None => Err(ConnectError::Ended(self.explain(device, &error))),
+            },
+            Err(_) => Err(no_answer(self.why(device))),
+        }
+    }
+
+    /// Waits until there is any way to that device.
+    async fn way(&self, device: DeviceId) {
+        let mut events = self.inner.bowline.events();
+        while self.inner.bowline.want(device).is_err() {
+            if events.next().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn why_no_base(&self) -> String {
+        let why = self.inner.bowline.status().why_no_base;
+        why.unwrap_or_else(|| "there is no base, and the device is not on a local link".to_owned())
+    }
+
+    /// What is known of the way to a device that does not answer.
+    fn why(&self, device: DeviceId) -> String {
+        match self.inner.bowline.peer(device) {
+            Some(peer) if peer.online == Some(false) => {
+                "the base does not know it: it is not running, or at another base".to_owned()
+            }
+            Some(peer) => format!("{} ({}); is it listening?", peer.path, peer.why),
+            None => self.why_no_base(),
+        }
+    }
+
+    /// What the end of a connection to a device means.
+    #[must_use]
+    pub fn explain(&self, device: DeviceId, error: &ConnectionError) -> String {
+        explain(device, self.inner.identity, error)
+    }
+
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When it does already, or runs with another device's key than the one others dial.
+    pub fn listen(&self, listen: Listen) -> Result<Listener, SetupError> {
+        let inner = &*self.inner;
+        if inner.identity != self.id() {
+            return Err(SetupError::OtherKey { key: inner.identity, endpoint: self.id() });
+        }
+        if inner.listens.swap(true, SeqCst) {
+            return Err(SetupError::ListensAlready);
+        }
+        listener::start(listen, inner.quinn.clone(), &inner.key, Arc::clone(&inner.paths))
+    }
+
+    /// Ends all connections, tells the other ends, and closes the bowline endpoint.
+    pub async fn close(&self) {
+        self.inner.quinn.close(VarInt::from_u32(0), b"");
+        let _ = tokio::time::timeout(CLOSE, self.inner.quinn.wait_idle()).await;
+        self.inner.bowline.close().await;
+    }
+}
+
+/// How connections by the way to that device are carried.
+pub(crate) fn transport(paths: &Paths, device: DeviceId) -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.interval(MTU_INTERVAL).black_hole_cooldown(MTU_INTERVAL).upper_bound(LARGEST_MTU);
+    let mut config = TransportConfig::default();
+    config
+        .congestion_controller_factory(Arc::new(Factory { generation: paths.of(device) }))
+        .initial_mtu(SMALLEST_MTU)
+        .min_mtu(SMALLEST_MTU)
+        .mtu_discovery_config(Some(mtu))
+        .initial_rtt(INITIAL_RTT)
+        .max_idle_timeout(Some(VarInt::from_u32(u32::try_from(IDLE.as_millis()).unwrap_or(u32::MAX)).into()))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into())
+        .send_window(CONNECTION_WINDOW.into())
+        .max_concurrent_bidi_streams(STREAMS.into())
+        .max_concurrent_uni_streams(STREAMS.into())
+        .datagram_receive_buffer_size(None);
+    config
+}

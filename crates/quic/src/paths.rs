@@ -1,0 +1,87 @@
+//! Changes of path, told to the connections they concern.
+//!
+//! Each device that there are connections to has a counter of changes, which the controllers of these connections look at
+//! (`congestion.rs`). When there is a way again, or another one, all connections are woken: QUIC repeats what was lost ever more rarely
+//! while nothing comes back, and would let a path that is back wait for as long as it was gone.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use bowline::{DeviceId, Event, EventItem, Events, Path};
+
+use crate::{config::NUDGE, congestion::Generation, socket::Socket};
+
+/// The counters of all devices that there are connections to.
+#[derive(Debug, Default)]
+pub(crate) struct Paths(Mutex<HashMap<DeviceId, Weak<AtomicU64>>>);
+
+impl Paths {
+    /// The counter of a device, for as long as anybody holds it.
+    pub(crate) fn of(&self, device: DeviceId) -> Generation {
+        let mut counters = self.lock();
+        if let Some(counter) = counters.get(&device).and_then(Weak::upgrade) {
+            return counter;
+        }
+        counters.retain(|_, counter| counter.strong_count() > 0);
+        let counter = Generation::default();
+        counters.insert(device, Arc::downgrade(&counter));
+        counter
+    }
+
+    /// Counts a change; `false` where it concerns nobody.
+    fn changed(&self, device: DeviceId) -> bool {
+        let counter = self.lock().get(&device).and_then(Weak::upgrade);
+        counter.is_some_and(|counter| {
+            counter.fetch_add(1, Relaxed);
+            true
+        })
+    }
+
+    fn all_changed(&self) {
+        for counter in self.lock().values().filter_map(Weak::upgrade) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Weak<AtomicU64>>> {
+        // Nothing panics while it holds this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes changes on until the endpoint is closed.
+pub(crate) async fn watch(
+    mut events: Events,
+    paths: Arc<Paths>,
+    quinn: quinn::Endpoint,
+    socket: Arc<Socket>,
+) {
+    let mut nudged: Option<Instant> = None;
+    while let Some(item) = events.next().await {
+        let concerns = match item {
+            EventItem::Event(Event::PathChanged { peer, to, .. }) => paths.changed(peer) && to != Path::None,
+            EventItem::Event(_) => false,
+            EventItem::Lost(_) => {
+                paths.all_changed();
+                true
+            }
+        };
+        if !concerns {
+            continue;
+        }
+        if let Some(wait) = nudged.and_then(|at| NUDGE.checked_sub(at.elapsed())) {
+            tokio::time::sleep(wait).await;
+        }
+        nudged = Some(Instant::now());
+        // To quinn this is a change of the own address: every connection sends a PING by it.
+        if let Err(error) = quinn.rebind_abstract(Arc::clone(&socket) as _) {
+            tracing::debug!(%error, "connections were not woken");
+        }
+    }
+}
