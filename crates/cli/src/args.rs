@@ -6,7 +6,9 @@ use bowline::BaseName;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
-    commands::{base, demo, id, listen, ping, send, watch},
+    commands::{
+        base, demo, forward, id, listen, ping, pipe, receive, send, send_file, serve, ssh_proxy, watch,
+    },
     logs,
 };
 
@@ -43,6 +45,12 @@ pub(crate) enum Command {
     Send(send::Args),
     Ping(ping::Args),
     Watch(watch::Args),
+    Pipe(pipe::Args),
+    Forward(forward::Args),
+    Serve(serve::Args),
+    SshProxy(ssh_proxy::Args),
+    SendFile(send_file::Args),
+    Receive(receive::Args),
     Demo(demo::Args),
 }
 
@@ -82,7 +90,9 @@ mod tests {
     /// The lines of a help page that a reader would copy.
     fn examples(command: &clap::Command) -> Vec<String> {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        let lines = help.lines().map(str::trim).filter(|line| line.contains("bowline "));
+        let lines =
+            help.lines().map(str::trim).skip_while(|line| !["Examples:", "Begin with:"].contains(line));
+        let lines = lines.filter(|line| line.contains("bowline "));
         lines.map(ToOwned::to_owned).collect()
     }
 

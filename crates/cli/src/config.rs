@@ -15,7 +15,7 @@ use std::{
 use bowline::{BaseName, DeviceId};
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::{WrongUse, places};
+use crate::{WrongUse, commands::serve::Lists, places};
 
 /// The whole file. A key that is not known is an error: a misspelt `allow` would leave a device open.
 #[derive(Debug, Clone, Deserialize)]
@@ -44,6 +44,8 @@ pub(crate) struct Config {
     /// Addresses of peers that are known otherwise, by device ID.
     #[serde(deserialize_with = "parse_given")]
     pub(crate) given: Vec<(DeviceId, SocketAddr)>,
+    /// What `bowline serve` allows.
+    pub(crate) serve: Lists,
     /// The base server.
     pub(crate) base: bowline_base::Config,
 }
@@ -61,6 +63,7 @@ impl Default for Config {
             port: 0,
             exclude_interfaces: Vec::new(),
             given: Vec::new(),
+            serve: Lists::default(),
             base: bowline_base::Config::default(),
         }
     }
@@ -160,6 +163,10 @@ mod tests {
         let mut known = keys_of::<Config>();
         known.sort_unstable();
         assert_eq!(named, known);
+        let serve = table["serve"].as_table().unwrap();
+        for key in keys_of::<Lists>() {
+            assert!(serve.contains_key(key), "[serve] {key} is not explained");
+        }
         let base = table["base"].as_table().unwrap();
         for key in keys_of::<bowline_base::Config>() {
             assert!(base.contains_key(key), "[base] {key} is not explained");

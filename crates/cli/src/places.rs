@@ -27,6 +27,11 @@ pub(crate) fn key_file() -> Result<PathBuf, NoHome> {
     Ok(config_folder("the key", "--key FILE")?.join("key"))
 }
 
+/// `bowline/peers.toml` in the user's configuration folder.
+pub(crate) fn peers_file() -> Result<PathBuf, NoHome> {
+    Ok(config_folder("the names of devices", "device IDs instead")?.join("peers.toml"))
+}
+
 fn config_folder(what: &'static str, option: &'static str) -> Result<PathBuf, NoHome> {
     let strategy = choose_base_strategy().map_err(|_| NoHome { what, option })?;
     Ok(strategy.config_dir().join(FOLDER))

@@ -10,6 +10,8 @@ use quinn::{
     ClientConfig, Connection, ConnectionError, EndpointConfig, MtuDiscoveryConfig, TokioRuntime,
     TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
 use rustls::sign::CertifiedKey;
 use tokio::time::{Instant, timeout_at};
 
@@ -37,6 +39,7 @@ pub struct Endpoint {
 struct Inner {
     bowline: bowline::Endpoint,
     quinn: quinn::Endpoint,
+    socket: Arc<Socket>,
     key: Arc<CertifiedKey>,
     /// The device whose key that is.
     identity: DeviceId,
@@ -55,7 +58,9 @@ impl Endpoint {
     pub fn new(bowline: bowline::Endpoint, key: &SecretKey) -> Result<Self, SetupError> {
         let certified = tls::certified(key)?;
         let socket = Arc::new(Socket::new(bowline.clone()));
-        let mut config = EndpointConfig::default();
+        let (reset, ids) = keys_of_before(key);
+        let mut config = EndpointConfig::new(Arc::new(reset));
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
         config
             .max_udp_payload_size(LARGEST_MTU)
             .map_err(|error| SetupError::Runtime(std::io::Error::other(error)))?;
@@ -67,10 +72,11 @@ impl Endpoint {
         )
         .map_err(SetupError::Runtime)?;
         let paths = Arc::new(Paths::default());
-        tokio::spawn(paths::watch(bowline.events(), Arc::clone(&paths), quinn.clone(), socket));
+        tokio::spawn(paths::watch(bowline.events(), Arc::clone(&paths), quinn.clone(), Arc::clone(&socket)));
         let inner = Inner {
             bowline,
             quinn,
+            socket,
             key: certified,
             identity: key.device_id(),
             paths,
@@ -150,7 +156,8 @@ impl Endpoint {
     /// Waits until there is any way to that device.
     async fn way(&self, device: DeviceId) {
         let mut events = self.inner.bowline.events();
-        while self.inner.bowline.want(device).is_err() {
+        // Wanted, it is sought directly, too: on a local link there is no other way.
+        while self.inner.bowline.want(device).is_err() || self.inner.bowline.max_datagram(device) == 0 {
             if events.next().await.is_none() {
                 return;
             }
@@ -164,6 +171,9 @@ impl Endpoint {
 
     /// What is known of the way to a device that does not answer.
     fn why(&self, device: DeviceId) -> String {
+        if self.inner.bowline.status().base.is_none() && self.inner.bowline.max_direct(device).is_none() {
+            return self.why_no_base();
+        }
         match self.inner.bowline.peer(device) {
             Some(peer) if peer.online == Some(false) => {
                 "the base does not know it: it is not running, or at another base".to_owned()
@@ -196,10 +206,21 @@ impl Endpoint {
 
     /// Ends all connections, tells the other ends, and closes the bowline endpoint.
     pub async fn close(&self) {
+        self.inner.socket.expect_end();
         self.inner.quinn.close(VarInt::from_u32(0), b"");
         let _ = tokio::time::timeout(CLOSE, self.inner.quinn.wait_idle()).await;
         self.inner.bowline.close().await;
     }
+}
+
+/// What proves, to those who were connected before a restart, that this is the same device and knows nothing of them any more (so that
+/// they need not wait until its silence has lasted long enough); and how their connection IDs are recognised.
+fn keys_of_before(key: &SecretKey) -> (hmac::Key, u64) {
+    let from_seed = hmac::Key::new(hmac::HMAC_SHA256, &key.seed());
+    let reset = hmac::sign(&from_seed, b"bowline quic stateless reset v1");
+    let ids = hmac::sign(&from_seed, b"bowline quic connection ids v1");
+    let ids = ids.as_ref().iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte));
+    (hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref()), ids)
 }
 
 /// How connections by the way to that device are carried.

@@ -18,7 +18,10 @@ use std::{
     io::{self, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -43,6 +46,8 @@ thread_local! {
 pub(crate) struct Socket {
     endpoint: bowline::Endpoint,
     incoming: Mutex<Incoming>,
+    /// Whether the end of the bowline endpoint is no error.
+    ending: AtomicBool,
 }
 
 #[derive(Default)]
@@ -60,7 +65,12 @@ impl fmt::Debug for Socket {
 
 impl Socket {
     pub(crate) fn new(endpoint: bowline::Endpoint) -> Self {
-        Self { endpoint, incoming: Mutex::default() }
+        Self { endpoint, incoming: Mutex::default(), ending: AtomicBool::new(false) }
+    }
+
+    /// Everything is about to be closed.
+    pub(crate) fn expect_end(&self) {
+        self.ending.store(true, Relaxed);
     }
 
     /// Whether the present way is known to carry datagrams of this size.
@@ -114,6 +124,7 @@ impl AsyncUdpSocket for Socket {
                     }
                 }
                 Poll::Pending if filled == 0 => return Poll::Pending,
+                Poll::Ready(Err(_)) if self.ending.load(Relaxed) => return Poll::Pending,
                 Poll::Ready(Err(_)) if filled == 0 => {
                     return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
                 }

@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     echo,
     host::{Host, Identity},
+    names::device,
     notes::{Teller, note},
     output::{self, Output, STRONG, WEAK, json_millis, millis, paint},
     signals::Stop,
@@ -34,7 +35,8 @@ Examples:
   bowline ping 93kz-a462-42sk-d06c-7gh2-3ksw -c 10 -i 0.2 --base base.example.net
   bowline ping 93kz-a462-42sk-d06c-7gh2-3ksw -c 3 --json | jq -r .path")]
 pub(crate) struct Args {
-    /// The device's ID
+    /// The device, by its ID or its name
+    #[arg(value_parser = device)]
     device: DeviceId,
     /// End after N pings [default: with Ctrl-C]
     #[arg(short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -10,6 +10,7 @@ use crate::{
     args::{HostArgs, seconds},
     config::Config,
     host::{Host, Identity},
+    names::device,
     notes::Teller,
     signals::Stop,
 };
@@ -24,7 +25,8 @@ Examples:
   tail -f app.log | bowline send 93kz-a462-42sk-d06c-7gh2-3ksw
   arecord | bowline send 93kz-a462-42sk-d06c-7gh2-3ksw --raw")]
 pub(crate) struct Args {
-    /// The device's ID
+    /// The device, by its ID or its name
+    #[arg(value_parser = device)]
     device: DeviceId,
     /// The message; its words are joined by spaces into one datagram. Without it, each line of standard input is one
     message: Vec<String>,

@@ -9,6 +9,7 @@ use crate::{
     args::{HostArgs, seconds},
     config::Config,
     host::{Host, Identity},
+    names::device,
     notes::Teller,
     output::{Output, WEAK, paint},
     signals::Stop,
@@ -25,7 +26,8 @@ Examples:
   bowline watch 93kz-a462-42sk-d06c-7gh2-3ksw --once --base base.example.net
   bowline watch 93kz-a462-42sk-d06c-7gh2-3ksw --json | jq -r .peer.path")]
 pub(crate) struct Args {
-    /// The device's ID
+    /// The device, by its ID or its name
+    #[arg(value_parser = device)]
     device: DeviceId,
     /// Show it once: as soon as a direct path stands, or when the timeout has passed
     #[arg(long)]

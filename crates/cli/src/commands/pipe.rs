@@ -1,0 +1,107 @@
+//! `bowline pipe`: standard input and output across, encrypted, in netcat's manner.
+
+use std::time::Duration;
+
+use bowline::DeviceId;
+use bowline_quic::quinn::{Connection, VarInt};
+
+use crate::{
+    args::{HostArgs, seconds},
+    config::Config,
+    join,
+    names::{device, name_of},
+    notes::note,
+    signals::Stop,
+    streams::{StreamError, Streams, accept, allow_from},
+};
+
+const SERVICE: &str = "bowline-pipe/1";
+/// A stream is seen by the other end with its first byte: this one, which says nothing.
+const HELLO: u8 = 1;
+/// How long the listening end waits for the other one to end the connection.
+const PARTING: Duration = Duration::from_secs(3);
+
+/// Carry standard input to another device and its input here, encrypted
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+One end listens, for one connection; the other names it. Each direction ends with its input; the command ends with both. \
+Exit code 0 says that everything arrived at the other end.
+
+Examples:
+  bowline pipe --listen > backup.tar
+  tar c folder | bowline pipe 93kz-a462-42sk-d06c-7gh2-3ksw
+  bowline pipe --listen --from 93kz-a462-42sk-d06c-7gh2-3ksw | tar x")]
+pub(crate) struct Args {
+    /// The device, by its ID or its name
+    #[arg(value_parser = device, required_unless_present = "listen")]
+    device: Option<DeviceId>,
+    /// Listen for one connection
+    #[arg(long, conflicts_with = "device")]
+    listen: bool,
+    /// With --listen: the device that may connect; may be repeated [default: whoever comes first]
+    #[arg(long, value_name = "DEVICE", value_parser = device, requires = "listen")]
+    from: Vec<DeviceId>,
+    /// How long to wait for the device
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds, conflicts_with = "listen")]
+    timeout: Duration,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    match args.device {
+        Some(device) => {
+            let streams = Streams::dial(&args.host, config).await?;
+            let done = tokio::select! {
+                done = dial(&streams, device, args.timeout) => done,
+                () = stop.wait() => Err(anyhow::anyhow!("interrupted")),
+            };
+            streams.leave().await;
+            done
+        }
+        None => {
+            let (streams, mut listener) =
+                Streams::listen(&args.host, config, SERVICE, allow_from(&args.from)).await?;
+            let done = tokio::select! {
+                done = async {
+                    let accepted = accept(&mut listener).await?;
+                    // One is enough.
+                    drop(listener);
+                    note(&format!("connected from {}", name_of(accepted.device)));
+                    answer(&accepted.connection).await.map_err(|error| streams.explain(accepted.device, &error).into())
+                } => done,
+                () = stop.wait() => Err(anyhow::anyhow!("interrupted")),
+            };
+            streams.leave().await;
+            done
+        }
+    }
+}
+
+async fn dial(streams: &Streams, device: DeviceId, patience: Duration) -> anyhow::Result<()> {
+    let connection = streams.connect(patience, device, SERVICE).await?;
+    carry(&connection).await.map_err(|error| streams.explain(device, &error))?;
+    connection.close(VarInt::from_u32(0), b"");
+    Ok(())
+}
+
+async fn carry(connection: &Connection) -> Result<(), StreamError> {
+    let (mut send, mut receive) = connection.open_bi().await?;
+    send.write_all(&[HELLO]).await?;
+    join::both((&mut send, &mut receive), &mut tokio::io::stdin(), &mut tokio::io::stdout()).await?;
+    // The other end says when it has written everything: to end the connection before would take it away.
+    connection.accept_uni().await?;
+    Ok(())
+}
+
+async fn answer(connection: &Connection) -> Result<(), StreamError> {
+    let (mut send, mut receive) = connection.accept_bi().await?;
+    receive.read_exact(&mut [0]).await?;
+    join::both((&mut send, &mut receive), &mut tokio::io::stdin(), &mut tokio::io::stdout()).await?;
+    let mut done = connection.open_uni().await?;
+    done.write_all(&[HELLO]).await?;
+    let _ = done.finish();
+    let _ = tokio::time::timeout(PARTING, connection.closed()).await;
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! `bowline receive`: files from other devices, into one folder.
+
+use std::{path::PathBuf, sync::Arc};
+
+use bowline::DeviceId;
+use bowline_quic::Accepted;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::{
+    WrongUse,
+    args::HostArgs,
+    config::Config,
+    files::{
+        SERVICE,
+        incoming::{self, Received},
+        store::Store,
+    },
+    names::{device, name_of},
+    notes::note,
+    output::{self, Output},
+    progress::bytes_text,
+    signals::Stop,
+    streams::{Streams, accept, allow_from},
+};
+
+/// Files that were received and wait to be told of.
+const LINES: usize = 64;
+
+/// Receive files into a folder
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A file appears under its name once it is whole and its hash was compared; until then it is .NAME.….part beside it, from which an \
+interrupted transfer goes on. Nothing is replaced unless --replace says so, and no name leads out of the folder. Ends with Ctrl-C.
+
+With --json, a line per file: file, from, bytes, resumed_from, blake3.
+
+Examples:
+  bowline receive . --from 93kz-a462-42sk-d06c-7gh2-3ksw
+  bowline receive incoming --once --json")]
+pub(crate) struct Args {
+    /// The folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// A device that may send, by its ID or its name; may be repeated [default: whoever knows this device's ID]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    from: Vec<DeviceId>,
+    /// Replace files of the same name
+    #[arg(long)]
+    replace: bool,
+    /// End when the first device that sent something has finished
+    #[arg(long)]
+    once: bool,
+    /// Print one JSON object per file
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Serialize)]
+struct Line {
+    file: String,
+    from: String,
+    bytes: u64,
+    resumed_from: u64,
+    blake3: String,
+}
+
+enum Told {
+    Received(DeviceId, Received),
+    /// A device has ended its connection; whether it sent anything.
+    Left(bool),
+}
+
+pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let store = Store::new(&args.folder, args.replace).map_err(WrongUse)?;
+    let (streams, mut listener) =
+        Streams::listen(&args.host, config, SERVICE, allow_from(&args.from)).await?;
+    if args.from.is_empty() {
+        note("whoever knows this device's ID may send files (--from limits it)");
+    }
+    let streams = Arc::new(streams);
+    let (told, mut tell) = mpsc::channel(LINES);
+    let mut output = Output::new();
+    let done = loop {
+        tokio::select! {
+            accepted = accept(&mut listener) => match accepted {
+                Ok(accepted) => {
+                    tokio::spawn(receive(accepted, Arc::clone(&streams), store.clone(), told.clone()));
+                }
+                Err(error) => break Err(error),
+            },
+            Some(told) = tell.recv() => match told {
+                Told::Received(from, received) => if let Err(error) = print(&mut output, from, received, args.json).await {
+                    break Err(error);
+                },
+                Told::Left(sent) if sent && args.once => break Ok(()),
+                Told::Left(_) => {}
+            },
+            () = stop.wait() => break if args.once { Err(anyhow::anyhow!("interrupted")) } else { Ok(()) },
+        }
+    };
+    streams.endpoint.close().await;
+    done
+}
+
+async fn print(output: &mut Output, from: DeviceId, received: Received, json: bool) -> anyhow::Result<()> {
+    let Received { name, length, resumed_from, hash } = received;
+    if json {
+        let line = Line { file: name, from: from.to_string(), bytes: length, resumed_from, blake3: hash };
+        return output.json(&line).await;
+    }
+    output.line(&format!("{name}  {}  from {}", bytes_text(length), name_of(from))).await
+}
+
+/// One device's files, one after the other.
+async fn receive(accepted: Accepted, streams: Arc<Streams>, store: Store, told: mpsc::Sender<Told>) {
+    let Accepted { device, connection, .. } = &accepted;
+    let mut any = false;
+    while let Ok((mut send, mut receive)) = connection.accept_bi().await {
+        let way = || output::path(streams.path(*device));
+        match incoming::receive(&mut send, &mut receive, &store, *device, way).await {
+            Ok(Ok(received)) => {
+                any = true;
+                let _ = told.send(Told::Received(*device, received)).await;
+            }
+            Ok(Err(why)) => note(&format!("{}: this device {why}", name_of(*device))),
+            Err(error) => {
+                note(&format!("a file was not received: {}", streams.explain(*device, &error)));
+            }
+        }
+    }
+    let _ = told.send(Told::Left(any)).await;
+}

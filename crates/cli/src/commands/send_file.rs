@@ -1,0 +1,164 @@
+//! `bowline send-file`: files to a device that runs `bowline receive`.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use bowline::DeviceId;
+use bowline_quic::quinn::{Connection, VarInt};
+use serde::Serialize;
+
+use crate::{
+    WrongUse,
+    args::{HostArgs, seconds},
+    config::Config,
+    files::{
+        SERVICE,
+        outgoing::{self, Outgoing, Sent},
+    },
+    names::{device, name_of},
+    notes::note,
+    output::{self, Output},
+    progress::{Progress, bytes_text, rate_text},
+    signals::Stop,
+    streams::{StreamError, Streams},
+};
+
+/// Between two attempts to reach a device that was lost in the middle of a file.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Send files to a device that runs `bowline receive`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What an earlier attempt left half-done is taken up where it ended. Exit code 0 says that every file is there, whole and under its \
+name: its BLAKE3 hash was compared.
+
+With --json, a line per file: file, bytes, resumed_from, seconds, bytes_per_second, path, address, blake3.
+
+Examples:
+  bowline send-file photo.jpg 93kz-a462-42sk-d06c-7gh2-3ksw
+  bowline send-file *.log 93kz-a462-42sk-d06c-7gh2-3ksw --json")]
+pub(crate) struct Args {
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The device, by its ID or its name
+    #[arg(value_parser = device)]
+    device: DeviceId,
+    /// How long to wait for the device, at first and when it is lost
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    timeout: Duration,
+    /// Print one JSON object per file
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    file: &'a Path,
+    bytes: u64,
+    resumed_from: u64,
+    seconds: f64,
+    bytes_per_second: f64,
+    path: &'static str,
+    address: Option<std::net::SocketAddr>,
+    blake3: String,
+}
+
+pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    // What cannot be read shows before anything is sent.
+    let files: Vec<Outgoing> =
+        args.files.iter().map(|path| Outgoing::open(path).map_err(WrongUse)).collect::<Result<_, _>>()?;
+    let streams = Streams::dial(&args.host, config).await?;
+    let done = tokio::select! {
+        done = send_all(&streams, &args, &files) => done,
+        () = stop.wait() => Err(anyhow::anyhow!("interrupted: send it again, and it goes on from there")),
+    };
+    streams.leave().await;
+    done
+}
+
+async fn send_all(streams: &Streams, args: &Args, files: &[Outgoing]) -> anyhow::Result<()> {
+    let mut output = Output::new();
+    let mut connection = streams.connect(args.timeout, args.device, SERVICE).await?;
+    for (path, file) in args.files.iter().zip(files) {
+        let began = Instant::now();
+        let progress = Progress::new(&file.name, file.length);
+        let sent = send_one(streams, args, &mut connection, file, &progress).await;
+        progress.clear();
+        let sent = sent.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        report(streams, args, &mut output, path, file, &sent, began.elapsed()).await?;
+    }
+    connection.close(VarInt::from_u32(0), b"");
+    Ok(())
+}
+
+/// Sends a file; a device that is lost meanwhile is dialled again, for as long as patience lasts.
+async fn send_one(
+    streams: &Streams,
+    args: &Args,
+    connection: &mut Connection,
+    file: &Outgoing,
+    progress: &Progress,
+) -> anyhow::Result<Sent> {
+    loop {
+        let way = || output::path(streams.path(args.device));
+        let error = match outgoing::send(connection, file, progress, way).await {
+            Ok(Ok(sent)) => return Ok(sent),
+            Ok(Err(why)) => anyhow::bail!("{} {why}", name_of(args.device)),
+            Err(error) => error,
+        };
+        let lost = matches!(&error, StreamError::Lost(why) if outgoing::may_come_back(why));
+        let explained = streams.explain(args.device, &error);
+        if !lost {
+            return Err(explained.into());
+        }
+        progress.say(&format!("{explained}; trying again"));
+        tokio::time::sleep(AGAIN).await;
+        *connection = streams.connect(args.timeout, args.device, SERVICE).await?;
+    }
+}
+
+async fn report(
+    streams: &Streams,
+    args: &Args,
+    output: &mut Output,
+    path: &Path,
+    file: &Outgoing,
+    sent: &Sent,
+    took: Duration,
+) -> anyhow::Result<()> {
+    let way = streams.path(args.device);
+    let carried = file.length - sent.resumed_from;
+    let rate = carried as f64 / took.as_secs_f64();
+    if args.json {
+        let line = Line {
+            file: path,
+            bytes: file.length,
+            resumed_from: sent.resumed_from,
+            seconds: took.as_secs_f64(),
+            bytes_per_second: rate,
+            path: output::path_name(way),
+            address: output::path_address(way),
+            blake3: sent.hash.clone(),
+        };
+        return output.json(&line).await;
+    }
+    let resumed = match sent.resumed_from {
+        0 => String::new(),
+        from => format!(", {} of it before", bytes_text(from)),
+    };
+    note(&format!(
+        "{} is there: {}{resumed} in {:.1} s, {}, {}",
+        file.name,
+        bytes_text(file.length),
+        took.as_secs_f64(),
+        rate_text(rate),
+        output::path(way)
+    ));
+    Ok(())
+}

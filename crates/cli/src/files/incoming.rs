@@ -1,0 +1,161 @@
+//! Receiving one file.
+
+use std::io::{self, Write};
+
+use bowline::DeviceId;
+use bowline_quic::quinn::{RecvStream, SendStream, VarInt};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{
+    CHUNK, Offer, Reply, Resume, Whole,
+    store::{Part, Store},
+};
+use crate::{forwarding::wire, progress::Progress, streams::StreamError};
+
+/// Chunks that wait to be written.
+const BEHIND: usize = 8;
+
+/// A file that is there.
+pub(crate) struct Received {
+    pub(crate) name: String,
+    pub(crate) length: u64,
+    pub(crate) resumed_from: u64,
+    /// BLAKE3, hexadecimal.
+    pub(crate) hash: String,
+}
+
+/// Receives it. The inner error is what was refused, and was told to the other end.
+pub(crate) async fn receive(
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+    store: &Store,
+    from: DeviceId,
+    way: impl Fn() -> String,
+) -> Result<Result<Received, String>, StreamError> {
+    let offer: Offer = wire::read(receive).await?;
+    let result = take(send, receive, store, from, &offer, way).await?;
+    let reply = match &result {
+        Ok(received) => Reply::Stored(received.name.clone()),
+        Err(why) => {
+            // What is still on its way is not waited for.
+            let _ = receive.stop(VarInt::from_u32(1));
+            Reply::Refused(why.clone())
+        }
+    };
+    wire::write(send, &reply).await?;
+    let _ = send.finish();
+    let _ = send.stopped().await;
+    Ok(result)
+}
+
+async fn take(
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+    store: &Store,
+    from: DeviceId,
+    offer: &Offer,
+    way: impl Fn() -> String,
+) -> Result<Result<Received, String>, StreamError> {
+    let (store, name, length) = (store.clone(), offer.name.clone(), offer.length);
+    let begun = blocking(move || {
+        let mut part = store.begin(&name, length, from)?;
+        let hasher = part.hash().map_err(|error| failed(&error))?;
+        Ok((part, hasher))
+    });
+    let (mut part, mut hasher) = match begun.await {
+        Ok(begun) => begun,
+        Err(why) => return Ok(Err(why)),
+    };
+    let blake3 = hasher.finalize().to_hex().to_string();
+    wire::write(send, &Reply::Have { bytes: part.have, blake3 }).await?;
+    let Resume { from: resumed_from } = wire::read(receive).await?;
+    if resumed_from != part.have {
+        if resumed_from != 0 {
+            return Ok(Err("was told to go on where it never was".to_owned()));
+        }
+        hasher.reset();
+    }
+    if let Err(error) = part.go_on(resumed_from) {
+        return Ok(Err(failed(&error)));
+    }
+    let progress = Progress::new(&offer.name, length);
+    progress.begin(resumed_from);
+    let (chunks, writing) = write(part, hasher);
+    let carried = carry(receive, length - resumed_from, &chunks, &progress, &way).await;
+    drop(chunks);
+    progress.clear();
+    let (part, hash) = match writing.await {
+        Ok(Ok(written)) => written,
+        Ok(Err(why)) => return Ok(Err(why)),
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    // What came so far stays, for another attempt.
+    carried?;
+    let Whole { blake3 } = wire::read(receive).await?;
+    if blake3 != hash {
+        part.discard();
+        return Ok(Err(format!(
+            "got other bytes of '{}' than were sent: all of it is thrown away",
+            offer.name
+        )));
+    }
+    if let Err(error) = blocking(move || part.finish().map_err(|error| failed(&error))).await {
+        return Ok(Err(error));
+    }
+    Ok(Ok(Received { name: offer.name.clone(), length, resumed_from, hash }))
+}
+
+/// Takes the bytes of a file from a stream.
+async fn carry(
+    receive: &mut RecvStream,
+    mut left: u64,
+    chunks: &mpsc::Sender<Bytes>,
+    progress: &Progress,
+    way: &impl Fn() -> String,
+) -> Result<(), StreamError> {
+    while left > 0 {
+        let most = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
+        let chunk = tokio::select! {
+            chunk = receive.read_chunk(most, true) => chunk?.ok_or(StreamError::Reset)?,
+            // The writer has given up, and says why.
+            () = chunks.closed() => return Ok(()),
+        };
+        left -= chunk.bytes.len() as u64;
+        progress.advance(chunk.bytes.len() as u64, way);
+        if chunks.send(chunk.bytes).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+type Writing = tokio::task::JoinHandle<Result<(Part, String), String>>;
+
+/// Writes and hashes away from the runtime's threads.
+fn write(mut part: Part, mut hasher: blake3::Hasher) -> (mpsc::Sender<Bytes>, Writing) {
+    let (sender, mut chunks) = mpsc::channel::<Bytes>(BEHIND);
+    let writing = tokio::task::spawn_blocking(move || {
+        while let Some(chunk) = chunks.blocking_recv() {
+            part.file.write_all(&chunk).map_err(|error| failed(&error))?;
+            hasher.update(&chunk);
+        }
+        Ok((part, hasher.finalize().to_hex().to_string()))
+    });
+    (sender, writing)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+fn failed(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("has no room left on its disk ({error}); what came so far stays there")
+        }
+        _ => format!("cannot write: {error}"),
+    }
+}

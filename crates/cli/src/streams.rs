@@ -1,0 +1,180 @@
+//! Running with encrypted streams: who dials, and who listens.
+//!
+//! Who dials proves to be this device by its key file, but runs under an ID of its own for as long as the command lasts: so any number of
+//! them run beside each other, and beside `bowline serve`. With `--key` it runs under the ID of that key, which a device whose
+//! configuration has an `allow` list asks for. Who listens always runs as the device that others dial.
+
+use std::{collections::HashSet, fmt, time::Duration};
+
+use bowline::{Allow, DeviceId};
+use bowline_key::KeyFile;
+use bowline_quic::{
+    Accepted, Endpoint, Listen, Listener, printable,
+    quinn::{Connection, ConnectionError, ReadError, ReadExactError, WriteError},
+};
+
+use crate::{
+    args::HostArgs,
+    config::Config,
+    host::{Host, Identity, device_key_path},
+    names::name_of,
+    notes::{Teller, note},
+    output::{STRONG, paint},
+};
+
+/// An endpoint for streams, and the device it runs on.
+pub(crate) struct Streams {
+    pub(crate) endpoint: Endpoint,
+    host: Host,
+}
+
+/// A failed stream, in words that name the device.
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl Streams {
+    /// For a command that dials.
+    pub(crate) async fn dial(args: &HostArgs, config: &Config) -> anyhow::Result<Self> {
+        let file = KeyFile::open_or_create(device_key_path(args.key.as_ref(), config)?)?;
+        let host = Host::start(args, config, Identity::Fresh).await?;
+        let endpoint = Endpoint::new(host.endpoint.clone(), file.key())?;
+        tell(&host, Teller::terse());
+        Ok(Self { endpoint, host })
+    }
+
+    /// For a command that listens, for one service.
+    pub(crate) async fn listen(
+        args: &HostArgs,
+        config: &Config,
+        service: &str,
+        allow: Allow,
+    ) -> anyhow::Result<(Self, Listener)> {
+        let file = KeyFile::open_or_create(device_key_path(args.key.as_ref(), config)?)?;
+        let host = Host::start(args, config, Identity::Device).await?;
+        let endpoint = Endpoint::new(host.endpoint.clone(), file.key())?;
+        let listener = endpoint.listen(Listen::new([service]).allow(allow))?;
+        if host.bases.is_empty() {
+            note("no base is configured (--base): only devices on the same link can reach this one");
+        }
+        note(&format!("listening as {}", paint(STRONG, host.endpoint.id())));
+        tell(&host, Teller::chatty());
+        Ok((Self { endpoint, host }, listener))
+    }
+
+    /// Connects, with patience for a way there.
+    pub(crate) async fn connect(
+        &self,
+        patience: Duration,
+        device: DeviceId,
+        service: &str,
+    ) -> anyhow::Result<Connection> {
+        Ok(self.endpoint.connect_within(patience, device, service.as_bytes()).await?)
+    }
+
+    /// What an error on a connection to a device means.
+    pub(crate) fn explain(&self, device: DeviceId, error: &StreamError) -> Failed {
+        let named = name_of(device);
+        Failed(match error {
+            StreamError::Lost(error) => self.endpoint.explain(device, error),
+            StreamError::Reset => format!("{named} broke off"),
+            StreamError::Stopped => format!("{named} takes no more"),
+            StreamError::Local(error) => error.clone(),
+        })
+    }
+
+    /// The way to a device at present.
+    pub(crate) fn path(&self, device: DeviceId) -> bowline::Path {
+        self.host.endpoint.peer(device).map_or(bowline::Path::None, |peer| peer.path)
+    }
+
+    /// Ends all connections and leaves the base.
+    pub(crate) async fn leave(self) {
+        self.endpoint.close().await;
+        self.host.leave().await;
+    }
+}
+
+/// Tells what a person should know of the base, for as long as the endpoint lives.
+fn tell(host: &Host, mut teller: Teller) {
+    let mut events = host.endpoint.events();
+    if let Some(base) = host.endpoint.status().base {
+        teller.tell_registered(&base);
+    }
+    tokio::spawn(async move {
+        while let Some(item) = events.next().await {
+            teller.tell(&item);
+        }
+    });
+}
+
+/// Who may connect, as `--from` says: whoever is named there, or everyone where nobody is.
+pub(crate) fn allow_from(from: &[DeviceId]) -> Allow {
+    if from.is_empty() { Allow::Everyone } else { Allow::Only(from.iter().copied().collect::<HashSet<_>>()) }
+}
+
+/// Waits for the next connection.
+pub(crate) async fn accept(listener: &mut Listener) -> anyhow::Result<Accepted> {
+    listener.accept().await.ok_or_else(|| anyhow::anyhow!("the endpoint is closed"))
+}
+
+/// Why a stream did not go on.
+#[derive(Debug)]
+pub(crate) enum StreamError {
+    /// The connection is gone.
+    Lost(ConnectionError),
+    /// The other end broke off what it sent.
+    Reset,
+    /// The other end wants no more.
+    Stopped,
+    /// This end.
+    Local(String),
+}
+
+impl StreamError {
+    pub(crate) fn local(what: &str, error: &dyn fmt::Display) -> Self {
+        Self::Local(format!("{what}: {}", printable(&error.to_string())))
+    }
+}
+
+impl From<ConnectionError> for StreamError {
+    fn from(error: ConnectionError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<WriteError> for StreamError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::ConnectionLost(error) => Self::Lost(error),
+            WriteError::Stopped(_) => Self::Stopped,
+            other => Self::Local(other.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for StreamError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::ConnectionLost(error) => Self::Lost(error),
+            ReadError::Reset(_) => Self::Reset,
+            other => Self::Local(other.to_string()),
+        }
+    }
+}
+
+impl From<ReadExactError> for StreamError {
+    fn from(error: ReadExactError) -> Self {
+        match error {
+            ReadExactError::FinishedEarly(_) => Self::Reset,
+            ReadExactError::ReadError(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `bowline send-file` and `bowline receive`: whole files under their names, or none.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use support::{Base, Home, NOBODY, PATIENCE, Running, names};
+
+/// Large enough to be interrupted.
+const LARGE: usize = 60_000_000;
+
+/// A device that receives into a folder of its home; its home, the process, its ID, the folder.
+fn receiver(base: &Base, args: &str) -> (Home, Running, String, PathBuf) {
+    let home = Home::new();
+    let folder = home.path().join("in");
+    fs::create_dir(&folder).unwrap();
+    let mut running = home.start(&format!("receive in --json {args} --base {}", base.name));
+    running.stderr.line_with("registered at");
+    let id = home.id();
+    (home, running, id, folder)
+}
+
+fn bytes(length: usize, seed: u64) -> Vec<u8> {
+    (0..length as u64).map(|at| (((at + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 56) as u8).collect()
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+/// Waits until a part of a file is there.
+fn part_of(folder: &Path, at_least: u64) -> PathBuf {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let part =
+            entries(folder).into_iter().find(|name| name.ends_with(".part")).map(|name| folder.join(name));
+        if let Some(part) = part.filter(|part| fs::metadata(part).is_ok_and(|found| found.len() >= at_least))
+        {
+            return part;
+        }
+        assert!(Instant::now() < deadline, "no part in {:?}", entries(folder));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn files_arrive_whole_under_their_names_and_both_sides_say_so() {
+    let base = Base::start();
+    let (_receiver, running, id, folder) = receiver(&base, "--once");
+    let sender = Home::new();
+    let contents = [("empty", vec![]), ("a file.bin", bytes(3_000_000, 1))];
+    for (name, content) in &contents {
+        fs::write(sender.path().join(name), content).unwrap();
+    }
+    let mut command = sender.bowline("send-file --json");
+    command.arg("empty").arg("a file.bin").arg(&id).args(["--base", &base.name]);
+    let sent = Running::start(&mut command).end().ok().json();
+    assert_eq!(
+        names(&sent[1]),
+        ["address", "blake3", "bytes", "bytes_per_second", "file", "path", "resumed_from", "seconds"]
+    );
+    let received = running.end().ok().json();
+    assert_eq!(names(&received[1]), ["blake3", "bytes", "file", "from", "resumed_from"]);
+    assert_eq!(received[1]["from"], sender.id());
+    for ((name, content), (sent, received)) in contents.iter().zip(sent.iter().zip(&received)) {
+        assert!(fs::read(folder.join(name)).unwrap() == *content, "{name}");
+        assert_eq!((&sent["blake3"], &sent["bytes"]), (&received["blake3"], &content.len().into()));
+        assert_eq!(received["file"], *name);
+    }
+    assert_eq!(entries(&folder), ["a file.bin", "empty"], "and no part is left");
+}
+
+#[test]
+fn an_interrupted_file_goes_on_where_it_ended_and_is_not_there_before() {
+    let base = Base::start();
+    let (_receiver, mut running, id, folder) = receiver(&base, "");
+    let sender = Home::new();
+    let content = bytes(LARGE, 2);
+    fs::write(sender.path().join("large"), &content).unwrap();
+    let send = format!("send-file large {id} --json --base {}", base.name);
+    let first = sender.start(&send);
+    part_of(&folder, 1_000_000);
+    first.end_by(Signal::SIGINT).failed(1);
+    assert!(!folder.join("large").exists());
+    running.stderr.line_with("was not received");
+    let sent = sender.run(&send).ok().json();
+    assert!(sent[0]["resumed_from"].as_u64().unwrap() >= 1_000_000, "{sent:?}");
+    assert!(fs::read(folder.join("large")).unwrap() == content);
+    assert_eq!(entries(&folder), ["large"]);
+}
+
+#[test]
+fn a_part_of_other_bytes_is_not_gone_on_with() {
+    let base = Base::start();
+    let (_receiver, mut running, id, folder) = receiver(&base, "");
+    let sender = Home::new();
+    fs::write(sender.path().join("large"), bytes(LARGE, 3)).unwrap();
+    let send = format!("send-file large {id} --json --base {}", base.name);
+    let first = sender.start(&send);
+    part_of(&folder, 1_000_000);
+    first.end_by(Signal::SIGINT).failed(1);
+    running.stderr.line_with("was not received");
+    let other = bytes(LARGE, 4);
+    fs::write(sender.path().join("large"), &other).unwrap();
+    assert_eq!(sender.run(&send).ok().json()[0]["resumed_from"], 0);
+    assert!(fs::read(folder.join("large")).unwrap() == other);
+}
+
+#[test]
+fn a_receiver_that_dies_and_comes_back_gets_the_rest() {
+    let base = Base::start();
+    let (home, running, id, folder) = receiver(&base, "");
+    let sender = Home::new();
+    let content = bytes(LARGE, 5);
+    fs::write(sender.path().join("large"), &content).unwrap();
+    let sending = sender.start(&format!("send-file large {id} --json --base {}", base.name));
+    part_of(&folder, 1_000_000);
+    running.end_by(Signal::SIGKILL);
+    let mut again = home.start(&format!("receive in --json --base {}", base.name));
+    again.stderr.line_with("registered at");
+    let sent = sending.end().ok().json();
+    assert!(sent[0]["resumed_from"].as_u64().unwrap() >= 1_000_000, "{sent:?}");
+    assert!(fs::read(folder.join("large")).unwrap() == content);
+}
+
+#[test]
+fn a_file_of_that_name_stays_unless_it_is_to_be_replaced() {
+    let base = Base::start();
+    let (home, running, id, folder) = receiver(&base, "");
+    fs::write(folder.join("file"), "mine").unwrap();
+    let sender = Home::new();
+    fs::write(sender.path().join("file"), "yours").unwrap();
+    let send = format!("send-file file {id} --base {}", base.name);
+    let reason = sender.run(&send).failed(1);
+    assert!(reason.contains("--replace") && reason.contains("'file'"), "{reason}");
+    assert_eq!(fs::read_to_string(folder.join("file")).unwrap(), "mine");
+    running.end_by(Signal::SIGTERM).ok();
+    let mut again = home.start(&format!("receive in --replace --base {}", base.name));
+    again.stderr.line_with("registered at");
+    sender.run(&send).ok();
+    assert_eq!(fs::read_to_string(folder.join("file")).unwrap(), "yours");
+}
+
+#[test]
+fn a_disk_without_room_is_said_to_be_full_before_anything_is_sent() {
+    let base = Base::start();
+    let home = Home::new();
+    fs::create_dir(home.path().join("in")).unwrap();
+    let id = home.id();
+    let script = format!(
+        "mount -t tmpfs -o size=1m none in && exec {} receive in --base {}",
+        env!("CARGO_BIN_EXE_bowline"),
+        base.name
+    );
+    let receive = home.bowline("");
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &script]).current_dir(home.path());
+    for (name, value) in receive.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        command.env(name, value);
+    }
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "namespaces are forbidden here");
+        eprintln!("SKIPPED: namespaces are forbidden here");
+        return;
+    }
+    let mut receiver = Running::start(&mut command);
+    receiver.stderr.line_with("registered at");
+    let sender = Home::new();
+    fs::write(sender.path().join("file"), bytes(2_000_000, 6)).unwrap();
+    let reason = sender.run(&format!("send-file file {id} --base {}", base.name)).failed(1);
+    assert!(reason.contains("no room") && reason.contains("2000000 bytes are needed"), "{reason}");
+}
+
+#[test]
+fn who_may_not_send_is_told_so() {
+    let base = Base::start();
+    let (_receiver, _running, id, folder) = receiver(&base, &format!("--from {NOBODY}"));
+    let sender = Home::new();
+    fs::write(sender.path().join("file"), "x").unwrap();
+    let reason = sender.run(&format!("send-file file {id} --base {}", base.name)).failed(1);
+    assert!(reason.contains("allow list"), "{reason}");
+    assert!(entries(&folder).is_empty());
+}
+
+#[test]
+fn what_cannot_be_sent_is_wrong_use_before_anybody_is_dialled() {
+    let home = Home::new();
+    for (file, what) in [("missing", "cannot be read"), (".", "not a file")] {
+        let reason = home.run(&format!("send-file {file} {NOBODY}")).failed(2);
+        assert!(reason.contains(what), "{reason}");
+    }
+    let reason = home.run("receive missing").failed(2);
+    assert!(reason.contains("missing"), "{reason}");
+}

@@ -1,0 +1,120 @@
+//! `bowline pipe`: bytes across, encrypted, in netcat's manner; and short names.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use support::{Base, Home, NOBODY, Running};
+
+/// A device that listens with `pipe`; its home, the process, and its ID.
+fn listener(base: &Base, args: &str) -> (Home, Running, String) {
+    let home = Home::new();
+    let mut running = home.start(&format!("pipe --listen --base {} {args}", base.name));
+    running.stderr.line_with("registered at");
+    let id = home.id();
+    (home, running, id)
+}
+
+#[test]
+fn what_goes_in_here_comes_out_there_both_ways_and_each_way_ends_by_itself() {
+    let base = Base::start();
+    let (_home, mut listener, id) = listener(&base, "");
+    let mut dialler = Home::new().start(&format!("pipe {id} --base {}", base.name));
+    dialler.write(b"question\n");
+    listener.stdout.line_with("question");
+    listener.write(b"answer\n");
+    dialler.stdout.line_with("answer");
+    // The dialler's input ends; the listener still has something to say.
+    dialler.stdin = None;
+    listener.write(b"one more thing\n");
+    dialler.stdout.line_with("one more thing");
+    listener.stdin = None;
+    assert_eq!(dialler.end().ok().stdout, "answer\none more thing\n");
+    let ended = listener.end().ok();
+    assert_eq!(ended.stdout, "question\n");
+    assert!(ended.stderr.contains("connected from"), "{ended:?}");
+}
+
+#[test]
+fn megabytes_arrive_whole() {
+    let base = Base::start();
+    let (home, mut listener, id) = listener(&base, "");
+    listener.stdin = None;
+    let mut dialler = Home::new().start(&format!("pipe {id} --base {}", base.name));
+    let text: String = (0..600_000).map(|number| format!("{number}\n")).collect();
+    dialler.write(text.as_bytes());
+    dialler.end().ok();
+    let ended = listener.end().ok();
+    assert!(ended.stdout == text, "{} of {} bytes", ended.stdout.len(), text.len());
+    drop(home);
+}
+
+#[test]
+fn a_device_that_is_not_named_is_kept_out_and_told_so() {
+    let base = Base::start();
+    let (_home, mut listener, id) = listener(&base, &format!("--from {NOBODY}"));
+    let reason = Home::new().run(&format!("pipe {id} --base {}", base.name)).failed(1);
+    assert!(reason.contains("allow list") && reason.contains(&id), "{reason}");
+    assert!(listener.is_running());
+}
+
+#[test]
+fn a_device_that_is_named_comes_in_and_only_one_does() {
+    let base = Base::start();
+    let friend = Home::new();
+    let (_home, listener, id) = listener(&base, &format!("--from {}", friend.id()));
+    let mut dialler = friend.start(&format!("pipe {id} --base {}", base.name));
+    dialler.write(b"it is me\n");
+    dialler.stdin = None;
+    let listened = listener.end().ok();
+    assert_eq!(listened.stdout, "it is me\n");
+    dialler.end().ok();
+}
+
+#[test]
+fn a_device_that_is_not_there_is_given_up_with_what_is_known() {
+    let base = Base::start();
+    let reason = Home::new().run(&format!("pipe {NOBODY} --timeout 1 --base {}", base.name)).failed(1);
+    assert!(reason.contains("did not answer within 1 s") && reason.contains(NOBODY), "{reason}");
+    let reason = Home::new().run(&format!("pipe {NOBODY} --timeout 1 --base 127.0.0.1:1")).failed(1);
+    assert!(reason.contains("refused"), "{reason}");
+}
+
+#[test]
+fn a_device_that_runs_something_else_says_so() {
+    let base = Base::start();
+    let home = Home::new();
+    let mut server = home.start(&format!("serve --allow {NOBODY} --target localhost:1 --base {}", base.name));
+    server.stderr.line_with("registered at");
+    let reason = Home::new().run(&format!("pipe {} --base {}", home.id(), base.name)).failed(1);
+    assert!(reason.contains("another command"), "{reason}");
+}
+
+#[test]
+fn when_the_other_end_dies_the_pipe_has_failed() {
+    let base = Base::start();
+    let (_home, mut listener, id) = listener(&base, "");
+    let mut dialler = Home::new().start(&format!("pipe {id} --base {}", base.name));
+    dialler.write(b"hello\n");
+    listener.stdout.line_with("hello");
+    listener.end_by(Signal::SIGTERM).failed(1);
+    let reason = dialler.end().failed(1);
+    assert!(reason.contains(&id), "{reason}");
+}
+
+#[test]
+fn every_command_takes_a_name_for_an_id() {
+    let base = Base::start();
+    let (_home, mut listener, id) = base.listener("");
+    let home = Home::new();
+    fs::write(home.path().join("config/bowline/peers.toml"), format!("robot = \"{id}\"\n")).unwrap();
+    home.run(&format!("send robot hello --base {}", base.name)).ok();
+    listener.stdout.line_with("hello");
+    home.run(&format!("ping robot -c 1 --base {}", base.name)).ok();
+    let ended = home.run("ping robbot -c 1");
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("robbot") && ended.stderr.contains("peers.toml"), "{ended:?}");
+}
