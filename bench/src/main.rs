@@ -15,6 +15,7 @@ mod cpu;
 mod direct;
 mod flood;
 mod flood_host;
+mod forward;
 mod forwarders;
 mod gear;
 mod host;
@@ -30,6 +31,7 @@ mod relay_many;
 mod relay_tcp;
 mod report;
 mod storm;
+mod stream;
 
 use std::{
     env,
@@ -95,6 +97,16 @@ const BENCHMARKS: &[Benchmark] = &[
         run: overload::run,
     },
     Benchmark {
+        name: "stream",
+        what: "one encrypted stream, direct and through the relay, against quinn alone",
+        run: stream::run,
+    },
+    Benchmark {
+        name: "forward",
+        what: "a TCP connection through `bowline forward`, against plain TCP and OpenSSH's forwarding",
+        run: forward::run,
+    },
+    Benchmark {
         name: "flood",
         what: "real traffic while 200,000 forged packets a second come",
         run: flooded,
@@ -138,6 +150,7 @@ fn main() -> ExitCode {
         }
         ["forwarder", kind] => forwarders::main(kind),
         ["direct", role, how, size] => direct::main(&[role, how, size]),
+        ["stream", ref words @ ..] if !words.is_empty() => stream::main(words),
         [name] => match BENCHMARKS.iter().find(|benchmark| benchmark.name == name) {
             None => usage(),
             Some(_) if options.folder.as_os_str().is_empty() => run_inside(&arguments),

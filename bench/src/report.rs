@@ -121,6 +121,23 @@ impl Report {
         });
     }
 
+    /// A row that could not be measured.
+    pub(crate) fn missing(&mut self, case: &str, unit: &str, goal: Goal, why: &str) {
+        self.rows.push(Row {
+            case: case.to_owned(),
+            figure: None,
+            unit: unit.to_owned(),
+            reference: None,
+            ratio: None,
+            min: None,
+            max: None,
+            goal: goal.value(),
+            met: None,
+            why: Some(why.to_owned()),
+            margin: f64::INFINITY,
+        });
+    }
+
     pub(crate) fn print(&self, json: bool) {
         if json {
             say(&serde_json::to_string(self).expect("rows are plain values"));

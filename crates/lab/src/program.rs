@@ -42,6 +42,12 @@ fn bowline<S: AsRef<str>>(node: &Node, arguments: &[S]) -> Process {
     node.spawn("env", &[&["RUST_LOG=info,bowline=debug", &path.to_string_lossy()], &arguments[..]].concat())
 }
 
+/// A command of the program that goes on: what it prints and how it ends is for the test to judge.
+#[must_use]
+pub fn start(node: &Node, arguments: &[&str]) -> Process {
+    bowline(node, arguments)
+}
+
 /// What a command that has ended leaves behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {

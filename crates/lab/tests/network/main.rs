@@ -12,6 +12,7 @@ mod a_dual_stack_base_joins_ipv4_and_ipv6;
 mod a_new_address_is_taken_up_at_once;
 mod a_refusal_looks_like_an_absence;
 mod a_restarted_peer_is_back;
+mod a_transfer_survives_what_networks_do;
 mod data_that_is_direct_is_just_the_data;
 mod delays_are_kept;
 mod devices_on_one_link_meet_without_a_base;
