@@ -314,7 +314,7 @@ impl BaseNode {
                     }
                 }
                 Output::Ask { .. } => {
-                    self.violations.push("a base without a list asks about a device".into())
+                    self.violations.push("a base without a list asks about a device".into());
                 }
             }
             outputs += 1;
