@@ -22,6 +22,7 @@ pub(crate) const CONTROL: usize = 256;
 
 /// What the owner is asked or told.
 #[derive(Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nobody can be asked there"))]
 pub(crate) enum Control {
     /// Say what there is, and so many devices.
     Inspect(usize, oneshot::Sender<Snapshot>),

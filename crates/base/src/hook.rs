@@ -1,6 +1,6 @@
 //! Asks the operator's own service whether a device may be here, over HTTP.
 //!
-//! `GET <url>?device=<ID>`: 200 or 204 say yes, 403 or 404 no. Anything else, and no answer within [`TIMEOUT`], mean that nobody knows:
+//! `GET <url>?device=<ID>`: 200 or 204 say yes, 403 or 404 no. Anything else, and no answer within 1.5 s, mean that nobody knows:
 //! the device is not let in, and told to come back (it *fails closed*). Answers are remembered for a while; a device that is
 //! here is asked about again when its answer has aged, and sent away if that has become a no. While the service is gone those who
 //! are here stay.

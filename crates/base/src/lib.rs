@@ -24,6 +24,7 @@ mod udp;
 
 pub mod allow;
 pub mod config;
+#[cfg_attr(not(target_os = "linux"), path = "hook_elsewhere.rs")]
 pub mod hook;
 pub mod listen;
 
