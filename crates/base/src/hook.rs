@@ -141,6 +141,15 @@ impl Hook {
         answer == Answer::Refused
     }
 
+    /// A device that is here is no longer on the list: it may stay if the service says so.
+    pub(crate) fn doubt(&mut self, device: DeviceId, now: Instant) {
+        let known = self.answers.get(&device).is_some_and(|&(_, until)| until > now);
+        // Those that are due wait in front. A list that changes without end finds them there already.
+        if !known && self.here.len() < ANSWERS {
+            self.here.push_front((now, device));
+        }
+    }
+
     /// Asks again about devices that are here, whose answers have aged. To be called every second.
     pub(crate) fn confirm(&mut self, is_here: impl Fn(DeviceId) -> bool, now: Instant) {
         for _ in 0..CONFIRMED_A_SECOND {

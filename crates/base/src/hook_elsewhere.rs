@@ -36,6 +36,10 @@ impl Hook {
         match *self {}
     }
 
+    pub(crate) fn doubt(&mut self, _: DeviceId, _: Instant) {
+        match *self {}
+    }
+
     pub(crate) fn confirm(&mut self, _: impl Fn(DeviceId) -> bool, _: Instant) {
         match *self {}
     }

@@ -121,6 +121,10 @@ impl Owner {
         let devices = listed.len();
         let mut allow = self.inspector.written.clone().unwrap_or_default();
         allow.extend(listed);
+        if let Some(hook) = &mut self.hook {
+            let doubted = self.base.devices().filter(|device| !allow.contains(&device.id));
+            doubted.for_each(|device| hook.doubt(device.id, now));
+        }
         let gone = self.base.set_allow(Some(allow), now);
         if let Some((count, _)) = &mut self.inspector.listed {
             *count = devices;

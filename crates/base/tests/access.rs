@@ -216,6 +216,24 @@ async fn a_device_that_is_no_longer_allowed_by_the_service_goes_when_the_answer_
 }
 
 #[tokio::test]
+async fn a_device_that_leaves_the_file_stays_if_the_service_says_so_and_goes_if_not() {
+    let service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("allow");
+    write(&path, &[id(1), id(2)]);
+    let hook = Some(hook_at(service.address));
+    let base = Running::start(Config { hook, allow_file: Some(path.clone()), ..on_loopback() }).await;
+    let (mut stays, mut goes) = (Client::register(&base, 1).await, Client::register(&base, 2).await);
+    assert_eq!(service.times_asked(), 0);
+    service.say(1, 200);
+    service.say(2, 403);
+    write(&path, &[]);
+    assert_eq!(goes.read_error_code().await, ErrorCode::NotAllowed);
+    until(async || service.times_asked() == 2).await;
+    stays.ping().await;
+}
+
+#[tokio::test]
 async fn short_of_memory_no_newcomer_is_taken() {
     let limits = Limits { memory_bytes: Some(1), ..Limits::default() };
     let base = Running::start(Config { limits, ..on_loopback() }).await;
