@@ -50,6 +50,8 @@ UDP = {
     ("base", 0x31): ("NAT-OK", [("cookie", 8), ("seq", "u64"), ("challenge", 8), ("flags", "flags8"), ("seen", "addr"), ("padding", "pad")]),
     ("host", 0x32): ("NAT-CONFIRM", [("cookie", 8), ("seq", "u64"), ("challenge", 8), ("=", bytes(19))]),
     ("base", 0x33): ("NAT-UNKNOWN", []),
+    ("host", 0x34): ("MAP-CHECK", [("cookie", 8), ("nonce", 8), ("address", "addr")]),
+    ("base", 0x35): ("MAP-OK", [("nonce", 8)]),
     ("host", 0x20): TCP["host", 0x20],
     ("base", 0x21): TCP["base", 0x21],
 }

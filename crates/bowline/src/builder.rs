@@ -13,6 +13,7 @@ use crate::{
     driver::{Driver, Machine, Setup, Shared},
     multicast::Multicast,
     network,
+    port_mapping::PortMapping,
     udp::Udp,
 };
 
@@ -24,11 +25,12 @@ pub struct Builder {
     config: HostConfig,
     port: u16,
     excluded: Vec<String>,
+    port_mapping: bool,
 }
 
 impl Builder {
     pub(crate) fn new(key: SecretKey) -> Self {
-        Self { key, config: HostConfig::default(), port: 0, excluded: Vec::new() }
+        Self { key, config: HostConfig::default(), port: 0, excluded: Vec::new(), port_mapping: false }
     }
 
     /// Adds a base. All are tried at once; the first to answer is used.
@@ -59,6 +61,14 @@ impl Builder {
     /// few hundred sockets for some seconds on the side behind such a NAT.
     pub fn guess_ports(mut self, on: bool) -> Self {
         self.config.guess_ports = on;
+        self
+    }
+
+    /// Whether the router is asked for a port that is open to everybody (PCP, NAT-PMP, UPnP; default: no). It is told to
+    /// others once the base has shown that it leads here, renewed, and given back at the end.
+    #[cfg(feature = "port-mapping")]
+    pub fn port_mapping(mut self, on: bool) -> Self {
+        self.port_mapping = on;
         self
     }
 
@@ -109,7 +119,7 @@ impl Builder {
     /// # Errors
     /// When a socket cannot be had; the error says which and why.
     pub async fn bind(self) -> Result<Endpoint, BindError> {
-        let Self { key, config, port, excluded } = self;
+        let Self { key, config, port, excluded, port_mapping } = self;
         if let Err(error) = tokio::runtime::Handle::try_current() {
             return Err(BindError::Runtime(error.to_string()));
         }
@@ -122,7 +132,8 @@ impl Builder {
         let id = key.device_id();
         let host = Host::new(config, key, seed, Instant::now());
         let shared = Arc::new(Shared::new(Machine::new(host), udp));
-        let driver = Driver::new(Arc::clone(&shared), Setup { network, multicast, excluded });
+        let mapping = port_mapping.then(|| PortMapping::of(&shared)).flatten();
+        let driver = Driver::new(Arc::clone(&shared), Setup { network, multicast, excluded, mapping });
         tokio::spawn(driver.run());
         tokio::spawn(coalesce::run(Arc::clone(&shared)));
         Ok(Endpoint::new(id, shared))

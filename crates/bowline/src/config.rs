@@ -83,5 +83,15 @@ pub(crate) const CLOCK_JUMP: Duration = Duration::from_secs(2);
 /// How often the clocks are compared at least, on systems that do not tell of a resume.
 pub(crate) const CLOCK_CHECK: Duration = Duration::from_secs(5);
 
+/// Before a router that gave no port, or one that does not lead here, is asked again: at first, and in the end; doubling.
+#[cfg(feature = "port-mapping")]
+pub(crate) const MAPPING_RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
+/// How long `close` waits for a mapped port to be given back …
+#[cfg(feature = "port-mapping")]
+pub(crate) const MAPPING_RELEASE: Duration = Duration::from_secs(1);
+/// … and how much of that after the mapping counts as gone: the message to the router leaves then.
+#[cfg(feature = "port-mapping")]
+pub(crate) const MAPPING_GRACE: Duration = Duration::from_millis(200);
+
 /// How long `close` waits for what was sent before to leave.
 pub(crate) const CLOSE_FLUSH: Duration = Duration::from_secs(1);

@@ -74,6 +74,11 @@ mod multicast;
 #[path = "multicast_none.rs"]
 mod multicast;
 mod network;
+#[cfg(feature = "port-mapping")]
+mod port_mapping;
+#[cfg(not(feature = "port-mapping"))]
+#[path = "port_mapping_none.rs"]
+mod port_mapping;
 mod queue;
 mod resolve;
 mod send;

@@ -67,6 +67,9 @@ pub(crate) struct HostArgs {
     /// Do not guess the ports of symmetric NATs (or `guess_ports = false` in the configuration file)
     #[arg(long)]
     pub(crate) no_guess_ports: bool,
+    /// Do not ask the router for a port (or `port_mapping = false` in the configuration file)
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
 }
 
 /// The longest time that an option takes: long enough for any patience, short enough for any clock.

@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) direct: bool,
     /// Whether ports of symmetric NATs are guessed.
     pub(crate) guess_ports: bool,
+    /// Whether the router is asked for a port.
+    pub(crate) port_mapping: bool,
     /// Whether UDP to the base is used.
     pub(crate) relay_udp: bool,
     /// Whether devices on the same link are looked for.
@@ -58,6 +60,7 @@ impl Default for Config {
             allow: None,
             direct: true,
             guess_ports: true,
+            port_mapping: true,
             relay_udp: true,
             link_local: true,
             port: 0,

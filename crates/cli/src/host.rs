@@ -51,6 +51,7 @@ impl Host {
             .allow(allow)
             .direct(config.direct)
             .guess_ports(config.guess_ports && !args.no_guess_ports)
+            .port_mapping(config.port_mapping && !args.no_port_mapping)
             .relay_udp(config.relay_udp)
             .link_local(config.link_local)
             .port(config.port)

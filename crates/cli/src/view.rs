@@ -28,6 +28,7 @@ pub(crate) struct Facts {
     base: Option<BaseFacts>,
     why_no_base: Option<String>,
     own: Vec<SocketAddr>,
+    mapped: Option<SocketAddr>,
     peer: Option<PeerFacts>,
 }
 
@@ -54,6 +55,8 @@ struct Json {
     base: Option<JsonBase>,
     why_no_base: Option<String>,
     own: Vec<SocketAddr>,
+    /// The port that a router has mapped for this device, once the base has reached it there.
+    mapped: Option<SocketAddr>,
     peer: Option<JsonPeer>,
 }
 
@@ -135,6 +138,7 @@ impl View {
             }),
             why_no_base: self.status.why_no_base.clone(),
             own: self.status.own.clone(),
+            mapped: self.status.mapped,
             peer: self.peer().map(|p| PeerFacts {
                 path: p.path,
                 why: p.why.clone(),
@@ -175,6 +179,7 @@ impl View {
             }),
             why_no_base: self.status.why_no_base.clone(),
             own: self.status.own.clone(),
+            mapped: self.status.mapped,
             peer: self.peer().map(|peer| JsonPeer {
                 path: output::path_name(peer.path),
                 address: output::path_address(peer.path),
@@ -212,6 +217,9 @@ impl View {
                 let why = self.status.why_no_base.as_deref().unwrap_or("not yet");
                 let _ = writeln!(text, "base        none: {why}");
             }
+        }
+        if let Some(mapped) = self.status.mapped {
+            let _ = writeln!(text, "mapped      the router leads {mapped} here");
         }
         match self.peer() {
             Some(peer) => self.write_peer(&mut text, peer),
@@ -341,6 +349,7 @@ mod tests {
             base: Some(base),
             why_no_base: None,
             own: vec![address(4)],
+            mapped: None,
             peers: vec![peer],
             counters: Counters::default(),
         };

@@ -10,7 +10,7 @@ use bowline_proto::{
         peer::{self, IntroductionKey, MAGIC, PREFIX_LEN, PeerDatagram},
         relay,
         tcp::{self, BaseFrame, HostFrame},
-        udp::{BaseDatagram, NAT_OK_LEN, NatConfirm, NatOk, UnverifiedNatInit},
+        udp::{BaseDatagram, NAT_OK_LEN, NatConfirm, NatOk, UnverifiedNatInit, map_ok},
     },
 };
 
@@ -57,6 +57,7 @@ pub fn udp(datagram: &[u8]) {
     match BaseDatagram::decode(datagram) {
         Ok(BaseDatagram::NatOk(m)) => assert_eq!(NatOk::decode(&m.encode(datagram.len())), Ok(m)),
         Ok(BaseDatagram::NatUnknown) => assert_eq!(datagram.len(), 1),
+        Ok(BaseDatagram::MapOk(nonce)) => assert_eq!(datagram, map_ok(nonce)),
         Ok(BaseDatagram::RecvData(id, data)) => {
             assert_eq!(datagram, [&relay::header(relay::RECV_DATA, id), data].concat());
         }

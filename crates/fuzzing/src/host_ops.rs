@@ -458,7 +458,7 @@ impl World {
                 Output::Close { conn } => {
                     assert!(self.conns.remove(&conn).is_some(), "closed twice: {conn:?}");
                 }
-                Output::Resolve { .. } | Output::Event(_) => {}
+                Output::Resolve { .. } | Output::RenewMapping | Output::Event(_) => {}
                 Output::Timeout(at) => {
                     self.next_timeout = at;
                     assert_eq!(self.host.sizes().over(BASES.len()), None);

@@ -81,6 +81,17 @@ impl Internet {
         (outer, Home { router, number })
     }
 
+    /// Gives a home's router another IPv4 address outside, 9.1.N.1: some programs refuse to map ports of those that are reserved
+    /// for documentation.
+    pub fn renumber(&self, home: &Home, nat: Nat) {
+        let number = home.number;
+        self.core.address("net", &format!("9.1.{number}.254/24"));
+        home.router.ip(&format!("address del 203.0.113.{number}/24 dev wan"));
+        home.router.address("wan", &format!("9.1.{number}.1/24"));
+        home.router.route(&format!("default via 9.1.{number}.254"));
+        home.router.set_nat(nat);
+    }
+
     fn attach(&self, node: &Node, number: u8) {
         let port = format!("to-{}", node.name());
         connect(node, "wan", &self.core, &port);

@@ -272,8 +272,8 @@ fn a_decoder_that_is_called_for_another_type_says_so() {
         }
         let expected = match kind {
             0x31 | 0x21 => None,
-            0x33 => Some(Malformed::TooLong),
-            0x20 | 0x30 | 0x32 => Some(Malformed::WrongSide(kind)),
+            0x33 | 0x35 => Some(Malformed::TooLong),
+            0x20 | 0x30 | 0x32 | 0x34 => Some(Malformed::WrongSide(kind)),
             _ => Some(Malformed::UnknownType(kind)),
         };
         assert_eq!(BaseDatagram::decode(&datagram).err(), expected);

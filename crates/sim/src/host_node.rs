@@ -519,6 +519,8 @@ impl HostNode {
                     self.effects.push(Effect::Violation(format!("{socket:?} is closed, and is not open")));
                 }
             }
+            // There are no routers here that could be asked.
+            Output::RenewMapping => {}
             Output::Announce { interface, payload } => self.announce(interface, payload),
             Output::Resolve { base, host, port } => match host.parse::<IpAddr>() {
                 Ok(ip) => {

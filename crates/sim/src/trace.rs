@@ -213,17 +213,20 @@ pub fn datagram(payload: &[u8]) -> String {
             Ok((to, data)) => format!("SEND-DATA to {} ({} B)", short(to), data.len()),
             Err(e) => format!("SEND-DATA malformed: {e}"),
         },
-        Some(&(udp::NAT_OK | udp::NAT_UNKNOWN | relay::RECV_DATA)) => match BaseDatagram::decode(payload) {
-            Ok(BaseDatagram::NatOk(m)) => {
-                let confirmed = if m.confirmed { " confirmed" } else { "" };
-                format!("NAT-OK seq {} seen {}{confirmed} ({length} B)", m.seq, m.seen)
+        Some(&(udp::NAT_OK | udp::NAT_UNKNOWN | udp::MAP_OK | relay::RECV_DATA)) => {
+            match BaseDatagram::decode(payload) {
+                Ok(BaseDatagram::NatOk(m)) => {
+                    let confirmed = if m.confirmed { " confirmed" } else { "" };
+                    format!("NAT-OK seq {} seen {}{confirmed} ({length} B)", m.seq, m.seen)
+                }
+                Ok(BaseDatagram::MapOk(_)) => "MAP-OK".to_owned(),
+                Ok(BaseDatagram::NatUnknown) => "NAT-UNKNOWN".to_owned(),
+                Ok(BaseDatagram::RecvData(from, data)) => {
+                    format!("RECV-DATA from {} ({} B)", short(from), data.len())
+                }
+                Err(e) => format!("base datagram malformed: {e}"),
             }
-            Ok(BaseDatagram::NatUnknown) => "NAT-UNKNOWN".to_owned(),
-            Ok(BaseDatagram::RecvData(from, data)) => {
-                format!("RECV-DATA from {} ({} B)", short(from), data.len())
-            }
-            Err(e) => format!("base datagram malformed: {e}"),
-        },
+        }
         _ => peer_datagram(payload),
     }
 }

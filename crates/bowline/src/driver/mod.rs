@@ -16,9 +16,16 @@ mod machine;
 mod outputs;
 mod shared;
 
-use std::{collections::VecDeque, future::pending, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    future::pending,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
-use bowline_proto::host::{ConnId, Hop, Host, Network, Output, SocketId};
+use bowline_proto::host::{ConnId, Hop, Host, Interface, Network, Output, SocketId};
 use bytes::Bytes;
 use further::Further;
 use incoming::Sorter;
@@ -37,6 +44,7 @@ use crate::{
     config::{CLOSE_FLUSH, CROWDED_LOOK, INPUTS, INPUTS_PER_WAKE, MESSAGES_PER_WAKE, RECEIVES_PER_WAKE},
     multicast::Multicast,
     network::{self, Watch},
+    port_mapping::PortMapping,
     queue::Inbox,
     tcp::Report,
     udp::{Receiver, Socket, Udp},
@@ -79,6 +87,7 @@ pub(crate) struct Setup {
     pub(crate) network: Watch,
     pub(crate) multicast: Option<Multicast>,
     pub(crate) excluded: Vec<String>,
+    pub(crate) mapping: Option<PortMapping>,
 }
 
 pub(crate) struct Driver {
@@ -96,6 +105,8 @@ pub(crate) struct Driver {
     connections: JoinSet<()>,
     lookups: JoinSet<()>,
     further: Further,
+    /// Where IPv4 leads out: another one may have another router.
+    exits: Option<Vec<(u32, IpAddr)>>,
     reports: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
     batch: Vec<Input>,
@@ -120,6 +131,7 @@ impl Driver {
             connections: JoinSet::new(),
             lookups: JoinSet::new(),
             further: Further::default(),
+            exits: None,
             reports,
             inputs,
             batch: Vec::new(),
@@ -282,6 +294,13 @@ impl Driver {
         let interfaces = Arc::clone(&self.setup.network.interfaces.borrow_and_update());
         self.shared.udp.set_interfaces(Arc::clone(&interfaces));
         let included = network::included(&interfaces, &self.setup.excluded);
+        let exits = exits_v4(&included);
+        let before = self.exits.replace(exits.clone());
+        if let (Some(before), Some(mapping)) = (before, &self.setup.mapping)
+            && before != exits
+        {
+            mapping.moved();
+        }
         if let Some(multicast) = &mut self.setup.multicast {
             multicast.set_interfaces(&included);
         }
@@ -294,6 +313,7 @@ impl Driver {
 
     /// Lets what was sent before leave, says goodbye, and waits for the connections to end.
     async fn end(&mut self) {
+        let mapping = self.setup.mapping.take().map(|mapping| tokio::spawn(mapping.release()));
         let _ = timeout(CLOSE_FLUSH, coalesce::empty_all(&self.shared)).await;
         let outboxes: Vec<_> = self.shared.outboxes().values().cloned().collect();
         let _ = timeout(CLOSE_FLUSH, async {
@@ -311,8 +331,18 @@ impl Driver {
         // Reports of connections that end are no longer wanted, and must not hold them up.
         self.inputs.close();
         let _ = timeout(CLOSE_FLUSH, async { while self.connections.join_next().await.is_some() {} }).await;
+        if let Some(mapping) = mapping {
+            let _ = mapping.await;
+        }
         // Dropping the tasks ends those that have not ended by themselves.
     }
+}
+
+/// The interfaces with a default route for IPv4, and their addresses.
+fn exits_v4(interfaces: &[Interface]) -> Vec<(u32, IpAddr)> {
+    let exits = interfaces.iter().filter(|interface| interface.default_v4);
+    let addresses = exits.flat_map(|i| i.addresses.iter().map(move |&(address, _)| (i.index, address)));
+    addresses.filter(|(_, address)| address.is_ipv4()).collect()
 }
 
 async fn readable(socket: Option<&Socket>, inbox: &Inbox, crowded: Option<Instant>) {

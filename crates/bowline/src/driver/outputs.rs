@@ -40,6 +40,11 @@ impl Driver {
                 self.further.forget(id);
                 self.shared.udp.close_further(id);
             }
+            Output::RenewMapping => {
+                if let Some(mapping) = &self.setup.mapping {
+                    mapping.renew();
+                }
+            }
             Output::Announce { interface, payload } => {
                 if let Err(error) = self.shared.udp.announce(interface, &payload) {
                     tracing::debug!(interface, "cannot announce: {error}");

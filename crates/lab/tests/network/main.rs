@@ -24,6 +24,7 @@ mod networks_that_allow_the_web_alone;
 mod networks_without_udp_use_tcp;
 mod ports_of_symmetric_nats_are_guessed;
 mod random_bytes_disturb_nobody;
+mod routers_map_ports;
 mod symmetric_nats_stay_on_the_relay;
 mod the_lab_tells_the_truth;
 

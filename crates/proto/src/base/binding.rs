@@ -11,8 +11,8 @@ use siphasher::sip::SipHasher24;
 use super::{
     Base, Forward, Output, SocketId, Via,
     config::{
-        BINDING_LIFE, NAT_UNKNOWN_RATE_IN_ALL, NAT_VERIFY_RATE, PADDED_SEQS, SMALL_DATA, TCP_SPEAKS,
-        UDP_FRESH, UNVERIFIED_SEQS,
+        BINDING_LIFE, MAP_CHECK_PORT_MIN, MAP_CHECK_RATE, NAT_UNKNOWN_RATE_IN_ALL, NAT_VERIFY_RATE,
+        PADDED_SEQS, SMALL_DATA, TCP_SPEAKS, UDP_FRESH, UNVERIFIED_SEQS,
     },
     routes::SourceKey,
 };
@@ -23,8 +23,8 @@ use crate::{
         Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
         relay::{HEADER_LEN, SEND_DATA},
         udp::{
-            NAT_CONFIRM, NAT_INIT, NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk, PADDED_LEN,
-            UnverifiedNatInit,
+            MAP_CHECK, MapCheck, NAT_CONFIRM, NAT_INIT, NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk,
+            PADDED_LEN, UnverifiedNatInit, map_ok,
         },
     },
 };
@@ -45,6 +45,7 @@ pub(super) struct Location {
     /// The seq of the last NAT-INIT that moved a binding: what was answered before it belongs to another network.
     moved: u64,
     verify_rate: Bucket,
+    map_check_rate: Bucket,
     /// Until when UDP vouches for the device: outlives a move, which is unconfirmed for a round trip.
     vouched_until: Option<Instant>,
     /// What comes from the session before this one ends then, or with the first NAT-CONFIRM.
@@ -204,6 +205,10 @@ impl Base {
             },
             Some(&NAT_CONFIRM) => match NatConfirm::decode(datagram) {
                 Ok(confirm) => self.handle_nat_confirm(via, from, confirm, now),
+                Err(why) => self.malformed_datagram(from, &why),
+            },
+            Some(&MAP_CHECK) => match MapCheck::decode(datagram) {
+                Ok(check) => self.handle_map_check(via, from, check, now),
                 Err(why) => self.malformed_datagram(from, &why),
             },
             _ => self.malformed_datagram(from, &"no message of a host"),
@@ -474,6 +479,25 @@ impl Base {
         }
         self.schedule(id);
         Some(())
+    }
+
+    /// MAP-CHECK: a few bytes to an address of the IP that asks, from which the device is bound; never to anybody else.
+    fn handle_map_check(&mut self, via: Via, from: SocketAddr, check: MapCheck, now: Instant) {
+        let to = addr::canonical(check.address);
+        let Some(device) = self.device_of(&check.cookie).and_then(|id| self.devices.get_mut(&id)) else {
+            return;
+        };
+        let bound = device.location.binding(via.socket).is_some_and(|b| b.address == from && !b.inherited);
+        if !bound
+            || to.ip() != from.ip()
+            || to.port() < MAP_CHECK_PORT_MIN
+            || !device.location.map_check_rate.take(MAP_CHECK_RATE, now)
+        {
+            self.counters.map_check_refused += 1;
+            return;
+        }
+        self.counters.map_checks += 1;
+        self.outputs.push_back(Output::Transmit { via, to, payload: map_ok(check.nonce) });
     }
 
     /// Bindings that were silent for too long, and what was inherited and never confirmed anew.

@@ -117,6 +117,10 @@ pub(super) const BINDING_LIFE: Duration = Duration::from_secs(60);
 pub(super) const UNVERIFIED_SEQS: u64 = 16;
 /// NAT-INITs whose signature is looked at, per cookie.
 pub(super) const NAT_VERIFY_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(1) };
+/// MAP-CHECKs that are answered, per device.
+pub(super) const MAP_CHECK_RATE: Rate = Rate { burst: 4, every: Duration::from_secs(1) };
+/// No MAP-OK goes to ports below: servers of others may be there, behind the same NAT.
+pub(super) const MAP_CHECK_PORT_MIN: u16 = 1024;
 /// Padded NAT-OKs per binding whose NAT-CONFIRM is awaited: two a ladder, and one ladder back.
 pub(super) const PADDED_SEQS: usize = 4;
 /// NAT-UNKNOWNs to one source.

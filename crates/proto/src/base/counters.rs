@@ -32,6 +32,8 @@ pub struct Counters {
     pub nat_init_over_rate: u64,
     pub nat_confirmed: u64,
     pub nat_confirm_refused: u64,
+    pub map_checks: u64,
+    pub map_check_refused: u64,
     pub unknown_source: u64,
     pub nat_unknown_sent: u64,
     pub forwarded_udp: u64,

@@ -32,7 +32,7 @@ use crate::{
     wire::{
         ANY_PATH_DATA, COOKIE_LEN, Cookie, MAX_DATA, addr,
         relay::{self, SEND_DATA},
-        udp::{NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN},
+        udp::{MAP_CHECK, MAP_CHECK_LEN, NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN},
     },
 };
 
@@ -381,6 +381,8 @@ impl Reader<'_> {
             (Some(&NAT_INIT), NAT_INIT_MIN_LEN..) => Verdict::Stranger,
             (Some(&NAT_CONFIRM), NAT_OK_LEN) if self.knows_cookie_of(datagram) => Verdict::Handshake,
             (Some(&NAT_CONFIRM), NAT_OK_LEN) => Verdict::Refused,
+            (Some(&MAP_CHECK), MAP_CHECK_LEN) if self.knows_cookie_of(datagram) => Verdict::Handshake,
+            (Some(&MAP_CHECK), MAP_CHECK_LEN) => Verdict::Refused,
             _ => Verdict::Malformed,
         }
     }

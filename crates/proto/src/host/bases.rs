@@ -14,6 +14,7 @@ use super::{
         PATH_SILENT_REACTION, RACE_BACKOFF, REPLACED_WAIT, STABLE_SESSION,
     },
     context::{Context, earlier},
+    mapping::Mapping,
     master_key::MasterKey,
     race::{Attempt, Outcome, Race},
     session::{Session, Verdict},
@@ -22,10 +23,10 @@ use crate::{
     bucket::Bucket,
     id::DeviceId,
     wire::{
-        BootId,
+        BootId, Cookie,
         peer::IntroductionKey,
         tcp::{self, BaseFrame, DeviceAddresses, ErrorCode, UnreachableReason},
-        udp::BaseDatagram,
+        udp::{BaseDatagram, NONCE_LEN},
     },
 };
 
@@ -63,6 +64,7 @@ pub(super) struct Bases {
     old: Vec<OldSession>,
     leave: Option<Leaving>,
     master_key: MasterKey,
+    mapping: Mapping,
     remembered: BTreeMap<String, DeviceId>,
     clusters: BTreeMap<usize, DeviceId>,
     nat_unknown: Bucket,
@@ -132,6 +134,7 @@ impl Bases {
             old: Vec::new(),
             leave: None,
             master_key: MasterKey::new(ctx, now),
+            mapping: Mapping::default(),
             remembered: config.remembered.iter().cloned().collect(),
             clusters: BTreeMap::new(),
             nat_unknown: Bucket::default(),
@@ -207,6 +210,7 @@ impl Bases {
         if self.closed || self.entries.is_empty() {
             return;
         }
+        self.mapping.check(now);
         if let Some(session) = &mut self.session {
             session.bindings.restart(true, now);
             session.info_now(now);
@@ -226,6 +230,41 @@ impl Bases {
             session.bindings.restart(false, now);
             session.info_now(now);
         }
+    }
+
+    pub(super) fn handle_port_mapping(
+        &mut self,
+        outside: Option<SocketAddr>,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
+        self.with_mapping(ctx, now, |mapping, ctx| mapping.set(outside, ctx, now));
+    }
+
+    /// A MAP-OK came, from wherever: whether it was waited for.
+    pub(super) fn handle_map_ok(&mut self, nonce: [u8; NONCE_LEN], ctx: &mut Context, now: Instant) -> bool {
+        self.with_mapping(ctx, now, |mapping, ctx| mapping.handle_ok(nonce, ctx, now))
+    }
+
+    /// Does something with the mapping, and tells the base if that changes what it is to be told.
+    fn with_mapping<R>(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        call: impl FnOnce(&mut Mapping, &mut Context) -> R,
+    ) -> R {
+        let before = ctx.mapped;
+        let result = call(&mut self.mapping, ctx);
+        if ctx.mapped != before {
+            self.handle_addresses_changed(now);
+        }
+        result
+    }
+
+    /// Where the base can be asked about the mapping, and as whom.
+    fn mapping_way(&self, now: Instant) -> Option<(SocketAddr, Cookie)> {
+        let session = self.session.as_ref()?;
+        Some((session.bindings.answering(now)?, session.hello.cookie))
     }
 
     /// A direct path went silent in the middle of a talk. If our own router has restarted, it has forgotten the way to the base as well:
@@ -335,7 +374,16 @@ impl Bases {
                 FromBase::Data { from, data, udp: true }
             }
             (BaseDatagram::NatOk(ok), Some(session)) => {
+                let before: Vec<SocketAddr> = session.bindings.reflexive().collect();
                 session.bindings.handle_nat_ok(from, &ok, datagram.len(), ctx, now);
+                if !session.bindings.reflexive().eq(before) {
+                    self.mapping.check(now);
+                }
+                FromBase::Nothing
+            }
+            // What is awaited was taken before.
+            (BaseDatagram::MapOk(_), _) => {
+                ctx.counters.base_stray += 1;
                 FromBase::Nothing
             }
             (BaseDatagram::NatUnknown, Some(session)) => {
@@ -380,6 +428,8 @@ impl Bases {
         if let Some(session) = self.lingering_mut() {
             session.tick_udp(ctx, now);
         }
+        let way = self.mapping_way(now);
+        self.with_mapping(ctx, now, |mapping, ctx| mapping.tick(way, ctx, now));
         self.report_udp(ctx, now);
         self.tick_leaving(ctx, now);
         self.old.retain(|old| {
@@ -412,7 +462,8 @@ impl Bases {
         let over_udp = self.session().or_else(|| self.lingering());
         let udp = over_udp.and_then(|s| s.bindings.lapse(now));
         let lingering = self.lingering().and_then(|s| s.bindings.deadline());
-        [race, session, old, leaving, udp, lingering, Some(self.master_key.renewal())]
+        let mapping = self.mapping.deadline(self.mapping_way(now).is_some());
+        [race, session, old, leaving, udp, lingering, mapping, Some(self.master_key.renewal())]
             .into_iter()
             .fold(None, earlier)
     }

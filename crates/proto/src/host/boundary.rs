@@ -126,6 +126,9 @@ pub enum Output {
     OpenSocket(SocketId),
     /// Close it.
     CloseSocket(SocketId),
+    /// The router's mapping does not lead here (any more): ask the router again, and hand the answer to
+    /// [`super::Host::handle_port_mapping`].
+    RenewMapping,
     /// Send the announcement on this interface.
     Announce {
         /// The interface's number.

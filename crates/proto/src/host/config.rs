@@ -83,6 +83,13 @@ pub const NAT_OUTSTANDING: usize = 8;
 /// NAT-UNKNOWN causes one NAT-INIT and one INFO so often at most.
 pub const NAT_UNKNOWN_REACTION: Rate = Rate { burst: 1, every: secs(1) };
 
+// --- Port mappings -------------------------------------------------------------------------------------------------
+
+/// Between a MAP-CHECK that is not answered and the next; after the last, the mapping does not lead here.
+pub const MAP_CHECK_GAPS: [Duration; 4] = [ms(250), ms(500), ms(1000), ms(2000)];
+/// A mapping that leads here is asked for again after so long: a router that restarted has forgotten it.
+pub const MAP_CHECK_EVERY: Duration = secs(100);
+
 // --- Sizes -----------------------------------------------------------------------------------------------------
 
 /// What a path carries before 1,200 bytes are proven: with headers well under the 576 bytes that IPv4 asks of

@@ -15,6 +15,7 @@ use crate::{
     bucket::Bucket,
     id::DeviceId,
     identity::{KnownKeys, SecretKey},
+    wire::MAX_OWN_ADDRESSES,
 };
 
 /// Shared by the session with the base and by all peers; lent to whichever part handles an input.
@@ -27,6 +28,8 @@ pub(super) struct Context {
     pub(super) counters: Counters,
     pub(super) budgets: Budgets,
     pub(super) known_keys: KnownKeys,
+    /// A port that a router has mapped for us, and that leads here.
+    pub(super) mapped: Option<SocketAddr>,
     /// The one peer whose NAT (or ours, towards it) is being guessed at.
     pub(super) punching: Option<DeviceId>,
     /// Further sockets: the last number given out, and how many are open.
@@ -45,6 +48,7 @@ impl Context {
             counters: Counters::default(),
             budgets: Budgets::default(),
             known_keys: KnownKeys::default(),
+            mapped: None,
             punching: None,
             sockets: (0, 0),
             rng: ChaCha12Rng::from_seed(seed),
@@ -56,6 +60,13 @@ impl Context {
         let mut bytes = [0; N];
         self.rng.fill_bytes(&mut bytes);
         bytes
+    }
+
+    /// The own addresses to tell a base: a mapped port first, since it is open to everybody.
+    pub(super) fn own_addresses(&self, loopback: bool) -> Vec<SocketAddr> {
+        let own = self.locals.own_addresses(loopback);
+        let mapped = self.mapped.filter(|mapped| !own.contains(mapped));
+        mapped.into_iter().chain(own).take(MAX_OWN_ADDRESSES).collect()
     }
 
     /// A uniformly random port, not below `lowest`.

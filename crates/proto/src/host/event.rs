@@ -113,6 +113,8 @@ pub enum Event {
         /// The other.
         other: (String, DeviceId),
     },
+    /// A router has mapped this port for this device, and the base reaches it there; `None`: no longer.
+    PortMapped(Option<SocketAddr>),
     /// A device announced itself on a local link.
     Announced {
         /// The device.
@@ -133,6 +135,8 @@ pub struct Status {
     pub why_no_base: Option<String>,
     /// Own addresses, as told to the base.
     pub own: Vec<SocketAddr>,
+    /// Of these, the port that a router has mapped for this device, if the base reaches it there.
+    pub mapped: Option<SocketAddr>,
     /// All peers that there is state for.
     pub peers: Vec<PeerStatus>,
     /// Counters since the start.

@@ -18,6 +18,7 @@ pub mod event;
 mod lease;
 mod link;
 mod locals;
+mod mapping;
 mod master_key;
 mod nat;
 mod pair;
@@ -53,7 +54,7 @@ use peers::{Peers, RelayView};
 use crate::{
     id::DeviceId,
     identity::SecretKey,
-    wire::{ANY_PATH_DATA, MAX_DATA, addr::canonical, peer::PeerDatagram},
+    wire::{ANY_PATH_DATA, MAX_DATA, addr::canonical, peer::PeerDatagram, udp::read_map_ok},
 };
 
 /// A host.
@@ -121,7 +122,7 @@ impl Host {
 
     fn own_addresses(&self) -> Vec<SocketAddr> {
         let loopback = self.bases.session().is_some_and(|s| s.remote.ip().is_loopback());
-        self.ctx.locals.own_addresses(loopback)
+        self.ctx.own_addresses(loopback)
     }
 
     /// The answer to [`Output::Resolve`], or the reason why there is none.
@@ -175,6 +176,12 @@ impl Host {
         let from = canonical(from);
         if !candidate::names_a_place(from) {
             self.ctx.counters.malformed += 1;
+            return None;
+        }
+        if let Ok(nonce) = read_map_ok(datagram)
+            && self.bases.handle_map_ok(nonce, &mut self.ctx, now)
+        {
+            self.tick(now);
             return None;
         }
         if socket == SocketId::MAIN && self.bases.is_base(from) {
@@ -266,6 +273,16 @@ impl Host {
             self.peers.handle_send_error(hop, &error.to_string(), too_large, &relay, &mut self.ctx, now);
         }
         self.tick(now);
+    }
+
+    /// The router has mapped this port outside to the main socket, or does so no longer. It is told to others once the base has
+    /// shown that it leads here.
+    pub fn handle_port_mapping(&mut self, outside: Option<SocketAddr>, now: Instant) {
+        if !self.closed {
+            let outside = outside.map(canonical).filter(|&address| candidate::names_a_place(address));
+            self.bases.handle_port_mapping(outside, &mut self.ctx, now);
+            self.tick(now);
+        }
     }
 
     /// A socket that was to be opened cannot be had.
@@ -500,6 +517,7 @@ impl Host {
             base: self.bases.session().map(session::Session::status),
             why_no_base: self.bases.why_not(),
             own: self.own_addresses(),
+            mapped: self.ctx.mapped,
             peers: self.peers.iter().filter_map(|p| self.peer_status(p.id, now)).collect(),
             counters: self.ctx.counters,
         }
@@ -509,9 +527,7 @@ impl Host {
     #[must_use]
     pub fn peer_status(&self, peer: DeviceId, now: Instant) -> Option<PeerStatus> {
         let relay = RelayView::of(&self.bases, now);
-        self.peers
-            .get(peer)
-            .map(|p| p.status(&relay, self.ctx.config.guess_ports, self.max_datagram(peer), now))
+        self.peers.get(peer).map(|p| p.status(&relay, self.ctx.config.guess_ports, self.max_datagram(peer)))
     }
 
     /// The largest message that a way to this peer is known to carry at present; 0 where there is none.

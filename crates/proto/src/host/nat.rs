@@ -202,6 +202,11 @@ impl Bindings {
         }
     }
 
+    /// The base's address that answers at present.
+    pub(super) fn answering(&self, now: Instant) -> Option<SocketAddr> {
+        self.usable(now).filter(|_| self.on).map(|binding| binding.address)
+    }
+
     /// When UDP stops being usable if nothing comes.
     pub(super) fn lapse(&self, now: Instant) -> Option<Instant> {
         self.usable(now).and_then(|b| b.answered).map(|at| at + NAT_OK_LIFE)

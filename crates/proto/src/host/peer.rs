@@ -684,19 +684,13 @@ impl Peer {
         self.tokens.len()
     }
 
-    pub(super) fn status(
-        &self,
-        relay: &RelayView,
-        guess_ports: bool,
-        max_datagram: usize,
-        now: Instant,
-    ) -> PeerStatus {
+    pub(super) fn status(&self, relay: &RelayView, guess_ports: bool, max_datagram: usize) -> PeerStatus {
         let rtt = self.direct.as_ref().and_then(|s| rtt_of(&self.pairs, s.hop).smoothed());
         PeerStatus {
             id: self.id,
             path: self.path(relay.path),
             since: self.since,
-            why: self.why(relay, guess_ports, now),
+            why: self.why(relay, guess_ports),
             rtt,
             max_datagram,
             online: self.online,
@@ -704,7 +698,7 @@ impl Peer {
         }
     }
 
-    fn why(&self, relay: &RelayView, guess_ports: bool, now: Instant) -> String {
+    fn why(&self, relay: &RelayView, guess_ports: bool) -> String {
         match &self.direct {
             Some(s) if !s.is_suspect() => "this address pair answers".to_owned(),
             Some(s) => format!("the direct path to {} went silent; messages go both ways", s.hop.to),
@@ -725,7 +719,7 @@ impl Peer {
             },
             None => {
                 let tried = format!("{} address pairs are being tried, none has answered", self.pairs.len());
-                match self.why_not_punched(relay.mapping, guess_ports, now) {
+                match self.why_not_punched(relay.mapping, guess_ports) {
                     Some(why) => format!("{tried}: {why}"),
                     None => tried,
                 }

@@ -154,7 +154,7 @@ impl Session {
         ctx: &mut Context,
         now: Instant,
     ) -> Verdict {
-        let own = ctx.locals.own_addresses(self.remote.ip().is_loopback());
+        let own = ctx.own_addresses(self.remote.ip().is_loopback());
         let result = self.bindings.tick(&own, &mut self.counter, ctx, now);
         if result.info {
             self.next_info = now;
@@ -185,7 +185,7 @@ impl Session {
 
     /// The session has lost its TCP connection: what UDP still needs, for as long as the base keeps the registration.
     pub(super) fn tick_udp(&mut self, ctx: &mut Context, now: Instant) {
-        let own = ctx.locals.own_addresses(self.remote.ip().is_loopback());
+        let own = ctx.own_addresses(self.remote.ip().is_loopback());
         let _ = self.bindings.tick(&own, &mut self.counter, ctx, now);
     }
 

@@ -1,4 +1,4 @@
-//! Host and base over UDP: NAT-INIT, NAT-OK, NAT-CONFIRM, NAT-UNKNOWN (protocol section 5).
+//! Host and base over UDP: NAT-INIT, NAT-OK, NAT-CONFIRM, NAT-UNKNOWN, MAP-CHECK, MAP-OK (protocol section 5).
 //!
 //! Type u8 ‖ body, without a length. NAT-INIT and NAT-OK may end in padding, which is not signed and ignored;
 //! the others are exact.
@@ -19,6 +19,10 @@ pub const NAT_OK: u8 = 0x31;
 pub const NAT_CONFIRM: u8 = 0x32;
 /// Type of NAT-UNKNOWN.
 pub const NAT_UNKNOWN: u8 = 0x33;
+/// Type of MAP-CHECK.
+pub const MAP_CHECK: u8 = 0x34;
+/// Type of MAP-OK.
+pub const MAP_OK: u8 = 0x35;
 
 /// Bit of NAT-OK's flags: this address is confirmed, relayed messages come here.
 pub const FLAG_CONFIRMED: u8 = 1;
@@ -27,6 +31,12 @@ pub const FLAG_CONFIRMED: u8 = 1;
 pub const NAT_INIT_MIN_LEN: usize = 1 + COOKIE_LEN + 8 + 1 + SIGNATURE_LEN;
 /// Length of a NAT-OK without padding, and of every NAT-CONFIRM.
 pub const NAT_OK_LEN: usize = 1 + COOKIE_LEN + 8 + 8 + 1 + ADDR_LEN;
+/// Bytes of the nonce in MAP-CHECK and MAP-OK.
+pub const NONCE_LEN: usize = 8;
+/// Length of every MAP-CHECK.
+pub const MAP_CHECK_LEN: usize = 1 + COOKIE_LEN + NONCE_LEN + ADDR_LEN;
+/// Length of every MAP-OK.
+pub const MAP_OK_LEN: usize = 1 + NONCE_LEN;
 /// Length of a padded NAT-INIT: a relayed message of 1,200 bytes with its header.
 pub const PADDED_LEN: usize = super::ANY_PATH_DATA + relay::HEADER_LEN;
 
@@ -190,6 +200,66 @@ impl NatConfirm {
     }
 }
 
+/// "My router says that this address leads to me: does it?"
+///
+/// `0x34 ‖ cookie 8 ‖ nonce 8 ‖ address 18`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapCheck {
+    /// The session's cookie.
+    pub cookie: Cookie,
+    /// What MAP-OK brings back.
+    pub nonce: [u8; NONCE_LEN],
+    /// The address, of the IP that the datagram itself comes from.
+    pub address: SocketAddr,
+}
+
+impl MapCheck {
+    /// The datagram.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(MAP_CHECK_LEN);
+        out.push(MAP_CHECK);
+        out.put(&self.cookie);
+        out.put(&self.nonce);
+        out.put_addr(self.address);
+        out
+    }
+
+    /// Reads a MAP-CHECK, type byte included.
+    ///
+    /// # Errors
+    /// When it is of another type or length.
+    pub fn decode(datagram: &[u8]) -> Result<Self, Malformed> {
+        let mut r = Reader(datagram);
+        r.kind(MAP_CHECK)?;
+        let check = Self { cookie: r.array()?, nonce: r.array()?, address: r.addr()? };
+        r.end()?;
+        Ok(check)
+    }
+}
+
+/// "It does": sent to the address that was asked about, and nowhere else.
+///
+/// `0x35 ‖ nonce 8`
+#[must_use]
+pub fn map_ok(nonce: [u8; NONCE_LEN]) -> Vec<u8> {
+    let mut out = vec![MAP_OK];
+    out.put(&nonce);
+    out
+}
+
+/// The nonce of a MAP-OK.
+///
+/// # Errors
+/// When it is of another type or length.
+pub fn read_map_ok(datagram: &[u8]) -> Result<[u8; NONCE_LEN], Malformed> {
+    let mut r = Reader(datagram);
+    r.kind(MAP_OK)?;
+    let nonce = r.array()?;
+    r.end()?;
+    Ok(nonce)
+}
+
 /// What a host may get from a base over UDP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BaseDatagram<'a> {
@@ -197,6 +267,8 @@ pub enum BaseDatagram<'a> {
     NatOk(NatOk),
     /// "I cannot place you."
     NatUnknown,
+    /// The address that MAP-CHECK asked about leads here.
+    MapOk([u8; NONCE_LEN]),
     /// A relayed message.
     RecvData(DeviceId, &'a [u8]),
 }
@@ -212,7 +284,8 @@ impl<'a> BaseDatagram<'a> {
             NAT_UNKNOWN if datagram.len() == 1 => Ok(Self::NatUnknown),
             NAT_UNKNOWN => Err(Malformed::TooLong),
             relay::RECV_DATA => relay::split(datagram).map(|(id, data)| Self::RecvData(id, data)),
-            kind @ (NAT_INIT | NAT_CONFIRM | relay::SEND_DATA) => Err(Malformed::WrongSide(kind)),
+            MAP_OK => read_map_ok(datagram).map(Self::MapOk),
+            kind @ (NAT_INIT | NAT_CONFIRM | MAP_CHECK | relay::SEND_DATA) => Err(Malformed::WrongSide(kind)),
             kind => Err(Malformed::UnknownType(kind)),
         }
     }

@@ -52,6 +52,8 @@ pub(crate) struct World {
     /// All datagrams it sent.
     pub(crate) datagrams: Vec<(SocketAddr, Bytes)>,
     /// The introduction master keys of its INFOs, each once.
+    /// How often the router was to be asked for a port anew.
+    pub(crate) renewals: usize,
     pub(crate) master_keys: Vec<[u8; INTRODUCTION_KEY_LEN]>,
     /// HELLOs that peers have said: each has a token of its own.
     said: u64,
@@ -103,6 +105,7 @@ impl World {
             datagrams: vec![],
             master_keys: vec![],
             said: 0,
+            renewals: 0,
             due: None,
         };
         let eth = Interface {
@@ -267,6 +270,7 @@ impl World {
                     self.due = at;
                     return;
                 }
+                Output::RenewMapping => self.renewals += 1,
                 Output::Announce { .. } | Output::OpenSocket(_) | Output::CloseSocket(_) => {}
             }
         }

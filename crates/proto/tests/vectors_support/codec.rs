@@ -11,7 +11,7 @@ use bowline_proto::{
             self, BaseFrame, BaseHello, DeviceAddresses, ErrorCode, GetCookie, HostFrame, Info, Notice,
             NoticeCode, Register, Registered, UnreachableReason,
         },
-        udp::{self, BaseDatagram, NatConfirm, NatInit, NatOk, UnverifiedNatInit},
+        udp::{self, BaseDatagram, MapCheck, NatConfirm, NatInit, NatOk, UnverifiedNatInit},
     },
 };
 
@@ -153,6 +153,10 @@ fn encode_udp(message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec<
             NatConfirm { cookie: cookie.array(), seq: *seq, challenge: challenge.array() }.encode()
         }
         Message::NatUnknown {} => vec![udp::NAT_UNKNOWN],
+        Message::MapCheck { cookie, nonce, address } => {
+            MapCheck { cookie: cookie.array(), nonce: nonce.array(), address: *address }.encode()
+        }
+        Message::MapOk { nonce } => udp::map_ok(nonce.array()),
         Message::SendData { destination_id, data } => relayed(relay::SEND_DATA, destination_id, data),
         Message::RecvData { source_id, data } => relayed(relay::RECV_DATA, source_id, data),
         other => panic!("{other:?} does not travel over UDP"),
@@ -292,7 +296,13 @@ fn read_host_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
             let (to, data) = relay::split(bytes)?;
             Message::SendData { destination_id: hex(to), data: data.into() }
         }
-        kind @ (udp::NAT_OK | udp::NAT_UNKNOWN | relay::RECV_DATA) => return Err(Malformed::WrongSide(kind)),
+        udp::MAP_CHECK => {
+            let m = MapCheck::decode(bytes)?;
+            Message::MapCheck { cookie: m.cookie.into(), nonce: m.nonce.into(), address: m.address }
+        }
+        kind @ (udp::NAT_OK | udp::NAT_UNKNOWN | udp::MAP_OK | relay::RECV_DATA) => {
+            return Err(Malformed::WrongSide(kind));
+        }
         kind => return Err(Malformed::UnknownType(kind)),
     })
 }
@@ -308,6 +318,7 @@ fn read_base_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
             padding: bytes.len() - udp::NAT_OK_LEN,
         },
         BaseDatagram::NatUnknown => Message::NatUnknown {},
+        BaseDatagram::MapOk(nonce) => Message::MapOk { nonce: nonce.into() },
         BaseDatagram::RecvData(source, data) => {
             Message::RecvData { source_id: hex(source), data: data.into() }
         }

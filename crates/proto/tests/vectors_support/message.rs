@@ -109,6 +109,14 @@ pub(crate) enum Message {
         challenge: Hex,
     },
     NatUnknown {},
+    MapCheck {
+        cookie: Hex,
+        nonce: Hex,
+        address: SocketAddr,
+    },
+    MapOk {
+        nonce: Hex,
+    },
     Data {
         data: Hex,
     },

@@ -321,7 +321,7 @@ impl Peer {
     }
 
     /// Why there is no direct path, as far as NATs are the reason.
-    pub(super) fn why_not_punched(&self, mine: Mapping, on: bool, now: Instant) -> Option<String> {
+    pub(super) fn why_not_punched(&self, mine: Mapping, on: bool) -> Option<String> {
         const SYMMETRIC: &str = "a NAT that gives a new port for every destination (symmetric)";
         let its = Mapping::of(self.known.reflexive.iter().copied());
         let whose = match (mine.varies(), its.varies()) {
@@ -335,13 +335,10 @@ impl Peer {
             (false, false) => return None,
         };
         let state = match &self.punch.stage {
-            _ if !on => "guessing its ports is switched off".to_owned(),
-            Stage::Attempt(_) => "its ports are being guessed".to_owned(),
-            Stage::Resting(until) => {
-                let seconds = until.saturating_duration_since(now).as_secs();
-                format!("guessing its ports has not succeeded, and is tried again in {seconds} s")
-            }
-            Stage::Idle | Stage::Noticed(_) => "its ports are guessed while both devices send".to_owned(),
+            _ if !on => "guessing its ports is switched off",
+            Stage::Attempt(_) => "its ports are being guessed",
+            Stage::Resting(_) => "guessing its ports has not succeeded, and is tried again, ever more rarely",
+            Stage::Idle | Stage::Noticed(_) => "its ports are guessed while both devices send",
         };
         Some(format!("{whose} behind {SYMMETRIC}; {state}"))
     }

@@ -33,6 +33,7 @@ pub(super) fn file() -> MessageFile {
     );
     nat_init(&mut m);
     answers(&mut m);
+    mappings(&mut m);
     relayed(&mut m);
     m.file
 }
@@ -92,6 +93,21 @@ fn answers(m: &mut Maker) {
     m.refused("one byte more", Sender::Base, Why::Malformed, &[bytes[0], 0]);
 }
 
+fn mappings(m: &mut Maker) {
+    let address = "203.0.113.9:40123".parse().expect("an address");
+    let check = Message::MapCheck { cookie: COOKIE.into(), nonce: CHALLENGE.into(), address };
+    let bytes = m.plain("a port that a router has mapped", Sender::Host, check);
+    m.refused("one byte short", Sender::Host, Why::Malformed, &bytes[..bytes.len() - 1]);
+    m.refused("one byte more", Sender::Host, Why::Malformed, &[&bytes[..], &[0]].concat());
+    let bytes = m.plain(
+        "sent to the address that was asked about",
+        Sender::Base,
+        Message::MapOk { nonce: CHALLENGE.into() },
+    );
+    m.refused("one byte short", Sender::Base, Why::Malformed, &bytes[..bytes.len() - 1]);
+    m.refused("one byte more", Sender::Base, Why::Malformed, &[&bytes[..], &[0]].concat());
+}
+
 fn relayed(m: &mut Maker) {
     let id = m.id(BOB);
     for data in
@@ -106,13 +122,13 @@ fn relayed(m: &mut Maker) {
     m.refused("an ID that ends early", Sender::Base, Why::Malformed, &[0x21; 14]);
     m.refused("an empty datagram", Sender::Host, Why::Malformed, &[]);
     m.refused("an empty datagram", Sender::Base, Why::Malformed, &[]);
-    for kind in [0x31, 0x33, 0x21] {
+    for kind in [0x31, 0x33, 0x35, 0x21] {
         m.refused("a base's type from a host", Sender::Host, Why::WrongSide, &[kind; 60]);
     }
-    for kind in [0x30, 0x32, 0x20] {
+    for kind in [0x30, 0x32, 0x34, 0x20] {
         m.refused("a host's type from a base", Sender::Base, Why::WrongSide, &[kind; 60]);
     }
-    for kind in [0x00, 0x10, 0x34, 0xff] {
+    for kind in [0x00, 0x10, 0x36, 0xff] {
         m.refused("a type that is not UDP's", Sender::Host, Why::UnknownType, &[kind; 60]);
         m.refused("a type that is not UDP's", Sender::Base, Why::UnknownType, &[kind; 60]);
     }
