@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bowline_cluster::ClusterConfig;
 use bowline_proto::{DeviceId, base::BaseConfig, bucket::Rate};
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// The table `[limits]`.
     pub limits: Limits,
+    /// The table `[cluster]`: other bases that this one is one service with.
+    pub cluster: ClusterConfig,
 }
 
 /// The table `[hook]` ([`crate::hook`]).
@@ -90,6 +93,8 @@ pub struct Limits {
     pub interests: usize,
     /// `interests_in_all = 1048576`: the same, summed over all devices.
     pub interests_in_all: usize,
+    /// `remote_devices = 262144`: devices at other bases of the cluster that are remembered; one more is not looked for.
+    pub remote_devices: usize,
     /// `registrations_per_second = 10`: of one IPv4 address or IPv6 /64 (four times as many of a /48).
     pub registrations_per_second: u32,
     /// `registrations_burst = 64`: as many at once after a quiet time.
@@ -128,6 +133,7 @@ impl Default for Limits {
             unfinished_per_source: base.max_unfinished_per_source,
             interests: base.max_interests,
             interests_in_all: base.max_interests_in_all,
+            remote_devices: base.max_remote_devices,
             registrations_per_second: 10,
             registrations_burst: base.register_rate.burst,
             verifications_per_second: base.verify_rate.burst,
@@ -185,6 +191,7 @@ impl Config {
             max_unfinished_per_source: limits.unfinished_per_source,
             max_interests: limits.interests,
             max_interests_in_all: limits.interests_in_all,
+            max_remote_devices: limits.remote_devices,
             register_rate: Rate { burst, every: each },
             register_rate_wide: Rate { burst: burst.saturating_mul(WIDE_SHARE), every: each / WIDE_SHARE },
             verify_rate: Rate::per_second(limits.verifications_per_second.max(1)),

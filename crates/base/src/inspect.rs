@@ -137,6 +137,7 @@ impl Owner {
         let mut counters = *self.base.counters();
         workers.iter().for_each(|counts| counts.add_to(&mut counters));
         counters.dropped_not_sent += self.sender.dropped();
+        counters.dropped_busy += self.cluster.dropped();
         counters
     }
 

@@ -13,6 +13,7 @@
 mod accept;
 mod admin;
 mod blocks;
+mod cluster;
 mod conn;
 mod control;
 mod frames;

@@ -86,6 +86,9 @@ pub enum BindError {
     /// The service that knows about devices.
     #[error(transparent)]
     Hook(#[from] crate::hook::HookError),
+    /// The cluster cannot be joined as it is configured.
+    #[error(transparent)]
+    Cluster(#[from] bowline_cluster::ConfigError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),

@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bowline_cluster::{Bus, Heard, Next};
 use bowline_proto::{
     DeviceId, SecretKey,
-    base::{Base, ConnId, Forward, Output, SocketId, Ticket, UdpAddress},
-    wire::{Malformed, frame::LENGTH_LEN},
+    base::{Base, ClusterConfig, ConnId, Forward, Output, Over, SocketId, Ticket, ToBase, UdpAddress},
+    wire::{Malformed, cluster::BASE_DATA, frame::LENGTH_LEN},
 };
 use bytes::Bytes;
 use tokio::{
@@ -26,6 +27,7 @@ use crate::{
     accept::accept,
     admin, allow,
     blocks::{Block, Pool},
+    cluster,
     config::Config,
     conn::{self, CLOSE_PATIENCE},
     control::{CONTROL, Control, Handle},
@@ -72,6 +74,8 @@ pub struct Server {
     id: DeviceId,
     config: Config,
     base: Base,
+    /// The link to the other bases of the cluster.
+    bus: Option<Bus>,
     listeners: Vec<TcpListener>,
     local_addrs: Vec<SocketAddr>,
     /// What hosts that come to each listener are told.
@@ -122,9 +126,17 @@ impl Server {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| BindError::Random(e.to_string()))?;
         let id = key.device_id();
+        let mut base = Base::new(base_config, id, seed, Instant::now());
+        let mut bus = None;
+        if config.cluster.is_on() {
+            let cluster = DeviceId::of_cluster(&config.cluster.name);
+            base.join(ClusterConfig { cluster, udp: Vec::new() }, Instant::now());
+            bus = Some(Bus::start(&config.cluster, id).await?);
+        }
         let mut server = Self {
             id,
-            base: Base::new(base_config, id, seed, Instant::now()),
+            base,
+            bus,
             listeners: Vec::new(),
             local_addrs: Vec::new(),
             udp: Vec::new(),
@@ -228,9 +240,11 @@ impl Server {
             }
         };
         let connections = resources::connections_within(self.descriptors, self.config.sockets());
+        let mains = self.udp.iter().map(|[main, _]| *main).collect();
         let mut owner = Owner::new(&self.config, self.base, ports, udp_lists, events_in.clone());
         owner.max_conns = owner.max_conns.min(connections);
         owner.inspector.descriptors.0 = self.descriptors;
+        owner.cluster = cluster::Cluster::new(self.bus, &self.config, mains);
         owner.hook = self.hook.take();
         if let Some(listener) = self.admin.take() {
             tokio::spawn(admin::serve(listener, self.handle.clone()));
@@ -268,6 +282,7 @@ impl Server {
                         }
                     }
                 }
+                next = owner.cluster.next() => owner.hear(next),
                 () = &mut sleep => owner.wake(),
                 Some(control) = self.control.recv() => {
                     let queues = from_workers.depths(events.len());
@@ -278,6 +293,8 @@ impl Server {
                 Some(_) = owner.tasks.join_next() => {}
             }
         }
+        owner.flush();
+        owner.cluster.finish().await;
         let counters = owner.counters(workers.counts());
         let locals: Vec<SocketAddr> = owner.ports.iter().map(|port| port.local_addr()).collect();
         tracing::info!(?counters, not_received = kernel::dropped(&locals), "stopped");
@@ -321,6 +338,7 @@ pub(crate) struct Owner {
     pub(crate) ports: Vec<Arc<Port>>,
     udp_lists: Vec<Vec<UdpAddress>>,
     pub(crate) sender: Sender,
+    pub(crate) cluster: cluster::Cluster,
     conns: HashMap<ConnId, Arc<Outbox>>,
     blocks: Arc<Pool>,
     /// Used by [`Owner::frames`], empty in between.
@@ -355,6 +373,7 @@ impl Owner {
             accepting: udp_lists.len(),
             udp_lists,
             sender: Sender::default(),
+            cluster: cluster::Cluster::default(),
             conns: HashMap::new(),
             blocks: Arc::default(),
             rows: Vec::new(),
@@ -407,6 +426,10 @@ impl Owner {
                 (Forward::Udp { via, to }, _) => {
                     self.sender.push(&self.ports, via, to, &frames[start + LENGTH_LEN..end]);
                 }
+                (Forward::Base(way), _) => {
+                    let message = &frames[start + LENGTH_LEN..end];
+                    to_base(way, message, &mut self.sender, &self.ports, &mut self.cluster);
+                }
                 (Forward::Nowhere, _) => {}
             }
             start = end;
@@ -458,7 +481,11 @@ impl Owner {
                 self.inspector.waited(datagrams.since(), now);
                 datagrams.each(|via, from, datagram| {
                     let forward = self.base.handle_datagram(via, from, datagram, now);
-                    self.forward(forward, datagram, now);
+                    if datagram.first() == Some(&BASE_DATA) {
+                        self.forward(forward, Base::message_of(datagram), now);
+                    } else {
+                        self.forward(forward, datagram, now);
+                    }
                 });
             }
             FromUdp::Notes(notes) => {
@@ -477,6 +504,9 @@ impl Owner {
         match forward {
             Forward::Nowhere => {}
             Forward::Udp { via, to } => self.sender.push(&self.ports, via, to, message),
+            Forward::Base(way) => {
+                to_base(way, message, &mut self.sender, &self.ports, &mut self.cluster);
+            }
             Forward::Tcp { conn, ticket } => {
                 // A message in a frame: the machine lets none pass that is too large for one.
                 let length = (message.len() as u16).to_be_bytes();
@@ -484,6 +514,33 @@ impl Owner {
                     self.base.handle_overflow(ticket, now);
                 }
             }
+        }
+    }
+
+    /// Takes what came from the cluster, a few things at most: the others wait.
+    fn hear(&mut self, first: Next) {
+        let now = Instant::now();
+        let mut next = Some(first);
+        for _ in 0..EVENTS_AT_ONCE {
+            match next {
+                Some(Next::Heard(heard)) => {
+                    if let Heard::Up { seen } = heard {
+                        let udp = self.cluster.udp_addresses(seen);
+                        self.base.set_cluster_udp(udp, now);
+                    }
+                    self.base.handle_bus(heard.input(), now);
+                }
+                Some(Next::Data(data)) => {
+                    let forward = self.base.handle_base_data(data.came, &data.bytes, now);
+                    self.forward(forward, Base::message_of(&data.bytes), now);
+                }
+                None => return,
+            }
+            next = self.cluster.more();
+        }
+        // What came out of turn is not lost.
+        if let Some(next) = next {
+            self.cluster.put_back(next);
         }
     }
 
@@ -507,6 +564,7 @@ impl Owner {
     fn flush(&mut self) -> Option<Instant> {
         let wake = loop {
             match self.base.poll_output(Instant::now()) {
+                Output::Bus(output) => self.cluster.say(output),
                 Output::Transmit { via, to, payload } => self.sender.push(&self.ports, via, to, &payload),
                 Output::Write { conn, frames } => {
                     let Some(outbox) = self.conns.get(&conn) else { continue };
@@ -543,4 +601,18 @@ pub(crate) fn max_connections(config: &Config) -> usize {
 /// Puts a frame into a connection's data queue; `false` when it is full (or the connection is going).
 fn queue(conns: &HashMap<ConnId, Arc<Outbox>>, conn: ConnId, frame: [&[u8]; 2]) -> bool {
     conns.get(&conn).is_some_and(|outbox| outbox.data(frame).is_ok())
+}
+
+/// A message for another base.
+fn to_base(
+    ToBase { prefix, over }: ToBase,
+    message: &[u8],
+    sender: &mut Sender,
+    ports: &[Arc<Port>],
+    cluster: &mut cluster::Cluster,
+) {
+    match over {
+        Over::Udp { via, to } => sender.push(ports, via, to, &[&prefix[..], message].concat()),
+        Over::Bus(_) | Over::Shard(_) => cluster.send(over, &prefix, message),
+    }
 }

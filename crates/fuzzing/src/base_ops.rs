@@ -317,7 +317,7 @@ impl World {
     /// Where a message goes on, it goes rewritten and nothing else of it has changed.
     fn check_forward(&self, forward: Forward, sent: &[u8], now: &[u8]) {
         match forward {
-            Forward::Nowhere => return,
+            Forward::Nowhere | Forward::Base(_) => return,
             Forward::Udp { to, .. } => assert!(to.port() != 0 && !to.ip().is_unspecified()),
             Forward::Tcp { conn, .. } => {
                 assert!(self.conns.contains_key(&conn), "forwarded to a connection that is gone");
@@ -359,6 +359,7 @@ impl World {
                     }
                 }
                 Output::Write { conn, frames } => self.read_frames(conn, &frames),
+                Output::Bus(_) => unreachable!("a base alone has no bus"),
                 Output::Close { conn } => {
                     assert!(self.conns.remove(&conn).is_some(), "closed twice");
                 }

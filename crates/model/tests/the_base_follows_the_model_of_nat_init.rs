@@ -189,7 +189,7 @@ impl World {
                     }
                 }
                 Output::Timeout(_) => return answer,
-                Output::Write { .. } | Output::Close { .. } | Output::Ask { .. } => {}
+                Output::Write { .. } | Output::Close { .. } | Output::Ask { .. } | Output::Bus(_) => {}
             }
         }
     }
@@ -216,7 +216,7 @@ impl World {
                 let to = ADDRESSES.into_iter().find(|&a| address(a) == to).expect("a known address");
                 Some((via.socket.0 as u8, to))
             }
-            Forward::Tcp { .. } | Forward::Nowhere => None,
+            Forward::Tcp { .. } | Forward::Base(_) | Forward::Nowhere => None,
         }
     }
 
@@ -227,7 +227,7 @@ impl World {
         let via = Via { socket: SocketId(index.into()), ip: None };
         match self.base.handle_datagram(via, address(at), &mut message, self.now) {
             Forward::Nowhere => None,
-            Forward::Udp { .. } | Forward::Tcp { .. } => {
+            Forward::Udp { .. } | Forward::Tcp { .. } | Forward::Base(_) => {
                 let from = &message[1..HEADER_LEN];
                 let who = self.keys.iter().position(|key| key.device_id().as_bytes() == from);
                 Some(device(who.expect("one of ours")))

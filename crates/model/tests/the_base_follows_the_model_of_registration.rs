@@ -109,6 +109,7 @@ impl World {
                     self.open.remove(&(conn.0 as u8));
                     self.speaking.remove(&(conn.0 as u8));
                 }
+                Output::Bus(_) => {}
                 Output::Transmit { payload, .. } => self.datagrams.push(payload),
                 Output::Ask { .. } => panic!("this base asks nobody"),
                 Output::Timeout(_) => break,
@@ -237,7 +238,7 @@ impl World {
         self.drain();
         match forward {
             Forward::Udp { to, .. } => (0..2).find(|&boot| address(boot) == to),
-            Forward::Tcp { .. } | Forward::Nowhere => None,
+            Forward::Tcp { .. } | Forward::Base(_) | Forward::Nowhere => None,
         }
     }
 

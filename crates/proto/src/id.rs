@@ -32,6 +32,15 @@ impl DeviceId {
         Self(id)
     }
 
+    /// The ID of a cluster of bases, made from its name.
+    #[must_use]
+    pub fn of_cluster(name: &str) -> Self {
+        let digest = Sha256::new().chain_update(b"bowline cluster id v1").chain_update(name).finalize();
+        let mut id = [0; DEVICE_ID_LEN];
+        id.copy_from_slice(&digest[..DEVICE_ID_LEN]);
+        Self(id)
+    }
+
     /// An ID from its bytes. Any 14 bytes are an ID; whether a key makes it is for a signature to show.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; DEVICE_ID_LEN]) -> Self {

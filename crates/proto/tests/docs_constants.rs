@@ -10,12 +10,13 @@ use std::{
 };
 
 /// The files whose constants the table must have, by the prefix of their names there.
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 13] = [
     ("id", "id.rs"),
     ("identity", "identity.rs"),
     ("wire", "wire/mod.rs"),
     ("wire::addr", "wire/addr.rs"),
     ("wire::announce", "wire/announce.rs"),
+    ("wire::cluster", "wire/cluster.rs"),
     ("wire::frame", "wire/frame.rs"),
     ("wire::peer", "wire/peer.rs"),
     ("wire::relay", "wire/relay.rs"),

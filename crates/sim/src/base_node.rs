@@ -7,13 +7,19 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use bowline_proto::{
     DeviceId,
-    base::{Base, BaseConfig, ConnId, Forward, Output, SocketId, UdpAddress, Via},
-    wire::frame::Frames,
+    base::{
+        Base, BaseConfig, ClusterConfig, ConnId, Forward, Output, Over, SocketId, ToBase, UdpAddress, Via,
+    },
+    wire::{
+        cluster::{BASE_DATA, BASE_PING, BASE_PONG},
+        frame::Frames,
+    },
 };
 use bytes::Bytes;
 use rand::RngExt;
 
 use crate::{
+    bus::{Heard, Said},
     checks::{BaseWatch, MAX_IMMEDIATE_TIMEOUTS, MAX_OUTPUTS},
     fabric::is_link_local,
     host_node::split_frames,
@@ -54,6 +60,8 @@ pub struct BaseNode {
     pub frozen: bool,
     /// What addresses gave and got.
     pub watch: BaseWatch,
+    /// The cluster that it is a part of, and whether data between its bases may take UDP.
+    pub cluster: Option<(DeviceId, bool)>,
     /// The most outputs that one input caused.
     pub most_outputs: usize,
     machine: Option<Base>,
@@ -61,6 +69,7 @@ pub struct BaseNode {
     next_conn: u64,
     deadline: Option<Instant>,
     waiting: Vec<(SockId, TcpEvent)>,
+    said: Vec<Said>,
     violations: Vec<String>,
 }
 
@@ -81,12 +90,14 @@ impl BaseNode {
             sockets,
             frozen: false,
             watch: BaseWatch::default(),
+            cluster: None,
             most_outputs: 0,
             machine: None,
             conns: BTreeMap::new(),
             next_conn: 0,
             deadline: None,
             waiting: Vec::new(),
+            said: Vec::new(),
             violations: Vec::new(),
         }
     }
@@ -94,7 +105,12 @@ impl BaseNode {
     /// The program starts.
     pub fn start(&mut self, env: &mut Env<'_>) {
         let seed: [u8; 32] = env.rng.random();
-        self.machine = Some(Base::new(self.config.clone(), self.id, seed, env.instant()));
+        let mut machine = Base::new(self.config.clone(), self.id, seed, env.instant());
+        if let Some((cluster, over_udp)) = self.cluster {
+            let udp = if over_udp { self.udp_addresses() } else { Vec::new() };
+            machine.join(ClusterConfig { cluster, udp }, env.instant());
+        }
+        self.machine = Some(machine);
         self.stack.listening.insert(PORT);
         self.watch = BaseWatch::default();
         self.drain(env);
@@ -106,8 +122,34 @@ impl BaseNode {
         self.deadline = None;
         self.conns.clear();
         self.waiting.clear();
+        self.said.clear();
         self.stack.listening.clear();
         self.stack.reset_all(silently, env);
+    }
+
+    fn udp_addresses(&self) -> Vec<UdpAddress> {
+        let sockets = (0..).zip(&self.sockets);
+        let sockets = sockets.map(|(socket, &address)| UdpAddress { address, socket: SocketId(socket) });
+        sockets.filter(|udp| udp.address.port() == PORT).collect()
+    }
+
+    /// What it has said on the bus.
+    pub fn take_said(&mut self) -> Vec<Said> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// Something came from store or bus.
+    pub fn on_bus(&mut self, heard: &Heard, env: &mut Env<'_>) {
+        let Some(machine) = self.machine.as_mut() else { return };
+        match (heard.input(), heard) {
+            (Some(input), _) => machine.handle_bus(input, env.instant()),
+            (None, Heard::Data(came, bytes)) => {
+                let forward = machine.handle_base_data(*came, bytes, env.instant());
+                self.forward(forward, Base::message_of(bytes).to_vec(), env);
+            }
+            (None, _) => {}
+        }
+        self.drain(env);
     }
 
     /// The machine, while the program runs.
@@ -166,6 +208,9 @@ impl BaseNode {
         let via = Via { socket: SocketId(socket as u16), ip: Some(dst.ip()) };
         let mut datagram = payload.to_vec();
         let forward = machine.handle_datagram(via, src, &mut datagram, env.instant());
+        if payload.first() == Some(&BASE_DATA) {
+            datagram = Base::message_of(&datagram).to_vec();
+        }
         self.forward(forward, datagram, env);
         self.drain(env);
     }
@@ -230,6 +275,14 @@ impl BaseNode {
         match forward {
             Forward::Nowhere => {}
             Forward::Udp { via, to } => self.transmit(via, to, message.into(), env),
+            Forward::Base(ToBase { prefix, over }) => {
+                let message = [&prefix[..], &message].concat();
+                match over {
+                    Over::Udp { via, to } => self.transmit(via, to, message.into(), env),
+                    Over::Bus(base) => self.said.push(Said::ToBase(base, message)),
+                    Over::Shard(shard) => self.said.push(Said::ToShard(shard, message)),
+                }
+            }
             Forward::Tcp { conn, ticket } => {
                 let Some(sock) = self.conns.get(&conn).map(|c| c.sock) else {
                     self.violations.push(format!("a message is forwarded to {conn:?}, which is closed"));
@@ -247,7 +300,9 @@ impl BaseNode {
     }
 
     fn transmit(&mut self, via: Via, to: SocketAddr, payload: Bytes, env: &mut Env<'_>) {
-        if let Err(what) = self.watch.outgoing(to, &payload, env.now) {
+        // What goes to another base is not drawn by what comes from there.
+        let to_base = matches!(payload.first(), Some(&(BASE_DATA | BASE_PING | BASE_PONG)));
+        if !to_base && let Err(what) = self.watch.outgoing(to, &payload, env.now) {
             self.violations.push(what);
         }
         let Some(port) = self.sockets.get(usize::from(via.socket.0)).map(SocketAddr::port) else {
@@ -296,6 +351,7 @@ impl BaseNode {
                     }
                     machine.handle_timeout(env.instant());
                 }
+                Output::Bus(output) => self.said.push(Said::Output(output)),
                 Output::Transmit { via, to, payload } => self.transmit(via, to, payload.into(), env),
                 Output::Write { conn, frames } => match self.conns.get(&conn).map(|c| c.sock) {
                     Some(sock) => {

@@ -5,7 +5,7 @@
 //!
 //! - the network: [`packet`], [`link`], [`nat`], [`fabric`] (nets, gateways, routes), [`tcp`] and [`stack`] (a node's
 //!   kernel)
-//! - who lives in it: [`host_node`], [`base_node`]; [`world`] holds clock, queue and nodes
+//! - who lives in it: [`host_node`], [`base_node`], several of which may share a [`bus`]; [`world`] holds clock, queue and nodes
 //! - what is watched: [`trace`] (the packet diagram), [`checks`] (safety), [`logs`] (errors), [`oracle`] (can a direct
 //!   path exist?)
 //! - what happens: [`faults`], [`adversary`] (those who mean harm), [`plan`] (random worlds from a seed), [`scenario`]
@@ -16,6 +16,7 @@
 
 pub mod adversary;
 pub mod base_node;
+pub mod bus;
 pub mod checks;
 pub mod fabric;
 pub mod faults;

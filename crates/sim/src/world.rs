@@ -24,6 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     adversary::{self, Attacker},
     base_node::{BaseNode, PORT},
+    bus::{Bus, Delivery, Heard},
     checks::{self, FORGED, REPLAYED, Violation},
     fabric::{Fabric, Hop, Hops, INTERNET, NetId, NetSpec, Prefix, Step, scoped},
     host_node::{Effect, HostNode, Received},
@@ -55,6 +56,12 @@ enum Event {
         node: NodeId,
         from: SocketAddr,
         payload: Bytes,
+    },
+    /// Something comes to a base from the bus, if its link has not been broken since it was sent.
+    Bus {
+        node: NodeId,
+        session: u32,
+        heard: Heard,
     },
     /// The attacker's turn.
     Attack,
@@ -122,6 +129,8 @@ pub struct World {
     pub trace: Trace,
     /// What must never happen and did.
     pub violations: Vec<Violation>,
+    /// What the bases of the cluster share.
+    pub bus: Bus,
     /// Names that resolve.
     pub names: BTreeMap<String, Vec<IpAddr>>,
     origin: Instant,
@@ -151,6 +160,7 @@ impl World {
             fabric: Fabric::new(seeds.random()),
             trace: Trace::default(),
             violations: Vec::new(),
+            bus: Bus::default(),
             names: BTreeMap::new(),
             origin: Instant::now(),
             now: Time::ZERO,
@@ -242,6 +252,52 @@ impl World {
         let node = self.idle_base(name, net);
         self.with_base(node, BaseNode::start);
         node
+    }
+
+    /// A base of the world's cluster on a net; it runs at once. Data between bases may take UDP, or takes the bus.
+    pub fn clustered_base(&mut self, name: &str, net: NetId, over_udp: bool) -> NodeId {
+        let node = self.idle_base(name, net);
+        self.with_base(node, |base, _| base.cluster = Some((DeviceId::from_bytes([0xc1; 14]), over_udp)));
+        self.start_base(node);
+        node
+    }
+
+    /// A base's program starts (again).
+    pub fn start_base(&mut self, node: NodeId) {
+        self.with_base(node, BaseNode::start);
+        if self.at_base(node).cluster.is_some() {
+            let (id, now, mut out) = (self.id(node), self.now, Vec::new());
+            self.bus.attach(node, id, now, &mut out);
+            self.deliver_on_bus(out);
+        }
+    }
+
+    /// A base's program is killed: its connections are reset, and its link with the bus breaks.
+    pub fn kill_base(&mut self, node: NodeId) {
+        self.with_base(node, |base, env| base.crash(false, env));
+        self.link_with_bus(node, false);
+    }
+
+    /// Makes or breaks a base's link with the bus.
+    pub fn link_with_bus(&mut self, node: NodeId, up: bool) {
+        let (now, mut out) = (self.now, Vec::new());
+        self.note(Some(node), if up { "its bus is there" } else { "its bus is gone" });
+        self.bus.set_link(node, up, now, &mut out);
+        self.deliver_on_bus(out);
+    }
+
+    /// The bus's server stops or starts; `emptied`: and has lost what was stored.
+    pub fn run_bus(&mut self, running: bool, emptied: bool) {
+        let (now, mut out) = (self.now, Vec::new());
+        self.note(None, if running { "the bus runs" } else { "the bus has stopped" });
+        self.bus.set_running(running, emptied, now, &mut out);
+        self.deliver_on_bus(out);
+    }
+
+    fn deliver_on_bus(&mut self, out: Vec<Delivery>) {
+        for (node, session, heard, at) in out {
+            self.push(at, Event::Bus { node, session, heard });
+        }
     }
 
     /// A base on a net whose program has not been started.
@@ -678,6 +734,11 @@ impl World {
                     }
                 });
             }
+            Event::Bus { node, session, heard } => {
+                if self.bus.delivers(node, session) {
+                    self.with_base(node, |base, env| base.on_bus(&heard, env));
+                }
+            }
             Event::Attack => self.attack_step(),
             Event::Flood(host) => self.flood_step(host),
         }
@@ -794,6 +855,13 @@ impl World {
             Node::Host(host) => host.take_effects(),
             Node::Base(base) => base.take_violations().into_iter().map(Effect::Violation).collect(),
         };
+        if let Node::Base(base) = &mut self.nodes[node.0] {
+            let (now, mut out) = (self.now, Vec::new());
+            for said in base.take_said() {
+                self.bus.said(node, said, now, &mut self.rngs[node.0], &mut out);
+            }
+            self.deliver_on_bus(out);
+        }
         for effect in effects {
             match effect {
                 Effect::Violation(what) => self.violate(Some(node), what),

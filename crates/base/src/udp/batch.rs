@@ -12,11 +12,18 @@
 
 use std::{io::IoSliceMut, net::SocketAddr, ops::Range};
 
-use bowline_proto::base::{SocketId, Via};
+use bowline_proto::{
+    base::{SocketId, Via},
+    wire::cluster::PREFIX_LEN,
+};
 use quinn_udp::{BATCH_SIZE, RecvMeta};
 
 use super::Port;
 
+/// What goes before datagrams on their way to another base lies behind the buffers.
+const PREFIXES: usize = BATCH_SIZE * RECEIVES * SEGMENTS * PREFIX_LEN;
+/// Datagrams that the system merges on receipt, at most.
+const SEGMENTS: usize = 64;
 /// Room for all that one receive may bring: the largest datagram, or what the system merged.
 const BUFFER: usize = 1 << 16;
 /// Buffers begin so far apart: were it a power of two, all their first lines would fall into one set of the cache.
@@ -36,6 +43,17 @@ pub(crate) struct Batch {
     metas: [RecvMeta; BATCH_SIZE],
     received: Vec<Received>,
     pub(crate) runs: Runs,
+}
+
+/// Where a datagram goes, and what of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Onward {
+    pub(crate) via: Via,
+    pub(crate) to: SocketAddr,
+    /// So many bytes at its front do not go on.
+    pub(crate) skip: usize,
+    /// These go before it.
+    pub(crate) prefix: Option<[u8; PREFIX_LEN]>,
 }
 
 /// What a socket had when it was asked.
@@ -62,8 +80,10 @@ struct Received {
 
 impl Batch {
     pub(crate) fn new() -> Self {
+        let mut buffer = Vec::with_capacity(STRIDE * BATCH_SIZE * RECEIVES + PREFIXES);
+        buffer.resize(STRIDE * BATCH_SIZE * RECEIVES, 0);
         Self {
-            buffer: vec![0; STRIDE * BATCH_SIZE * RECEIVES],
+            buffer,
             metas: [RecvMeta::default(); BATCH_SIZE],
             received: Vec::with_capacity(BATCH_SIZE * RECEIVES),
             runs: Runs::new(),
@@ -72,7 +92,7 @@ impl Batch {
 
     /// Whether there is room for another receive.
     pub(crate) fn has_room(&self) -> bool {
-        self.received.len() + BATCH_SIZE <= self.buffer.len() / STRIDE
+        self.received.len() + BATCH_SIZE <= BATCH_SIZE * RECEIVES
     }
 
     /// Receives once from a socket, beside what the round has already.
@@ -111,9 +131,10 @@ impl Batch {
     pub(crate) fn each(
         &mut self,
         most_segments: usize,
-        mut judge: impl FnMut(Via, SocketAddr, &mut [u8]) -> Option<(Via, SocketAddr)>,
+        mut judge: impl FnMut(Via, SocketAddr, &mut [u8]) -> Option<Onward>,
     ) {
         self.runs.clear();
+        self.buffer.truncate(STRIDE * BATCH_SIZE * RECEIVES);
         for received in self.received.drain(..) {
             let mut start = received.at;
             let end = received.at + received.length;
@@ -121,8 +142,15 @@ impl Batch {
                 // An empty datagram is one, too.
                 let next = (start + received.stride).min(end);
                 let datagram = &mut self.buffer[start..next];
-                if let Some((via, to)) = judge(received.via, received.from, datagram) {
-                    self.runs.push(via, to, start..next, most_segments);
+                if let Some(Onward { via, to, skip, prefix }) = judge(received.via, received.from, datagram) {
+                    let bytes = start + skip.min(next - start)..next;
+                    if let Some(prefix) = prefix {
+                        let at = self.buffer.len();
+                        self.buffer.extend_from_slice(&prefix);
+                        self.runs.push(via, to, [at..at + prefix.len(), bytes], most_segments);
+                    } else {
+                        self.runs.push(via, to, [bytes], most_segments);
+                    }
                 }
                 start = next;
                 if start >= end {
@@ -177,7 +205,15 @@ impl Runs {
         self.index.fill(NONE);
     }
 
-    fn push(&mut self, via: Via, to: SocketAddr, bytes: Range<usize>, most_segments: usize) {
+    /// A datagram, of one piece or several.
+    fn push<const N: usize>(
+        &mut self,
+        via: Via,
+        to: SocketAddr,
+        parts: [Range<usize>; N],
+        most_segments: usize,
+    ) {
+        let length = parts.iter().map(Range::len).sum();
         // Linear probing; a full table only means that a datagram leaves by itself.
         let mut slot = place_of(to);
         let mut found = None;
@@ -192,36 +228,37 @@ impl Runs {
             }
         }
         match found {
-            Some(at) if self.runs[at].takes(bytes.len(), most_segments) => self.extend(at, bytes),
+            Some(at) if self.runs[at].takes(length, most_segments) => {
+                self.runs[at].count += 1;
+                self.runs[at].bytes += length;
+                for bytes in parts {
+                    self.extend(at, bytes);
+                }
+            }
             _ => {
-                let piece = self.pieces.len() as u32;
-                self.index[slot] = self.runs.len() as u32;
-                self.runs.push(Run {
-                    via,
-                    to,
-                    size: bytes.len(),
-                    count: 1,
-                    bytes: bytes.len(),
-                    first: piece,
-                    last: piece,
-                });
-                self.pieces.push(Piece { bytes, next: NONE });
+                let at = self.runs.len();
+                self.index[slot] = at as u32;
+                let (first, last) = (NONE, NONE);
+                self.runs.push(Run { via, to, size: length, count: 1, bytes: length, first, last });
+                for bytes in parts {
+                    self.extend(at, bytes);
+                }
             }
         }
     }
 
     fn extend(&mut self, at: usize, bytes: Range<usize>) {
         let run = &mut self.runs[at];
-        run.count += 1;
-        run.bytes += bytes.len();
-        let last = &mut self.pieces[run.last as usize];
-        if last.bytes.end == bytes.start {
-            last.bytes.end = bytes.end;
-            return;
-        }
         let piece = self.pieces.len() as u32;
-        self.pieces[run.last as usize].next = piece;
-        self.runs[at].last = piece;
+        match self.pieces.get_mut(run.last as usize) {
+            Some(last) if last.bytes.end == bytes.start => {
+                last.bytes.end = bytes.end;
+                return;
+            }
+            Some(last) => last.next = piece,
+            None => run.first = piece,
+        }
+        run.last = piece;
         self.pieces.push(Piece { bytes, next: NONE });
     }
 
@@ -284,7 +321,7 @@ mod tests {
     fn runs_of(datagrams: &[(u8, Range<usize>)]) -> Vec<(u8, usize, Vec<Range<usize>>)> {
         let mut runs = Runs::new();
         for (n, bytes) in datagrams {
-            runs.push(VIA, to(*n), bytes.clone(), 64);
+            runs.push(VIA, to(*n), [bytes.clone()], 64);
         }
         let of = |run: &Run| {
             let SocketAddr::V4(to) = run.to else { unreachable!() };
@@ -311,6 +348,16 @@ mod tests {
             runs,
             [(1, 100, vec![0..100, 200..250]), (1, 50, vec![300..350]), (1, 100, vec![400..500])]
         );
+    }
+
+    #[test]
+    fn what_goes_before_a_datagram_is_a_piece_of_it() {
+        let mut runs = Runs::new();
+        runs.push(VIA, to(1), [900..910, 0..100], 64);
+        runs.push(VIA, to(1), [910..920, 100..200], 64);
+        let run = &runs.all()[0];
+        assert_eq!((run.size, run.count), (110, 2));
+        assert_eq!(runs.pieces(run).collect::<Vec<_>>(), [900..910, 0..100, 910..920, 100..200]);
     }
 
     #[test]

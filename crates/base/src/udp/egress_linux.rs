@@ -167,7 +167,8 @@ impl Egress {
             self.runs_pass = false;
             tracing::info!(%error, "a network device takes no runs of datagrams: they are sent one by one");
         }
-        for datagram in runs.pieces(run).flat_map(|piece| bytes[piece].chunks(run.size)) {
+        let all: Vec<u8> = runs.pieces(run).flat_map(|piece| &bytes[piece]).copied().collect();
+        for datagram in all.chunks(run.size) {
             if port.send(run.via.ip, run.to, datagram, None).is_err() {
                 self.dropped += 1;
             }

@@ -9,11 +9,13 @@ use super::{Port, batch::Batch, port_of};
 pub(crate) struct Egress {
     ports: Vec<Arc<Port>>,
     dropped: u64,
+    /// One datagram, its pieces put together.
+    datagram: Vec<u8>,
 }
 
 impl Egress {
     pub(crate) fn new(ports: Vec<Arc<Port>>) -> Self {
-        Self { ports, dropped: 0 }
+        Self { ports, dropped: 0, datagram: Vec::new() }
     }
 
     /// The most datagrams of a run.
@@ -30,11 +32,13 @@ impl Egress {
     pub(crate) fn send(&mut self, batch: &Batch) {
         for run in batch.runs.all() {
             let Some(port) = port_of(&self.ports, &run.via) else { continue };
+            self.datagram.clear();
             for piece in batch.runs.pieces(run) {
-                if let Err(error) = port.send(run.via.ip, run.to, &batch.bytes()[piece], None) {
-                    self.dropped += 1;
-                    tracing::debug!(to = %run.to, %error, "UDP send");
-                }
+                self.datagram.extend_from_slice(&batch.bytes()[piece]);
+            }
+            if let Err(error) = port.send(run.via.ip, run.to, &self.datagram, None) {
+                self.dropped += 1;
+                tracing::debug!(to = %run.to, %error, "UDP send");
             }
         }
     }

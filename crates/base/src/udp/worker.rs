@@ -42,7 +42,7 @@ use crate::control::Queues;
 
 use super::{
     Lanes, Port,
-    batch::{Batch, Had},
+    batch::{Batch, Had, Onward},
     egress::Egress,
 };
 
@@ -128,6 +128,10 @@ impl FromWorkers {
 pub(crate) struct Counts {
     forwarded: AtomicU64,
     forwarded_bytes: AtomicU64,
+    to_bases: AtomicU64,
+    to_bases_bytes: AtomicU64,
+    from_bases: AtomicU64,
+    from_bases_bytes: AtomicU64,
     malformed: AtomicU64,
     confirms_refused: AtomicU64,
     over_rate: AtomicU64,
@@ -142,6 +146,10 @@ impl Counts {
     pub(crate) fn add_to(&self, counters: &mut Counters) {
         counters.forwarded_udp += self.forwarded.load(Relaxed);
         counters.forwarded_udp_bytes += self.forwarded_bytes.load(Relaxed);
+        counters.forwarded_base += self.to_bases.load(Relaxed);
+        counters.forwarded_base_bytes += self.to_bases_bytes.load(Relaxed);
+        counters.from_bases += self.from_bases.load(Relaxed);
+        counters.from_bases_bytes += self.from_bases_bytes.load(Relaxed);
         counters.malformed_datagrams += self.malformed.load(Relaxed);
         counters.nat_confirm_refused += self.confirms_refused.load(Relaxed);
         counters.dropped_over_rate += self.over_rate.load(Relaxed);
@@ -159,6 +167,10 @@ impl Counts {
         };
         add(&self.forwarded, round.forwarded);
         add(&self.forwarded_bytes, round.forwarded_bytes);
+        add(&self.to_bases, round.to_bases);
+        add(&self.to_bases_bytes, round.to_bases_bytes);
+        add(&self.from_bases, round.from_bases);
+        add(&self.from_bases_bytes, round.from_bases_bytes);
         add(&self.malformed, round.malformed);
         add(&self.confirms_refused, round.confirms_refused);
         add(&self.over_rate, round.over_rate);
@@ -174,6 +186,10 @@ impl Counts {
 struct Round {
     forwarded: u64,
     forwarded_bytes: u64,
+    to_bases: u64,
+    to_bases_bytes: u64,
+    from_bases: u64,
+    from_bases_bytes: u64,
     malformed: u64,
     confirms_refused: u64,
     over_rate: u64,
@@ -278,7 +294,17 @@ impl Worker {
                 Verdict::Forward { via, to } => {
                     round.forwarded += 1;
                     round.forwarded_bytes += (datagram.len() - HEADER_LEN) as u64;
-                    Some((via, to))
+                    Some(Onward { via, to, skip: 0, prefix: None })
+                }
+                Verdict::ToBase { via, to, prefix } => {
+                    round.to_bases += 1;
+                    round.to_bases_bytes += (datagram.len() - HEADER_LEN) as u64;
+                    Some(Onward { via, to, skip: 0, prefix: Some(prefix) })
+                }
+                Verdict::Deliver { via, to, skip } => {
+                    round.from_bases += 1;
+                    round.from_bases_bytes += (datagram.len() - HEADER_LEN - skip) as u64;
+                    Some(Onward { via, to, skip, prefix: None })
                 }
                 verdict => {
                     round.hand_over(verdict, via, from, datagram, strangers, now);
@@ -305,7 +331,7 @@ impl Round {
         now: Instant,
     ) {
         match verdict {
-            Verdict::Forward { .. } => {}
+            Verdict::Forward { .. } | Verdict::ToBase { .. } | Verdict::Deliver { .. } => {}
             Verdict::Handshake => self.handshakes.put(via, from, datagram, now),
             Verdict::Data => self.data.put(via, from, datagram, now),
             Verdict::OverRate { from, to } => {

@@ -27,6 +27,7 @@ Examples:
   bowline base
   bowline base --listen 0.0.0.0:4477 --listen [::]:4477 --state /var/lib/bowline
   bowline base --listen 0.0.0.0:4477 --listen 0.0.0.0:443
+  bowline base --cluster nats://10.0.0.1:4222 --cluster-creds /etc/bowline/nats.creds
   bowline base --admin
 
 SIGHUP has the file with the allowed devices (`allow_file`) read again; a change of it is noticed by itself, too.")]
@@ -42,6 +43,16 @@ pub(crate) struct Args {
     /// nowhere; without a value: 127.0.0.1:4480]
     #[arg(long, value_name = "ADDR:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:4480")]
     admin: Option<SocketAddr>,
+    /// Join the bases of a cluster: address of a NATS server with JetStream, nats://HOST:4222 or tls://HOST:4222; may be
+    /// repeated [default: `servers` of [base.cluster] in the configuration file]
+    #[arg(long, value_name = "URL")]
+    cluster: Vec<String>,
+    /// The credentials for NATS, a .creds file
+    #[arg(long, value_name = "FILE")]
+    cluster_creds: Option<PathBuf>,
+    /// Who vouches for the NATS servers, certificates in PEM; makes TLS a must
+    #[arg(long, value_name = "FILE")]
+    cluster_ca: Option<PathBuf>,
     /// How long devices have to leave when this base is told to end
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     drain: u16,
@@ -53,6 +64,11 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         config.listen = args.listen;
     }
     config.admin = args.admin.or(config.admin);
+    if !args.cluster.is_empty() {
+        config.cluster.servers = args.cluster;
+    }
+    config.cluster.credentials = args.cluster_creds.or(config.cluster.credentials);
+    config.cluster.ca = args.cluster_ca.or(config.cluster.ca);
     let state = match args.state.or_else(|| config.state.clone()) {
         Some(state) => state,
         None => places::base_state()?,

@@ -9,7 +9,7 @@ use std::{hash::Hasher, net::SocketAddr, sync::Arc, time::Instant};
 use siphasher::sip::SipHasher24;
 
 use super::{
-    Base, Forward, Output, SocketId, Via,
+    Base, CameOver, Forward, Output, SocketId, Via,
     config::{
         BINDING_LIFE, MAP_CHECK_PORT_MIN, MAP_CHECK_RATE, NAT_UNKNOWN_RATE_IN_ALL, NAT_VERIFY_RATE,
         PADDED_SEQS, SMALL_DATA, TCP_SPEAKS, UDP_FRESH, UNVERIFIED_SEQS,
@@ -20,7 +20,8 @@ use crate::{
     bucket::Bucket,
     id::DeviceId,
     wire::{
-        Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
+        ANY_PATH_DATA, Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
+        cluster::{BASE_DATA, BASE_PING, BASE_PONG},
         relay::{HEADER_LEN, SEND_DATA},
         udp::{
             MAP_CHECK, MapCheck, NAT_CONFIRM, NAT_INIT, NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk,
@@ -81,6 +82,13 @@ impl Location {
     /// Where messages go over UDP, whether they may be of full size, and until when.
     pub(super) fn confirmed_leg(&self) -> Option<(Via, SocketAddr, bool, Instant)> {
         self.confirmed.map(|leg| (leg.via, leg.to, leg.full_size, leg.until))
+    }
+
+    /// The confirmed address, if it is fresh and carries so much data.
+    pub(super) fn leg_for(&self, length: usize, now: Instant) -> Option<(Via, SocketAddr)> {
+        let leg = self.confirmed.filter(|leg| leg.until > now)?;
+        let limit = if leg.full_size { ANY_PATH_DATA } else { SMALL_DATA };
+        (length <= limit).then_some((leg.via, leg.to))
     }
 
     pub(super) fn vouched_until(&self) -> Option<Instant> {
@@ -211,6 +219,12 @@ impl Base {
                 Ok(check) => self.handle_map_check(via, from, check, now),
                 Err(why) => self.malformed_datagram(from, &why),
             },
+            Some(&(BASE_PING | BASE_PONG)) if self.cluster.is_some() => {
+                self.handle_probe(via, from, datagram, now);
+            }
+            Some(&BASE_DATA) if self.cluster.is_some() => {
+                return self.handle_base_data(CameOver::Udp(from), datagram, now);
+            }
             _ => self.malformed_datagram(from, &"no message of a host"),
         }
         Forward::Nowhere

@@ -42,6 +42,9 @@ pub struct BaseConfig {
     pub register_rate_wide: Rate,
     /// The same of all together. Over it: ERROR 6.
     pub verify_rate: Rate,
+    /// Devices at other bases of a cluster that are remembered: those that a device here wants or sent to lately, and those that
+    /// want one here. One more is not looked for: messages to it are dropped.
+    pub max_remote_devices: usize,
     /// Bytes a second that one device may have relayed, with a second's worth at once; `None`: no limit. Over
     /// it messages are dropped with UNREACHABLE 3.
     pub relay_rate: Option<u32>,
@@ -79,6 +82,7 @@ impl Default for BaseConfig {
             register_rate_wide: Rate { burst: 256, every: Duration::from_millis(25) },
             // A third of what one core verifies in a second.
             verify_rate: Rate::per_second(2_000),
+            max_remote_devices: 1 << 18,
             relay_rate: None,
             relay_messages: None,
             frame_rate: Rate { burst: 4_096, every: Duration::from_millis(2) },
@@ -157,3 +161,42 @@ pub(super) const COALESCE_MAX: Duration = Duration::from_secs(10);
 /// How often tables of sources are swept, and how many entries at a time.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(10);
 pub(super) const SWEEP_ENTRIES: usize = 1_024;
+
+/// How often a base writes its lease in the store of its cluster.
+pub(super) const LEASE_RENEW: Duration = Duration::from_secs(3);
+/// A lease that is not written again is void after this time.
+pub const LEASE_LIFE: Duration = Duration::from_secs(10);
+/// While the bus is gone, what is known of other bases holds for as long.
+pub(super) const BUS_GRACE: Duration = Duration::from_secs(60);
+/// The cluster's clock: one of its 64 shards has its turn.
+pub(super) const CLUSTER_TICK: Duration = Duration::from_millis(500);
+/// How often the entry of a device in the store is written again.
+pub(super) const RECORD_RENEW: Duration = Duration::from_secs(43_200);
+/// An entry that is not written again is forgotten by the store after this time.
+pub const RECORD_LIFE: Duration = Duration::from_secs(86_400);
+/// Entries of the store that are read or written at one time.
+pub(super) const MAX_FINDS: usize = 256;
+/// Other bases of a cluster.
+pub(super) const MAX_MEMBERS: usize = 256;
+/// Interests that another base does not state again within this time lapse; each is stated twice in it.
+pub(super) const PAIR_LIFE: Duration = Duration::from_secs(90);
+/// When a device has moved to another base, or its base is gone, those who know it are told "gone" if nothing is heard of it
+/// within this time.
+pub(super) const REMOTE_GRACE: Duration = Duration::from_secs(5);
+/// A device elsewhere that nobody here is interested in is remembered for as long after a message to it.
+pub(super) const REMOTE_MEMORY: Duration = Duration::from_secs(60);
+/// Messages to a device of which nothing is known yet that go to all bases that may have it.
+pub(super) const BLIND_MESSAGES: u8 = 16;
+/// The session of a device that has registered elsewhere stays open for as long: hosts close theirs after 35 s.
+pub(super) const LINGER: Duration = Duration::from_secs(40);
+/// BASE-PINGs while they are answered, and while they are not.
+pub(super) const BASE_PING_EVERY: Duration = Duration::from_secs(2);
+pub(super) const BASE_PING_UNANSWERED: Duration = Duration::from_millis(500);
+/// Data goes to another base over UDP for as long after a BASE-PONG.
+pub(super) const BASE_UDP_FRESH: Duration = Duration::from_secs(5);
+/// Answers to another base that tell of nothing but its own messages.
+pub(super) const BASE_REPLY_RATE: Rate = Rate { burst: 100, every: Duration::from_millis(10) };
+
+/// Of the seconds of draining, the last of so many parts is not told to hosts, and at most so many seconds.
+pub(super) const DRAIN_SHARE: u16 = 4;
+pub(super) const DRAIN_MARGIN: u16 = 5;

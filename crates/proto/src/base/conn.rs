@@ -43,6 +43,8 @@ enum State {
     Asked(Waiting),
     /// It speaks for this device.
     Registered(DeviceId),
+    /// It spoke for this device, which has registered at another base: what is under way may still pass.
+    Lingering(DeviceId),
 }
 
 /// An unfinished connection's place in [`Unfinished`] and its patience.
@@ -177,6 +179,12 @@ impl Base {
     /// A whole frame (type and body) came in.
     pub fn handle_frame(&mut self, conn: ConnId, frame: &mut [u8], now: Instant) -> Forward {
         let Some(state) = self.conns.get(&conn).map(|c| c.state) else { return Forward::Nowhere };
+        if let State::Lingering(device) = state {
+            if frame.first() != Some(&SEND_DATA) {
+                return Forward::Nowhere;
+            }
+            return self.relay(device, frame, now).unwrap_or(Forward::Nowhere);
+        }
         if let State::Registered(device) = state
             && frame.first() == Some(&SEND_DATA)
         {
@@ -221,6 +229,7 @@ impl Base {
                 // Relayed before anything is decoded.
                 HostFrame::SendData(..) => {}
             },
+            (State::Lingering(_), _) => {}
             (State::Accepted(_), _) => self.fail(conn, Failure::malformed("GET-COOKIE comes first"), now),
             (State::CookieGiven(..), _) => self.fail(conn, Failure::malformed("REGISTER comes next"), now),
             (State::Asked(_), _) => self.fail(conn, Failure::malformed("REGISTERED comes next"), now),
@@ -251,7 +260,8 @@ impl Base {
             c.state = State::CookieGiven(Waiting { silent_at, ..waiting }, cookie);
         }
         let base = self.id;
-        let hello = BaseHello { version: tcp::VERSION, cookie, base, cluster: base, capabilities: 0 };
+        let cluster = self.cluster.as_ref().map_or(base, |cluster| cluster.id);
+        let hello = BaseHello { version: tcp::VERSION, cookie, base, cluster, capabilities: 0 };
         self.write(conn, &BaseFrame::BaseHello(hello));
     }
 
@@ -326,8 +336,24 @@ impl Base {
         self.leave_unfinished(conn, c.remote, c.state);
         match c.state {
             State::Registered(device) => Some(device),
+            State::Lingering(device) => {
+                self.linger_lost(device);
+                None
+            }
             State::Accepted(_) | State::CookieGiven(..) | State::Asked(_) => None,
         }
+    }
+
+    /// The device that this connection speaks for has registered at another base.
+    pub(super) fn set_lingering(&mut self, conn: ConnId, device: DeviceId) {
+        if let Some(c) = self.conns.get_mut(&conn) {
+            c.state = State::Lingering(device);
+        }
+    }
+
+    /// Takes a connection out of the table; whether it was there.
+    pub(super) fn forget_conn(&mut self, conn: ConnId) -> bool {
+        self.conns.remove(&conn).is_some()
     }
 
     fn leave_unfinished(&mut self, conn: ConnId, remote: SocketAddr, state: State) {
@@ -344,7 +370,7 @@ impl Base {
             State::Accepted(waiting) => (waiting.silent_at, "GET-COOKIE"),
             State::CookieGiven(waiting, _) => (waiting.silent_at, "REGISTER"),
             State::Asked(waiting) => (waiting.silent_at, "answer about this device"),
-            State::Registered(_) => return,
+            State::Registered(_) | State::Lingering(_) => return,
         };
         if silent_at > now {
             self.deadlines.by(Key::Conn(conn), silent_at);

@@ -53,6 +53,16 @@ pub struct Counters {
     pub addresses_sent: u64,
     pub interests_refused: u64,
     pub notices_sent: u64,
+    pub forwarded_base: u64,
+    pub forwarded_base_bytes: u64,
+    pub from_bases: u64,
+    pub from_bases_bytes: u64,
+    pub moved_away: u64,
+    pub claims_stored: u64,
+    pub remotes_refused: u64,
+    pub bases_lost: u64,
+    pub not_a_member: u64,
+    pub malformed_bus: u64,
     /// How long a change of a device had waited when those who want it were told.
     pub push_delay: Delays,
 }
@@ -100,6 +110,9 @@ pub struct Sizes {
     pub sources: usize,
     pub deadlines: usize,
     pub outputs: usize,
+    pub remote_devices: usize,
+    pub remote_interests: usize,
+    pub lingering: usize,
 }
 
 impl Sizes {
@@ -107,13 +120,15 @@ impl Sizes {
     #[must_use]
     pub fn over(&self, config: &BaseConfig) -> Option<String> {
         // Bindings of a session and of the one before it; a device, a connection, an interest is due once each.
-        let bindings = 2 * MAX_BASE_ADDRESSES * self.devices;
-        let due = self.devices + self.unfinished + self.interests + 2;
+        let bindings = 2 * MAX_BASE_ADDRESSES * (self.devices + self.lingering);
+        // Those elsewhere are due, too, and so are sessions that linger, and the cluster.
+        let elsewhere = self.remote_devices + self.devices + self.lingering + 1;
+        let due = self.devices + self.unfinished + self.interests + 2 + elsewhere;
         let bounds = [
             ("devices", self.devices, config.max_devices),
             ("unfinished connections", self.unfinished, config.max_unfinished),
             ("connections asked about", self.asked, self.unfinished),
-            ("connections", self.connections, self.devices + self.unfinished),
+            ("connections", self.connections, self.devices + self.unfinished + self.lingering),
             ("cookies", self.cookies, self.devices),
             ("devices on UDP", self.on_udp, self.devices),
             ("bound addresses", self.bound_addresses, bindings),
@@ -121,6 +136,7 @@ impl Sizes {
             ("interests of the absent", self.absent_interests, config.max_absent_interests),
             ("replaced boots", self.replaced_boots, config.max_replaced_boots),
             ("sources", self.sources, 3 * config.max_sources),
+            ("devices elsewhere", self.remote_devices, config.max_remote_devices),
             ("deadlines", self.deadlines, due),
         ];
         let (name, size, bound) = bounds.into_iter().find(|&(_, size, bound)| size > bound)?;

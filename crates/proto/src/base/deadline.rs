@@ -29,6 +29,12 @@ pub(super) enum Key {
         /// About whom.
         about: DeviceId,
     },
+    /// The cluster's clock.
+    Cluster,
+    /// A device elsewhere has moved some time ago.
+    Remote(DeviceId),
+    /// A session whose device has registered elsewhere.
+    Linger(DeviceId),
 }
 
 #[derive(Debug)]

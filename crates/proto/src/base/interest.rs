@@ -27,6 +27,8 @@ pub(super) struct Interest {
     pub(super) told: Told,
     /// It asked again and is to be told again, changed or not.
     pub(super) again: bool,
+    /// The other was at another base, and wanted it when it left: it may hear why its messages do not arrive.
+    pub(super) left: bool,
     pub(super) window: Window,
 }
 
@@ -91,6 +93,7 @@ impl Base {
             interest.again = true;
             self.ask(about, id, now);
             self.push(id, about, now);
+            self.want_elsewhere(id, about, now);
             return;
         }
         if count >= self.config.max_interests || self.interests_in_all >= self.config.max_interests_in_all {
@@ -102,21 +105,23 @@ impl Base {
             }
             return;
         }
-        let window = Window::default();
-        device.interests.insert(about, Interest { epoch, told: Told::Nothing, again: false, window });
+        device.interests.insert(about, Interest::new(epoch));
         let keyed = self.keyed;
         self.wanters.entry(about).or_insert_with(|| Set::with_hasher(keyed)).insert(id);
         self.interests_in_all += 1;
         self.ask(about, id, now);
         self.push(id, about, now);
         self.push(about, id, now);
+        self.want_elsewhere(id, about, now);
     }
 
     /// RELEASE-INFO: "I no longer want to".
     pub(super) fn handle_release_info(&mut self, id: DeviceId, about: DeviceId, now: Instant) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         if device.interests.remove(&about).is_some() {
+            let revision = device.claim.revision();
             self.forget_interest(id, about);
+            self.unwant_elsewhere(id, revision, about);
             self.push(about, id, now);
         }
     }

@@ -9,10 +9,13 @@
 //! `relay` decides where a message goes: two look-ups, no allocation, no timer. Whatever is kept is bounded by
 //! [`BaseConfig`] or by the protocol, and goes by itself: `deadline` knows when.
 //!
-//! Not here: many bases (a cluster), sockets, queues. The queue towards a slow host is the shell's.
+//! `cluster` joins many bases into one service.
+//!
+//! Not here: sockets, the store and the bus of a cluster, queues. The queue towards a slow host is the shell's.
 
 mod admission;
 mod binding;
+mod cluster;
 mod config;
 mod conn;
 mod counters;
@@ -32,7 +35,8 @@ use std::{
 };
 
 pub use admission::Answer;
-pub use config::BaseConfig;
+pub use cluster::{BusInput, BusOutput, CameOver, ClusterConfig, Entry, Over, ToBase};
+pub use config::{BaseConfig, LEASE_LIFE, RECORD_LIFE};
 pub use conn::Frames;
 pub use counters::{Counters, Delays, Sizes};
 use rand::{Rng, SeedableRng};
@@ -40,6 +44,7 @@ use rand_chacha::ChaCha12Rng;
 pub use routes::{Reader, Routes, Verdict};
 
 use self::{
+    cluster::Cluster,
     conn::{Conn, Unfinished},
     deadline::{Deadlines, Key},
     memory::{Buckets, Expiring, Keyed, Map, Set, Source},
@@ -102,6 +107,8 @@ pub enum Forward {
         /// Who is to be told when it is dropped.
         ticket: Ticket,
     },
+    /// To another base of the cluster, after a prefix.
+    Base(ToBase),
 }
 
 /// Whose message to whom.
@@ -147,6 +154,8 @@ pub enum Output {
         /// The device; its signature holds.
         device: DeviceId,
     },
+    /// Do this at the store and the bus of the cluster.
+    Bus(BusOutput),
     /// Nothing more to do before this moment (or, with `None`, before the next input).
     Timeout(Option<Instant>),
 }
@@ -176,6 +185,8 @@ pub struct Base {
     secret: [u8; 16],
     keyed: Keyed,
     draining: Draining,
+    /// The other bases, if there are any.
+    cluster: Option<Box<Cluster>>,
 
     conns: Map<ConnId, Conn>,
     /// What REGISTERED tells of UDP addresses, one list for each listening address.
@@ -233,6 +244,7 @@ impl Base {
             secret,
             keyed,
             draining: Draining::No,
+            cluster: None,
             conns: Map::with_hasher(keyed),
             udp_lists: Vec::new(),
             unfinished: Unfinished::new(keyed),
@@ -267,12 +279,15 @@ impl Base {
                 Key::Conn(conn) => self.conn_due(conn, now),
                 Key::Device(device) => self.device_due(device, now),
                 Key::Pair { to, about } => self.pair_due(to, about, now),
+                Key::Cluster => self.cluster_due(now),
+                Key::Remote(device) => self.settle(device, now),
+                Key::Linger(device) => self.end_linger(device),
             }
         }
     }
 
-    /// Tells every host to leave within `seconds`, and new ones to go elsewhere; those still here then get ERROR 7.
-    /// With 0: at once.
+    /// Tells every host to leave within `seconds`, and new ones to go elsewhere; those still here then get ERROR 7. The last
+    /// part of that time is for what is under way to those who have just left, and not told. With 0: at once.
     pub fn drain(&mut self, seconds: u16, now: Instant) {
         let until = now + std::time::Duration::from_secs(seconds.into());
         self.draining = Draining::Until(until);
@@ -282,9 +297,10 @@ impl Base {
         }
         self.deadlines.forget(Key::Drain);
         self.deadlines.by(Key::Drain, until);
+        let told = seconds - (seconds / config::DRAIN_SHARE).min(config::DRAIN_MARGIN);
         let hosts: Vec<ConnId> = self.devices.values().filter_map(|device| device.link.conn()).collect();
         for conn in hosts {
-            self.write(conn, &BaseFrame::GoAway(seconds));
+            self.write(conn, &BaseFrame::GoAway(told));
         }
     }
 
@@ -299,6 +315,7 @@ impl Base {
         for device in devices {
             self.remove(device);
         }
+        self.end_lease();
     }
 
     fn forget_old(&mut self, now: Instant) {
@@ -313,6 +330,9 @@ impl Base {
     /// What the shell has to do next.
     pub fn poll_output(&mut self, now: Instant) -> Output {
         let _ = now;
+        if self.outputs.is_empty() {
+            self.send_wants();
+        }
         self.outputs.pop_front().unwrap_or_else(|| Output::Timeout(self.deadlines.next()))
     }
 
@@ -386,7 +406,12 @@ impl Base {
     /// How much the machine holds at this moment.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
+        let (remote_devices, remote_interests) =
+            self.cluster.as_ref().map_or((0, 0), |cluster| cluster.sizes());
         Sizes {
+            remote_devices,
+            remote_interests,
+            lingering: self.cluster.as_ref().map_or(0, |cluster| cluster.lingering.len()),
             connections: self.conns.len(),
             unfinished: self.unfinished.len(),
             asked: self.asked.len(),

@@ -10,10 +10,12 @@ use super::{
     Base,
     config::{COALESCE_FIRST, COALESCE_FREE, COALESCE_MAX},
     deadline::Key,
+    interest::Interest,
 };
 use crate::{
     id::DeviceId,
     wire::{
+        cluster::Incarnation,
         peer::IntroductionKey,
         tcp::{BaseFrame, DeviceAddresses},
     },
@@ -28,6 +30,8 @@ pub(super) enum Told {
     Unsure,
     /// This version of it.
     Version(u64),
+    /// What another base said of it; the highest number of a start of a base counts.
+    Elsewhere { incarnation: Incarnation, seq: u64, online: bool },
 }
 
 impl Told {
@@ -35,6 +39,8 @@ impl Told {
         match self {
             Self::Nothing => Self::Nothing,
             Self::Unsure | Self::Version(_) => Self::Unsure,
+            // It asks again, and so does its base.
+            Self::Elsewhere { .. } => self,
         }
     }
 }
@@ -185,19 +191,31 @@ impl Base {
         }
     }
 
-    fn interest(&mut self, of: DeviceId, about: DeviceId) -> Option<&mut super::interest::Interest> {
+    fn interest(&mut self, of: DeviceId, about: DeviceId) -> Option<&mut Interest> {
+        if !self.devices.contains_key(&of) {
+            return self.pair_mut(of, about);
+        }
         self.devices.get_mut(&of)?.interests.get_mut(&about)
+    }
+
+    /// The interest of a device that can be told: one with TCP, or one at another base.
+    fn interest_of_reachable(&self, of: DeviceId, about: DeviceId) -> Option<&Interest> {
+        match self.devices.get(&of) {
+            Some(device) => device.link.conn().and_then(|_| device.interests.get(&about)),
+            None => self.pair(of, about),
+        }
     }
 
     /// Without the other's consent there is no news, nor to a device without TCP: it asks again when it is back.
     fn news(&self, to: DeviceId, about: DeviceId) -> News {
-        let Some(receiver) = self.devices.get(&to).filter(|d| d.link.conn().is_some()) else {
-            return News::None;
-        };
-        let Some(interest) = receiver.interests.get(&about) else { return News::None };
+        let Some(interest) = self.interest_of_reachable(to, about) else { return News::None };
         let mutual = self.devices.get(&about).filter(|d| d.interests.contains_key(&to));
+        if mutual.is_some_and(|d| d.claim.revision().is_none()) && !self.devices.contains_key(&to) {
+            // Other bases do not know it yet.
+            return News::None;
+        }
         match (mutual, interest.told) {
-            (None, Told::Nothing) => News::None,
+            (None, Told::Nothing | Told::Elsewhere { .. }) => News::None,
             (None, Told::Unsure | Told::Version(_)) => News::Gone,
             (Some(d), Told::Version(told)) if told == d.version && !interest.again => News::None,
             (Some(_), _) => News::Here,
@@ -229,7 +247,11 @@ impl Base {
         if let Some(at) = changed_at.filter(|_| changed) {
             self.counters.push_delay.add(now.saturating_duration_since(at));
         }
-        if let Some(conn) = self.devices.get(&to).and_then(|d| d.link.conn()) {
+        let Some(receiver) = self.devices.get(&to) else {
+            self.tell_elsewhere(to, message);
+            return;
+        };
+        if let Some(conn) = receiver.link.conn() {
             self.counters.addresses_sent += 1;
             self.write(conn, &BaseFrame::DeviceAddresses(message));
         }

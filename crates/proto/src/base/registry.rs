@@ -14,6 +14,7 @@ use super::{
     Base, ConnId, SocketId, UdpAddress,
     admission::not_allowed,
     binding::Location,
+    cluster::Claim,
     config::{
         CLONE_RETRY_AFTER, INHERITED_LIFE, NOTICE_RATE, OUTLIVES_TCP, REPEAT_WITHIN, WANTED_RATE,
         WANTED_WAITING,
@@ -39,8 +40,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Device {
     pub(super) public_key: PublicKey,
-    boot: BootId,
-    attempt: u32,
+    pub(super) boot: BootId,
+    pub(super) attempt: u32,
     pub(super) cookie: Cookie,
     pub(super) since: Instant,
     pub(super) link: Link,
@@ -66,6 +67,8 @@ pub(super) struct Device {
     pub(super) unreached: Unreached,
     /// What it may still have relayed; whoever forwards counts it there.
     pub(super) budget: Arc<Budget>,
+    /// What other bases of the cluster know of it.
+    pub(super) claim: Claim,
     notice_rate: Bucket,
     /// Frames that are no messages to relay.
     pub(super) frames: Bucket,
@@ -126,7 +129,10 @@ impl Device {
             Link::Tcp(_) => self.info_by,
             Link::Lost { until } => until.min(self.location.vouched_until().unwrap_or(until)),
         };
-        [Some(link), self.repeat_by, self.wanted.next(), self.changes.next()].into_iter().flatten().min()
+        [Some(link), self.repeat_by, self.wanted.next(), self.changes.next(), self.claim.renew_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -240,6 +246,7 @@ impl Base {
             }
         }
         self.welcome(conn, id, now);
+        self.claim_device(id);
         Ok(())
     }
 
@@ -266,9 +273,11 @@ impl Base {
             changes: Window::default(),
             unreached: Unreached::default(),
             budget: Arc::default(),
+            claim: Claim::default(),
             notice_rate: Bucket::default(),
             frames: Bucket::default(),
         };
+        self.arrived(register.device, now);
         self.devices.insert(register.device, device);
         self.routes.cookies.pin().insert(*cookie, register.device);
         self.absent.remove(&register.device);
@@ -380,18 +389,26 @@ impl Base {
 
     /// Takes a device and all that hangs on it out of every table; gives back whom it wanted.
     pub(super) fn remove(&mut self, id: DeviceId) -> Vec<DeviceId> {
-        let Some(device) = self.devices.remove(&id) else { return Vec::new() };
-        self.routes.cookies.pin().remove(&device.cookie);
-        self.routes.set_leg(id, None);
-        self.deadlines.forget(Key::Device(id));
+        let Some(device) = self.take_registration(id) else { return Vec::new() };
         for address in device.location.addresses() {
             self.let_go(id, address);
         }
-        let wanted: Vec<DeviceId> = device.interests.into_keys().collect();
-        for &about in &wanted {
+        device.interests.into_keys().collect()
+    }
+
+    /// Takes a device out of every table but that of addresses.
+    pub(super) fn take_registration(&mut self, id: DeviceId) -> Option<Device> {
+        let device = self.devices.remove(&id)?;
+        self.routes.cookies.pin().remove(&device.cookie);
+        self.routes.set_leg(id, None);
+        self.deadlines.forget(Key::Device(id));
+        let revision = device.claim.revision();
+        for &about in device.interests.keys() {
             self.forget_interest(id, about);
+            self.unwant_elsewhere(id, revision, about);
         }
-        wanted
+        self.unclaim(id, &device.claim);
+        Some(device)
     }
 
     /// Something of a device may have had its time.
@@ -415,6 +432,7 @@ impl Base {
         self.expire_bindings(id, now);
         self.send_wanted(id, now);
         self.changes_due(id, now);
+        self.renew_claim(id, now);
         self.schedule(id);
     }
 
@@ -432,7 +450,7 @@ fn bad_signature() -> Failure {
     Failure::new(ErrorCode::Signature, 0, "the signature does not hold, or the key does not make the ID")
 }
 
-fn replaced() -> Failure {
+pub(super) fn replaced() -> Failure {
     Failure::new(ErrorCode::Replaced, 0, "a newer session of this device took over")
 }
 

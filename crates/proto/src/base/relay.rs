@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use super::{
-    Base, ConnId, Forward, Ticket,
+    Base, Forward, Ticket,
     config::{UNREACHABLE_PAIR, UNREACHABLE_RATE},
     registry::Link,
     routes::Way,
@@ -52,19 +52,22 @@ impl Base {
     ) -> Result<Forward, Malformed> {
         let (to, data) = relay::split(message)?;
         let length = data.len();
-        let Some(budget) = self.devices.get(&from).map(|device| Arc::clone(&device.budget)) else {
+        let lingering = || self.cluster.as_ref().and_then(|cluster| cluster.lingering.get(&from));
+        let sender = self.devices.get(&from).or_else(lingering);
+        let Some(budget) = sender.map(|device| Arc::clone(&device.budget)) else {
             return Ok(Forward::Nowhere);
         };
-        let forward = match self.routes.way(&budget, to, length, now) {
+        let forward = match self.routes.way(&budget, from, to, length, now) {
             Way::Udp { via, to, .. } => Forward::Udp { via, to },
+            Way::Base(way) => Forward::Base(way),
             Way::TooLarge => {
                 self.counters.dropped_too_large += 1;
                 self.unreachable(from, to, UnreachableReason::TooLarge, now);
                 return Ok(Forward::Nowhere);
             }
             Way::Elsewhere if self.routes.within_rate(&budget, length, now) => {
-                match self.way_without_udp(from, to, now) {
-                    Some(conn) => Forward::Tcp { conn, ticket: Ticket { from, to } },
+                match self.way_without_udp(from, to, length, now) {
+                    Some(forward) => forward,
                     None => return Ok(Forward::Nowhere),
                 }
             }
@@ -79,6 +82,10 @@ impl Base {
                 self.counters.forwarded_udp += 1;
                 self.counters.forwarded_udp_bytes += length as u64;
             }
+            Forward::Base(_) => {
+                self.counters.forwarded_base += 1;
+                self.counters.forwarded_base_bytes += length as u64;
+            }
             _ => {
                 self.counters.forwarded_tcp += 1;
                 self.counters.forwarded_tcp_bytes += length as u64;
@@ -87,15 +94,24 @@ impl Base {
         Ok(forward)
     }
 
-    /// The connection that a message goes to where UDP does not take it.
-    fn way_without_udp(&mut self, from: DeviceId, to: DeviceId, now: Instant) -> Option<ConnId> {
+    /// Where a message goes that UDP does not take: the connection of its destination, or another base.
+    fn way_without_udp(
+        &mut self,
+        from: DeviceId,
+        to: DeviceId,
+        length: usize,
+        now: Instant,
+    ) -> Option<Forward> {
         match self.devices.get(&to).map(|device| device.link) {
-            Some(Link::Tcp(conn)) => return Some(conn),
+            Some(Link::Tcp(conn)) => return Some(Forward::Tcp { conn, ticket: Ticket { from, to } }),
             Some(Link::Lost { .. }) => {
                 self.counters.dropped_no_way += 1;
                 self.blocked(from, to, now);
             }
-            None => self.not_here(from, to, now),
+            None => match self.elsewhere(from, to, length, now) {
+                Some(way) => return Some(Forward::Base(way)),
+                None => self.not_here(from, to, now),
+            },
         }
         None
     }
@@ -118,17 +134,29 @@ impl Base {
         self.counters.dropped_not_here += 1;
         if self.absent.get(&to, now).is_some_and(|wanted| wanted.binary_search(&from).is_ok()) {
             self.unreachable(from, to, UnreachableReason::NotHere, now);
+        } else {
+            self.unreachable_elsewhere(from, to, now);
         }
     }
 
     /// The destination is here, and nothing gets through to it: whom it wants may know.
-    fn blocked(&mut self, from: DeviceId, to: DeviceId, now: Instant) {
+    pub(super) fn blocked(&mut self, from: DeviceId, to: DeviceId, now: Instant) {
         if self.devices.get(&to).is_some_and(|device| device.interests.contains_key(&from)) {
-            self.unreachable(from, to, UnreachableReason::QueueFull, now);
+            if self.devices.contains_key(&from) {
+                self.unreachable(from, to, UnreachableReason::QueueFull, now);
+            } else {
+                self.blocked_elsewhere(from, to, UnreachableReason::QueueFull, now);
+            }
         }
     }
 
-    fn unreachable(&mut self, host: DeviceId, about: DeviceId, why: UnreachableReason, now: Instant) {
+    pub(super) fn unreachable(
+        &mut self,
+        host: DeviceId,
+        about: DeviceId,
+        why: UnreachableReason,
+        now: Instant,
+    ) {
         let Some(device) = self.devices.get_mut(&host) else { return };
         if let Some(conn) = device.link.conn()
             && device.unreached.take(about, now)

@@ -22,7 +22,7 @@ use std::{
 use papaya::{HashMapRef, LocalGuard};
 
 use super::{
-    SocketId, Via,
+    Over, SocketId, ToBase, Via,
     config::{RELAY_UNIT, SMALL_DATA},
     memory::Keyed,
 };
@@ -31,6 +31,7 @@ use crate::{
     id::DeviceId,
     wire::{
         ANY_PATH_DATA, COOKIE_LEN, Cookie, MAX_DATA, addr,
+        cluster::{self, BASE_DATA, BASE_PING, BASE_PONG, BaseData, BaseKey, PREFIX_LEN, PROBE_LEN},
         relay::{self, SEND_DATA},
         udp::{MAP_CHECK, MAP_CHECK_LEN, NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN},
     },
@@ -47,6 +48,50 @@ pub struct Routes {
     legs: Table<DeviceId, Leg>,
     /// The cookies of registered devices.
     pub(super) cookies: Table<Cookie, DeviceId>,
+    /// Devices of other bases that are reached over UDP.
+    remotes: Table<DeviceId, Arc<BaseLeg>>,
+    /// Where other bases send from.
+    bases: Table<SocketAddr, ()>,
+    /// What other bases make tags with; `None` where there are none.
+    base_key: Option<BaseKey>,
+}
+
+/// The way to another base over UDP.
+#[derive(Debug)]
+pub(super) struct BaseLeg {
+    via: Via,
+    to: SocketAddr,
+    key: BaseKey,
+    start: Instant,
+    /// It counts until then.
+    until: AtomicU64,
+}
+
+impl BaseLeg {
+    pub(super) fn via(&self) -> Via {
+        self.via
+    }
+
+    pub(super) fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    pub(super) fn is(&self, to: SocketAddr) -> bool {
+        self.to == to
+    }
+
+    pub(super) fn tag(&self, from: DeviceId, to: DeviceId) -> [u8; 8] {
+        cluster::tag(&self.key, from, to)
+    }
+
+    pub(super) fn until(&self) -> Instant {
+        self.start + Duration::from_nanos(self.until.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn prolong(&self, until: Instant) {
+        let nanos = until.saturating_duration_since(self.start).as_nanos() as u64;
+        self.until.store(nanos, Ordering::Relaxed);
+    }
 }
 
 type Table<K, V> = papaya::HashMap<K, V, Keyed>;
@@ -141,6 +186,8 @@ pub(super) enum Way {
         /// The most data that this leg carries.
         limit: usize,
     },
+    /// To another base.
+    Base(ToBase),
     /// Larger than any message may be.
     TooLarge,
     /// The sender has had relayed what he may.
@@ -159,6 +206,24 @@ pub enum Verdict {
         /// To there.
         to: SocketAddr,
     },
+    /// A relayed message with its header rewritten: it goes to another base, after these bytes.
+    ToBase {
+        /// From here.
+        via: Via,
+        /// To there.
+        to: SocketAddr,
+        /// What goes before it.
+        prefix: [u8; PREFIX_LEN],
+    },
+    /// A message that another base has sent: what comes after so many bytes goes there as it is.
+    Deliver {
+        /// From here.
+        via: Via,
+        /// To there.
+        to: SocketAddr,
+        /// Bytes that only concerned the bases.
+        skip: usize,
+    },
     /// A relayed message that does not go over UDP, or is too large: the machine knows what becomes of it.
     Data,
     /// A message of a device that has had relayed what it may: drop it. The machine tells it now and then.
@@ -172,7 +237,7 @@ pub enum Verdict {
     Handshake,
     /// What nobody can be behind: no binding there, no such cookie. The machine may answer NAT-UNKNOWN, rarely.
     Stranger,
-    /// NAT-CONFIRM under a cookie that is not alive: drop it.
+    /// NAT-CONFIRM under a cookie that is not alive, or what only a base of the cluster may send: drop it.
     Refused,
     /// No message of a host: drop it.
     Malformed,
@@ -186,6 +251,47 @@ impl Routes {
             sources: Table::with_hasher(keyed),
             legs: Table::with_hasher(keyed),
             cookies: Table::with_hasher(keyed),
+            remotes: Table::with_hasher(keyed),
+            bases: Table::with_hasher(keyed),
+            base_key: None,
+        }
+    }
+
+    /// There are other bases.
+    pub(super) fn with_base_key(self, key: BaseKey) -> Self {
+        Self { base_key: Some(key), ..self }
+    }
+
+    /// A base may send from this address, or no longer.
+    pub(super) fn know_base(&self, address: SocketAddr) {
+        self.bases.pin().insert(address, ());
+    }
+
+    pub(super) fn forget_base(&self, address: SocketAddr) {
+        self.bases.pin().remove(&address);
+    }
+
+    pub(super) fn is_base(&self, address: SocketAddr) -> bool {
+        self.bases.pin().contains_key(&address)
+    }
+
+    /// A way to another base.
+    pub(super) fn base_leg(&self, via: Via, to: SocketAddr, key: BaseKey, until: Instant) -> Arc<BaseLeg> {
+        let leg = BaseLeg { via, to, key, start: self.start, until: AtomicU64::default() };
+        leg.prolong(until);
+        Arc::new(leg)
+    }
+
+    /// The way over UDP to a device that is not here.
+    pub(super) fn set_remote(&self, device: DeviceId, leg: Option<Arc<BaseLeg>>) {
+        let remotes = self.remotes.pin();
+        match leg {
+            Some(leg) => {
+                remotes.insert(device, leg);
+            }
+            None => {
+                remotes.remove(&device);
+            }
         }
     }
 
@@ -196,6 +302,8 @@ impl Routes {
             routes: self,
             sources: self.sources.pin(),
             legs: self.legs.pin(),
+            remotes: self.remotes.pin(),
+            bases: self.bases.pin(),
             cookies: self.cookies.pin(),
             last: None,
         }
@@ -210,15 +318,23 @@ impl Routes {
     }
 
     /// Where a message with this much data goes.
-    pub(super) fn way(&self, budget: &Budget, to: DeviceId, length: usize, now: Instant) -> Way {
-        self.way_by(&self.legs.pin(), budget, to, length, now)
+    pub(super) fn way(
+        &self,
+        budget: &Budget,
+        from: DeviceId,
+        to: DeviceId,
+        length: usize,
+        now: Instant,
+    ) -> Way {
+        self.way_by(&self.legs.pin(), &self.remotes.pin(), budget, (from, to), length, now)
     }
 
     fn way_by(
         &self,
         legs: &Pinned<'_, DeviceId, Leg>,
+        remotes: &Pinned<'_, DeviceId, Arc<BaseLeg>>,
         budget: &Budget,
-        to: DeviceId,
+        (from, to): (DeviceId, DeviceId),
         length: usize,
         now: Instant,
     ) -> Way {
@@ -228,9 +344,31 @@ impl Routes {
         let now_nanos = self.nanos(now);
         let fresh = |leg: &&Leg| leg.until.load(Ordering::Relaxed) > now_nanos && length <= leg.limit();
         match legs.get(&to).filter(fresh) {
+            None if self.base_key.is_some() => self.way_to_base(remotes, budget, (from, to), length, now),
             None => Way::Elsewhere,
             Some(_) if !self.within_rate(budget, length, now) => Way::OverRate,
             Some(leg) => Way::Udp { via: leg.via, to: leg.to, limit: leg.limit() },
+        }
+    }
+
+    /// Where a message goes whose destination is reached at another base over UDP.
+    fn way_to_base(
+        &self,
+        remotes: &Pinned<'_, DeviceId, Arc<BaseLeg>>,
+        budget: &Budget,
+        (from, to): (DeviceId, DeviceId),
+        length: usize,
+        now: Instant,
+    ) -> Way {
+        let now_nanos = self.nanos(now);
+        let fresh = |leg: &&Arc<BaseLeg>| leg.until.load(Ordering::Relaxed) > now_nanos;
+        match remotes.get(&to).filter(|_| length <= ANY_PATH_DATA).filter(fresh) {
+            None => Way::Elsewhere,
+            Some(_) if !self.within_rate(budget, length, now) => Way::OverRate,
+            Some(leg) => {
+                let prefix = cluster::prefix(to, leg.tag(from, to));
+                Way::Base(ToBase { prefix, over: Over::Udp { via: leg.via, to: leg.to } })
+            }
         }
     }
 
@@ -341,6 +479,8 @@ pub struct Reader<'a> {
     routes: &'a Routes,
     sources: Pinned<'a, SourceKey, Source>,
     legs: Pinned<'a, DeviceId, Leg>,
+    remotes: Pinned<'a, DeviceId, Arc<BaseLeg>>,
+    bases: Pinned<'a, SocketAddr, ()>,
     cookies: Pinned<'a, Cookie, DeviceId>,
     last: Option<Last>,
 }
@@ -354,6 +494,8 @@ struct Last {
     now: Instant,
     from: DeviceId,
     leg: (Via, SocketAddr),
+    /// To another base, after this.
+    prefix: Option<[u8; PREFIX_LEN]>,
     /// The most data that the leg carries.
     limit: usize,
 }
@@ -383,6 +525,10 @@ impl Reader<'_> {
             (Some(&NAT_CONFIRM), NAT_OK_LEN) => Verdict::Refused,
             (Some(&MAP_CHECK), MAP_CHECK_LEN) if self.knows_cookie_of(datagram) => Verdict::Handshake,
             (Some(&MAP_CHECK), MAP_CHECK_LEN) => Verdict::Refused,
+            (Some(&BASE_DATA), _) => self.judge_base_data(from, datagram, now),
+            (Some(&(BASE_PING | BASE_PONG)), PROBE_LEN) if self.routes.base_key.is_some() => {
+                self.judge_probe(from)
+            }
             _ => Verdict::Malformed,
         }
     }
@@ -399,29 +545,62 @@ impl Reader<'_> {
             && last.is(via.socket, from, to, length, now)
         {
             let (via, to) = last.leg;
-            return forward(message, last.from, via, to);
+            return forward(message, last.from, via, to, last.prefix);
         }
         let key = SourceKey::new(via.socket, addr::canonical(from));
         let Some(source) = self.sources.get(&key) else { return Verdict::Stranger };
         source.heard.store(self.routes.nanos(now), Ordering::Relaxed);
-        match self.routes.way_by(&self.legs, &source.budget, to, length, now) {
-            Way::Udp { via: leg, to: address, limit } => {
-                if self.routes.rates.is_none() {
-                    let (from_device, leg) = (source.device, (leg, address));
-                    let (socket, now) = (via.socket, now);
-                    self.last = Some(Last { socket, address: from, to, now, from: from_device, leg, limit });
-                }
-                forward(message, source.device, leg, address)
+        let pair = (source.device, to);
+        let way = self.routes.way_by(&self.legs, &self.remotes, &source.budget, pair, length, now);
+        let (leg, limit, prefix) = match way {
+            Way::Udp { via, to, limit } => ((via, to), limit, None),
+            Way::Base(ToBase { prefix, over: Over::Udp { via, to } }) => {
+                ((via, to), ANY_PATH_DATA, Some(prefix))
             }
-            Way::OverRate => Verdict::OverRate { from: source.device, to },
-            Way::TooLarge | Way::Elsewhere => Verdict::Data,
+            Way::OverRate => return Verdict::OverRate { from: source.device, to },
+            Way::Base(_) | Way::TooLarge | Way::Elsewhere => return Verdict::Data,
+        };
+        let device = source.device;
+        if self.routes.rates.is_none() {
+            let socket = via.socket;
+            self.last = Some(Last { socket, address: from, to, now, from: device, leg, prefix, limit });
         }
+        forward(message, device, leg.0, leg.1, prefix)
+    }
+
+    /// A message that another base has sent: to a device that is reached over UDP here.
+    fn judge_base_data(&self, from: SocketAddr, datagram: &[u8], now: Instant) -> Verdict {
+        let Some(key) = &self.routes.base_key else { return Verdict::Malformed };
+        let Ok(data) = BaseData::decode(datagram) else { return Verdict::Malformed };
+        if !self.bases.contains_key(&addr::canonical(from))
+            || data.tag != cluster::tag(key, data.from, data.to)
+        {
+            return Verdict::Refused;
+        }
+        let now = self.routes.nanos(now);
+        let fresh = |leg: &&Leg| leg.until.load(Ordering::Relaxed) > now && data.length <= leg.limit();
+        match self.legs.get(&data.to).filter(fresh) {
+            Some(leg) => Verdict::Deliver { via: leg.via, to: leg.to, skip: PREFIX_LEN },
+            None => Verdict::Data,
+        }
+    }
+
+    /// BASE-PING and BASE-PONG are for the machine, if a base may have sent them.
+    fn judge_probe(&self, from: SocketAddr) -> Verdict {
+        if self.bases.contains_key(&addr::canonical(from)) { Verdict::Handshake } else { Verdict::Refused }
     }
 }
 
-fn forward(message: &mut [u8], from: DeviceId, via: Via, to: SocketAddr) -> Verdict {
-    match relay::rewrite(message, from) {
-        Ok(()) => Verdict::Forward { via, to },
-        Err(_) => Verdict::Malformed,
+fn forward(
+    message: &mut [u8],
+    from: DeviceId,
+    via: Via,
+    to: SocketAddr,
+    prefix: Option<[u8; PREFIX_LEN]>,
+) -> Verdict {
+    match (relay::rewrite(message, from), prefix) {
+        (Ok(()), None) => Verdict::Forward { via, to },
+        (Ok(()), Some(prefix)) => Verdict::ToBase { via, to, prefix },
+        (Err(_), _) => Verdict::Malformed,
     }
 }

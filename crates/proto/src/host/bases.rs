@@ -77,8 +77,20 @@ pub(super) struct Bases {
 #[derive(Debug)]
 struct Entry {
     name: BaseName,
-    /// Not before this moment, unless there is no other.
+    /// Not before this moment.
     avoid: Option<Instant>,
+    /// Not before this moment, unless there is no other: it is being started anew.
+    rest: Option<Instant>,
+}
+
+impl Entry {
+    fn may_be_tried(&self, now: Instant) -> bool {
+        self.avoid.is_none_or(|at| at <= now)
+    }
+
+    fn is_rested(&self, now: Instant) -> bool {
+        self.may_be_tried(now) && self.rest.is_none_or(|at| at <= now)
+    }
 }
 
 /// Whether a race may start.
@@ -115,13 +127,18 @@ struct OldSession {
 #[derive(Debug)]
 struct Leaving {
     at: Instant,
-    avoid_until: Instant,
+    /// It takes nobody until then.
+    gone_until: Instant,
 }
 
 impl Bases {
     pub(super) fn new(config: &HostConfig, ctx: &mut Context, now: Instant) -> Self {
         Self {
-            entries: config.bases.iter().map(|name| Entry { name: name.clone(), avoid: None }).collect(),
+            entries: config
+                .bases
+                .iter()
+                .map(|name| Entry { name: name.clone(), avoid: None, rest: None })
+                .collect(),
             boot: ctx.random(),
             attempt: 0,
             session_attempt: 0,
@@ -496,7 +513,9 @@ impl Bases {
         }
         self.wait = Wait::No;
         let present = self.session.as_ref().map(|s| s.base);
-        let usable = |e: &Entry| e.avoid.is_none_or(|at| at <= now);
+        // Bases that are restarted one after the other faster than they are at rest would leave none.
+        let rested = self.entries.iter().any(|e| e.is_rested(now));
+        let usable = |e: &Entry| if rested { e.is_rested(now) } else { e.may_be_tried(now) };
         if !self.entries.iter().any(usable) {
             self.wait = self.entries.iter().filter_map(|e| e.avoid).min().map_or(Wait::No, Wait::BackOff);
             return;
@@ -672,13 +691,15 @@ impl Bases {
         }
         let limit = Duration::from_secs(u64::from(seconds));
         let at = now + ctx.random_below(limit);
-        self.leave = Some(Leaving { at, avoid_until: now + limit + GOAWAY_REST });
+        self.leave = Some(Leaving { at, gone_until: now + limit });
     }
 
     fn tick_leaving(&mut self, ctx: &mut Context, now: Instant) {
         let Some(leaving) = self.leave.take_if(|l| l.at <= now) else { return };
         if let Some(session) = &self.session {
-            self.entries[session.base].avoid = Some(leaving.avoid_until);
+            let entry = &mut self.entries[session.base];
+            entry.avoid = Some(leaving.gone_until);
+            entry.rest = Some(leaving.gone_until + GOAWAY_REST);
             self.start_race(ctx, now);
         }
     }
@@ -748,6 +769,9 @@ impl Bases {
                 self.cloned += 1;
                 ctx.event(Event::Replaced);
                 self.wait_for_key(conn, wait, ctx, now);
+            }
+            ErrorCode::Draining => {
+                self.entries[base].rest = Some(now + Duration::from_secs(u64::from(retry_after)));
             }
             _ if retry_after > 0 => {
                 self.entries[base].avoid = Some(now + Duration::from_secs(u64::from(retry_after)));

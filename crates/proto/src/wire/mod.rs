@@ -12,6 +12,7 @@
 
 pub mod addr;
 pub mod announce;
+pub mod cluster;
 pub mod code;
 pub mod frame;
 pub mod peer;

@@ -13,7 +13,7 @@ use std::{
 
 use bowline_proto::{
     DeviceId, SecretKey,
-    base::{Base, BaseConfig, ConnId, Forward, Output, SocketId, UdpAddress, Verdict, Via},
+    base::{Base, BaseConfig, BusOutput, ConnId, Forward, Output, SocketId, UdpAddress, Verdict, Via},
     wire::{
         Cookie,
         frame::{LENGTH_LEN, MAX_FRAME},
@@ -106,6 +106,7 @@ pub(crate) struct World {
     pub(crate) datagrams: Vec<(Via, SocketAddr, Vec<u8>)>,
     /// What the machine wants to know.
     pub(crate) asked: Vec<(ConnId, DeviceId)>,
+    pub(crate) bus: Vec<BusOutput>,
 }
 
 impl World {
@@ -126,6 +127,7 @@ impl World {
             closed: HashSet::new(),
             datagrams: Vec::new(),
             asked: Vec::new(),
+            bus: Vec::new(),
         }
     }
 
@@ -142,6 +144,7 @@ impl World {
             match self.base.poll_output(self.now) {
                 Output::Transmit { via, to, payload } => self.datagrams.push((via, to, payload)),
                 Output::Write { conn, frames } => self.written.entry(conn).or_default().extend(frames),
+                Output::Bus(output) => self.bus.push(output),
                 Output::Close { conn } => {
                     assert!(self.closed.insert(conn), "closed twice");
                 }

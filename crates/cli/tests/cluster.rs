@@ -1,0 +1,394 @@
+//! Bases of a cluster as real processes, with a real NATS server: killed, partitioned, restarted one after the other.
+
+mod support;
+
+use std::{
+    collections::HashSet,
+    net::TcpListener,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bowline::{BaseName, Endpoint};
+use bowline_proto::{DeviceId, SecretKey};
+use nix::sys::signal::Signal;
+use support::{Home, PATIENCE, Running};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Every device of these tests comes from one address.
+const LIMITS: &str =
+    "registrations_per_second = 5000\nregistrations_burst = 5000\nunfinished_per_source = 4096\n";
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A NATS server with JetStream.
+struct Nats {
+    port: u16,
+    folder: TempDir,
+    running: Option<Running>,
+    arguments: Vec<String>,
+}
+
+impl Nats {
+    fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    fn start_with(arguments: impl FnOnce(&TempDir) -> Vec<String>) -> Self {
+        let folder = TempDir::new().unwrap();
+        let arguments = arguments(&folder);
+        let mut nats = Self { port: free_port(), folder, running: None, arguments };
+        nats.run();
+        nats
+    }
+
+    fn run(&mut self) {
+        let mut command = Command::new("nats-server");
+        command.args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"]);
+        command.arg(self.folder.path()).args(&self.arguments);
+        let mut running = Running::start(command.stdin(Stdio::null()));
+        running.stderr.line_with("Server is ready");
+        self.running = Some(running);
+    }
+
+    fn kill(&mut self) {
+        self.running.take().unwrap().end_by(Signal::SIGKILL);
+    }
+}
+
+/// A base of the cluster, with a port that it keeps.
+struct Member {
+    home: Home,
+    port: u16,
+    running: Option<Running>,
+}
+
+impl Member {
+    fn new(servers: &str, more: &str) -> Self {
+        let home = Home::new();
+        home.configure(&format!(
+            "[base.limits]\n{LIMITS}\n[base.cluster]\nservers = [\"{servers}\"]\n{more}"
+        ));
+        Self { home, port: 0, running: None }
+    }
+
+    fn start(mut self) -> Self {
+        self.run();
+        self
+    }
+
+    /// Runs it, and waits until it is one of the cluster.
+    fn run(&mut self) -> &mut Running {
+        self.run_alone();
+        let running = self.running.as_mut().unwrap();
+        running.stderr.line_with("joined the cluster's bus");
+        running
+    }
+
+    /// Runs it, whether the cluster is there or not.
+    fn run_alone(&mut self) {
+        let args = format!("base --listen 127.0.0.1:{} --state state --drain 6", self.port);
+        let mut command = self.home.bowline(&args);
+        let mut running = Running::start(command.env("RUST_LOG", "info"));
+        let line = running.stdout.line_with("base ");
+        self.port = line.rsplit(':').next().unwrap().parse().unwrap();
+        self.running = Some(running);
+    }
+
+    fn name(&self) -> BaseName {
+        format!("127.0.0.1:{}", self.port).parse().unwrap()
+    }
+}
+
+fn cluster(nats: &Nats, count: usize, more: &str) -> Vec<Member> {
+    (0..count).map(|_| Member::new(&format!("nats://127.0.0.1:{}", nats.port), more).start()).collect()
+}
+
+/// A device that keeps to the relay.
+async fn device(bases: &[BaseName]) -> Arc<Endpoint> {
+    let key = SecretKey::from_seed(&rand_seed());
+    let endpoint = Endpoint::builder(key).bases(bases.iter().cloned()).direct(false).link_local(false);
+    Arc::new(endpoint.bind().await.unwrap())
+}
+
+fn rand_seed() -> [u8; 32] {
+    use std::sync::atomic::AtomicU64;
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&NEXT.fetch_add(1, Relaxed).to_be_bytes());
+    seed[8..12].copy_from_slice(&std::process::id().to_be_bytes());
+    seed
+}
+
+/// A device that sends back what it gets.
+async fn echo(bases: &[BaseName]) -> Arc<Endpoint> {
+    let device = device(bases).await;
+    let own = Arc::clone(&device);
+    tokio::spawn(async move {
+        while let Ok((from, data)) = own.recv().await {
+            let _ = own.send(from, &data).await;
+        }
+    });
+    device
+}
+
+/// Asks all of them again and again until each has answered to this round; how long that took.
+async fn all_answer(hub: &Endpoint, devices: &[DeviceId], round: u8) -> Duration {
+    let start = Instant::now();
+    let mut missing: HashSet<DeviceId> = devices.iter().copied().collect();
+    while !missing.is_empty() {
+        assert!(start.elapsed() < PATIENCE * 2, "{} devices do not answer", missing.len());
+        for &device in &missing {
+            let _ = hub.send(device, &[round]).await;
+        }
+        let until = tokio::time::Instant::now() + Duration::from_millis(300);
+        while !missing.is_empty()
+            && let Ok(Ok((from, data))) = tokio::time::timeout_at(until, hub.recv()).await
+        {
+            if data[..] == [round] {
+                missing.remove(&from);
+            }
+        }
+    }
+    start.elapsed()
+}
+
+/// A stream of numbered messages from one device to another, and what came of it.
+struct Stream {
+    sent: Arc<AtomicUsize>,
+    came: Arc<AtomicUsize>,
+    stop: tokio::sync::watch::Sender<bool>,
+    sender: tokio::task::JoinHandle<()>,
+}
+
+impl Stream {
+    fn start(from: &Arc<Endpoint>, to: &Arc<Endpoint>) -> Self {
+        let (sent, came) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (source, target, id) = (Arc::clone(from), Arc::clone(to), to.id());
+        let (arrived, number) = (Arc::clone(&came), Arc::clone(&sent));
+        tokio::spawn(async move {
+            let mut seen = HashSet::new();
+            while let Ok((_, data)) = target.recv().await {
+                if seen.insert(data) {
+                    arrived.fetch_add(1, Relaxed);
+                }
+            }
+        });
+        let sender = tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(20));
+            while !*stopped.borrow() {
+                tick.tick().await;
+                let n = number.load(Relaxed) as u64;
+                if source.send(id, &n.to_be_bytes()).await.is_ok() {
+                    number.fetch_add(1, Relaxed);
+                }
+            }
+        });
+        Self { sent, came, stop, sender }
+    }
+
+    /// Ends it, and waits for the last message: how many were sent, and how many of them never came.
+    async fn end(self) -> (usize, usize) {
+        self.stop.send_replace(true);
+        self.sender.await.unwrap();
+        let sent = self.sent.load(Relaxed);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.came.load(Relaxed) < sent && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        (sent, sent - self.came.load(Relaxed))
+    }
+}
+
+async fn online(device: &Endpoint) {
+    tokio::time::timeout(PATIENCE, device.online()).await.expect("it registers").unwrap();
+}
+
+#[test]
+fn devices_at_two_bases_reach_each_other_over_udp_between_them_or_over_nats_alone() {
+    let runtime = Runtime::new().unwrap();
+    let nats = Nats::start();
+    for more in ["", "udp = false\n"] {
+        let bases = cluster(&nats, 2, more);
+        runtime.block_on(async {
+            let hub = device(&[bases[0].name()]).await;
+            let there = echo(&[bases[1].name()]).await;
+            online(&hub).await;
+            online(&there).await;
+            all_answer(&hub, &[there.id()], 1).await;
+            // What is too large for UDP between bases goes over the bus.
+            let large = vec![7; 16_000];
+            hub.send(there.id(), &large).await.unwrap();
+            let (_, back) = tokio::time::timeout(PATIENCE, hub.recv()).await.unwrap().unwrap();
+            assert_eq!(back.len(), large.len());
+        });
+    }
+}
+
+#[test]
+fn a_base_without_its_nats_server_serves_its_devices_and_joins_when_it_is_there() {
+    let runtime = Runtime::new().unwrap();
+    let mut nats = Nats::start();
+    nats.kill();
+    let server = format!("nats://127.0.0.1:{}", nats.port);
+    let mut bases = [Member::new(&server, ""), Member::new(&server, "")];
+    bases.iter_mut().for_each(Member::run_alone);
+    runtime.block_on(async {
+        let hub = device(&[bases[0].name()]).await;
+        let [here, there] = [echo(&[bases[0].name()]).await, echo(&[bases[1].name()]).await];
+        for device in [&hub, &here, &there] {
+            online(device).await;
+        }
+        all_answer(&hub, &[here.id()], 1).await;
+        nats.run();
+        all_answer(&hub, &[here.id(), there.id()], 2).await;
+    });
+}
+
+#[test]
+fn when_a_base_of_three_is_killed_its_devices_are_reachable_at_the_others() {
+    const DEVICES: usize = 1_000;
+    let runtime = Runtime::new().unwrap();
+    let nats = Nats::start();
+    let mut bases = cluster(&nats, 3, "");
+    runtime.block_on(async {
+        let names: Vec<BaseName> = bases.iter().map(Member::name).collect();
+        let hub = device(&names[..1]).await;
+        online(&hub).await;
+        let mut devices = Vec::new();
+        for n in 0..DEVICES {
+            // The first base that a device names has no advantage: which one answers first is by chance.
+            let mut names = names.clone();
+            names.rotate_left(n % 3);
+            devices.push(echo(&names).await);
+        }
+        for device in &devices {
+            online(device).await;
+        }
+        let ids: Vec<DeviceId> = devices.iter().map(|device| device.id()).collect();
+        let took = all_answer(&hub, &ids, 1).await;
+        println!("{DEVICES} devices answered within {took:?}");
+        // A session younger than ten seconds that ends has its device wait a moment first.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let ended = bases[1].running.take().unwrap().end_by(Signal::SIGKILL);
+        let had = ended.stderr.lines().filter(|line| line.contains(": registered")).count();
+        assert!(had > DEVICES / 10, "it had {had} devices");
+        let took = all_answer(&hub, &ids, 2).await;
+        println!(
+            "after the kill of a base with {had} devices, all {DEVICES} devices answered within {took:?}"
+        );
+    });
+}
+
+#[test]
+fn while_nats_is_gone_devices_of_one_base_lose_nothing_and_when_it_is_back_all_is_as_before() {
+    let runtime = Runtime::new().unwrap();
+    let mut nats = Nats::start();
+    let bases = cluster(&nats, 2, "");
+    runtime.block_on(async {
+        let (first, second) = ([bases[0].name()], [bases[1].name()]);
+        let [a, b] = [device(&first).await, device(&first).await];
+        let [c, d] = [device(&first).await, device(&second).await];
+        let hub = device(&first).await;
+        for device in [&a, &b, &c, &d, &hub] {
+            online(device).await;
+        }
+        let (one_base, two_bases) = (Stream::start(&a, &b), Stream::start(&c, &d));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        nats.kill();
+        // Registered while there is no bus.
+        let late = echo(&second).await;
+        online(&late).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        nats.run();
+        let took = all_answer(&hub, &[late.id()], 1).await;
+        println!("a device that came while NATS was gone answered {took:?} after it was back");
+        let (sent, lost) = one_base.end().await;
+        assert_eq!(lost, 0, "of {sent} messages at one base");
+        // Over UDP between the bases, which needs no NATS.
+        let (sent, lost) = two_bases.end().await;
+        assert_eq!(lost, 0, "of {sent} messages between two bases");
+    });
+}
+
+#[test]
+fn a_rolling_restart_of_all_bases_loses_no_message() {
+    let runtime = Runtime::new().unwrap();
+    let nats = Nats::start();
+    let mut bases = cluster(&nats, 3, "");
+    runtime.block_on(async {
+        let names: Vec<BaseName> = bases.iter().map(Member::name).collect();
+        let mut streams = Vec::new();
+        let mut devices = Vec::new();
+        for _ in 0..12 {
+            let (a, b) = (device(&names).await, device(&names).await);
+            online(&a).await;
+            online(&b).await;
+            streams.push(Stream::start(&a, &b));
+            devices.push((a, b));
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for base in &mut bases {
+            let running = base.running.take().unwrap();
+            running.signal(Signal::SIGTERM);
+            let ended = tokio::task::spawn_blocking(move || running.end()).await.unwrap();
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+            base.run();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let (mut sent, mut lost) = (0, 0);
+        for stream in streams {
+            let of_one = stream.end().await;
+            sent += of_one.0;
+            lost += of_one.1;
+        }
+        println!("{lost} of {sent} messages were lost");
+        assert_eq!(lost, 0, "of {sent}");
+    });
+}
+
+#[test]
+fn tls_and_a_password_open_the_cluster_and_a_wrong_authority_does_not() {
+    let nats = Nats::start_with(|folder| {
+        let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "1", "-subj", "/CN=nats"])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&cert)
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.unwrap().success());
+        let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+        vec![
+            "--tls".to_owned(),
+            format!("--tlscert={}", text(&cert)),
+            format!("--tlskey={}", text(&key)),
+            "--user=base".to_owned(),
+            "--pass=secret".to_owned(),
+        ]
+    });
+    let ca = nats.folder.path().join("cert.pem");
+    let server = |user: &str| format!("nats://{user}127.0.0.1:{}", nats.port);
+    let with_ca = format!("ca = \"{}\"\n", ca.display());
+    Member::new(&server("base:secret@"), &with_ca).start();
+    for (user, more) in [("base:secret@", ""), ("base:wrong@", with_ca.as_str())] {
+        let mut base = Member::new(&server(user), more);
+        base.run_alone();
+        let joined = base.running.as_mut().unwrap().stderr.line_with_within("joined", Duration::from_secs(3));
+        assert_eq!(joined, None, "{user} {more}");
+    }
+    let missing = Member::new(&server(""), "ca = \"/nowhere/ca.pem\"\n");
+    let ended = missing.home.run("base --listen 127.0.0.1:0 --state state");
+    assert!(ended.failed(1).contains("/nowhere/ca.pem"), "{ended:?}");
+}

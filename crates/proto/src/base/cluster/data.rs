@@ -1,0 +1,143 @@
+//! Messages from base to base: `prefix ‖ RECV-DATA`, over UDP where that is open, else on the bus.
+//!
+//! What came from a base goes to a device that is here, or nowhere: it is never handed on to a base again, so there are no loops,
+//! whatever two bases believe of a device.
+
+use std::time::Instant;
+
+use super::{Base, CameOver, Over, ToBase};
+use crate::{
+    base::{Forward, Ticket, config::BLIND_MESSAGES, registry::Link},
+    id::DeviceId,
+    wire::{
+        ANY_PATH_DATA, MAX_DATA, Malformed,
+        cluster::{BaseData, PREFIX_LEN, prefix, shard_of, tag},
+    },
+};
+
+impl Base {
+    /// Where a message goes whose destination is not here.
+    pub(in crate::base) fn elsewhere(
+        &mut self,
+        from: DeviceId,
+        to: DeviceId,
+        length: usize,
+        now: Instant,
+    ) -> Option<ToBase> {
+        let tag_on_bus = self.own_incarnation();
+        if !self.seek(to, now) {
+            return None;
+        }
+        self.used(to, now);
+        if let Some(place) = self.place_of(to) {
+            let leg = self.leg_of(place.base, place.incarnation);
+            if let Some(leg) = leg.filter(|leg| length <= ANY_PATH_DATA && leg.until() > now) {
+                let prefix = prefix(to, leg.tag(from, to));
+                return Some(ToBase { prefix, over: Over::Udp { via: leg.via(), to: leg.to() } });
+            }
+            let up = self.cluster.as_ref().is_some_and(|cluster| cluster.is_up());
+            let over = Over::Bus(place.base);
+            return up.then(|| ToBase { prefix: prefix(to, tag_on_bus), over });
+        }
+        let remote = self.cluster.as_mut()?.remote_mut(to)?;
+        if remote.sought.is_none() || remote.blind >= BLIND_MESSAGES {
+            return None;
+        }
+        // Nobody knows yet where it is; the first messages do not wait for that.
+        remote.blind += 1;
+        let over = Over::Shard(shard_of(to));
+        Some(ToBase { prefix: prefix(to, tag_on_bus), over })
+    }
+
+    /// A BASE-DATA came in. The message that goes on is `datagram[PREFIX_LEN..]`.
+    pub fn handle_base_data(&mut self, came: CameOver, datagram: &[u8], now: Instant) -> Forward {
+        let data = match BaseData::decode(datagram) {
+            Ok(data) if data.length <= MAX_DATA => data,
+            Ok(_) => return self.refused_data(Malformed::TooLong),
+            Err(why) => return self.refused_data(why),
+        };
+        let Some(sender) = self.sender_of(came, &data) else {
+            self.counters.not_a_member += 1;
+            return Forward::Nowhere;
+        };
+        let BaseData { to, from, length, .. } = data;
+        if let Some(forward) = self.deliver(from, to, length, now) {
+            return forward;
+        }
+        // On a shard's subject everybody hears it, and most do not have the device.
+        if came != CameOver::Shard && !self.devices.contains_key(&to) {
+            self.counters.dropped_not_here += 1;
+            self.deny(sender, to, from, now);
+        }
+        Forward::Nowhere
+    }
+
+    fn refused_data(&mut self, why: Malformed) -> Forward {
+        self.counters.malformed_bus += 1;
+        tracing::debug!(%why, "malformed message of a base");
+        Forward::Nowhere
+    }
+
+    /// The base that sent it, if it lives and may speak for itself.
+    fn sender_of(&self, came: CameOver, data: &BaseData) -> Option<DeviceId> {
+        let cluster = self.cluster.as_ref()?;
+        match came {
+            CameOver::Udp(from) => {
+                let known = self.routes.is_base(from) && data.tag == tag(&cluster.key, data.from, data.to);
+                let sender = || cluster.members.iter().find(|(_, m)| m.is_at(from)).map(|(&id, _)| id);
+                known.then(sender).flatten()
+            }
+            CameOver::Bus | CameOver::Shard => cluster.incarnations.get(&data.tag).copied(),
+        }
+    }
+
+    /// To a device that is registered here, or was until a moment ago.
+    fn deliver(&mut self, from: DeviceId, to: DeviceId, length: usize, now: Instant) -> Option<Forward> {
+        let here = self.devices.contains_key(&to);
+        let device = match self.devices.get(&to) {
+            Some(device) => device,
+            None => self.cluster.as_ref()?.lingering.get(&to)?,
+        };
+        let leg = device.location.leg_for(length, now);
+        let (link, bytes) = (device.link, length as u64);
+        match (leg, link) {
+            (Some((via, to)), _) => {
+                self.counters.from_bases += 1;
+                self.counters.from_bases_bytes += bytes;
+                Some(Forward::Udp { via, to })
+            }
+            (None, Link::Tcp(conn)) => {
+                self.counters.from_bases += 1;
+                self.counters.from_bases_bytes += bytes;
+                Some(Forward::Tcp { conn, ticket: Ticket { from, to } })
+            }
+            (None, Link::Lost { .. }) => {
+                self.counters.dropped_no_way += 1;
+                if here {
+                    self.blocked(from, to, now);
+                }
+                None
+            }
+        }
+    }
+
+    /// Tells those who forward where messages to a device elsewhere go over UDP.
+    pub(super) fn publish_remote(&mut self, id: DeviceId) {
+        let place = self.place_of(id);
+        let leg = place.and_then(|place| self.leg_of(place.base, place.incarnation));
+        self.routes.set_remote(id, leg);
+    }
+
+    /// The same for all devices of a base.
+    pub(super) fn publish_member(&mut self, base: DeviceId) {
+        for id in self.devices_of(base) {
+            self.publish_remote(id);
+        }
+    }
+
+    /// The part of a BASE-DATA that goes on to a host.
+    #[must_use]
+    pub fn message_of(datagram: &[u8]) -> &[u8] {
+        datagram.get(PREFIX_LEN..).unwrap_or_default()
+    }
+}

@@ -1,0 +1,238 @@
+//! The other bases of the cluster: who lives, by the leases in the store, and whether data goes there over UDP.
+//!
+//! A lease that is not renewed ends within [`LEASE_LIFE`], and with it all that its base has stored. While the bus is gone
+//! nobody's silence means anything: what is known holds for a while, and over UDP, where it is open, data goes on.
+//!
+//! UDP between bases is used as long as it answers: BASE-PING and BASE-PONG, as long as the largest message that goes there, each under a tag
+//! that only who knows the receiver's key can make. What is not answered goes over the bus.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use rand::Rng;
+
+use super::{Base, Link, socket_towards};
+use crate::{
+    base::{
+        Output, Via,
+        config::{
+            BASE_PING_EVERY, BASE_PING_UNANSWERED, BASE_REPLY_RATE, BASE_UDP_FRESH, LEASE_LIFE, MAX_MEMBERS,
+        },
+        routes::BaseLeg,
+    },
+    bucket::Bucket,
+    id::DeviceId,
+    wire::{
+        addr,
+        cluster::{BASE_PING, BASE_PONG, BaseKey, Incarnation, Lease, Probe},
+    },
+};
+
+/// Another base.
+#[derive(Debug)]
+pub(in crate::base) struct Member {
+    pub(super) incarnation: Incarnation,
+    connection: u32,
+    key: BaseKey,
+    addresses: Vec<SocketAddr>,
+    /// Its lease ends then, if nothing is heard.
+    pub(super) until: Instant,
+    /// What data over UDP goes by; shared with those who forward.
+    leg: Option<Arc<BaseLeg>>,
+    ping: Ping,
+    /// Answers to what it need not have sent.
+    pub(super) replies: Bucket,
+}
+
+/// The last BASE-PING, and the next one.
+#[derive(Debug)]
+struct Ping {
+    nonce: [u8; 8],
+    at: Instant,
+}
+
+impl Member {
+    pub(super) fn hears_udp(&self, now: Instant) -> bool {
+        self.leg.as_ref().is_some_and(|leg| leg.until() > now)
+    }
+
+    pub(super) fn is_at(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+}
+
+impl Base {
+    pub(super) fn handle_lease(&mut self, lease: Lease, now: Instant) {
+        let own = self.id;
+        let Some(cluster) = &mut self.cluster else { return };
+        if lease.base == own {
+            if lease.incarnation != cluster.incarnation {
+                tracing::warn!(
+                    base = %own,
+                    "another process in the cluster has the key of this base: give each base a key of its own"
+                );
+            }
+            return;
+        }
+        let known = cluster.members.get_mut(&lease.base);
+        match known {
+            Some(member) if member.incarnation == lease.incarnation => {
+                if lease.connection < member.connection {
+                    return;
+                }
+                member.until = now + LEASE_LIFE;
+                let again = lease.connection > member.connection;
+                member.connection = lease.connection;
+                if member.addresses != lease.addresses || member.key != lease.key {
+                    self.set_addresses(&lease, now);
+                }
+                if again {
+                    self.say_again(lease.base, now);
+                }
+            }
+            Some(_) => {
+                self.lose_member(lease.base, "it has started anew", now);
+                self.add_member(&lease, now);
+            }
+            None => self.add_member(&lease, now),
+        }
+    }
+
+    fn add_member(&mut self, lease: &Lease, now: Instant) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.members.len() < MAX_MEMBERS)
+        else {
+            tracing::warn!(base = %lease.base, "not taken into the cluster: it has {MAX_MEMBERS} bases already");
+            return;
+        };
+        let member = Member {
+            incarnation: lease.incarnation,
+            connection: lease.connection,
+            key: lease.key,
+            addresses: Vec::new(),
+            until: now + LEASE_LIFE,
+            leg: None,
+            ping: Ping { nonce: [0; 8], at: now },
+            replies: Bucket::default(),
+        };
+        cluster.members.insert(lease.base, member);
+        cluster.incarnations.insert(lease.incarnation, lease.base);
+        tracing::info!(base = %lease.base, "a base of the cluster is there");
+        self.set_addresses(lease, now);
+        self.say_again(lease.base, now);
+    }
+
+    fn set_addresses(&mut self, lease: &Lease, now: Instant) {
+        let Some(member) = self.cluster.as_mut().and_then(|c| c.members.get_mut(&lease.base)) else { return };
+        for &address in &member.addresses {
+            self.routes.forget_base(address);
+        }
+        member.addresses = lease.addresses.iter().map(|&address| addr::canonical(address)).collect();
+        member.addresses.retain(|address| address.port() != 0 && !address.ip().is_unspecified());
+        member.key = lease.key;
+        member.leg = None;
+        member.ping.at = now;
+        for &address in &member.addresses {
+            self.routes.know_base(address);
+        }
+        self.publish_member(lease.base);
+        self.ping_members(now);
+    }
+
+    /// A base is no more: what it stored is void, and whoever knew of its devices hears so unless they come back.
+    pub(super) fn lose_member(&mut self, base: DeviceId, why: &str, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(member) = cluster.members.remove(&base) else { return };
+        cluster.incarnations.remove(&member.incarnation);
+        cluster.wants.remove(&base);
+        for address in member.addresses {
+            self.routes.forget_base(address);
+        }
+        tracing::warn!(%base, why, "a base of the cluster is gone");
+        self.counters.bases_lost += 1;
+        self.publish_member(base);
+        self.unsettle(base, now);
+    }
+
+    pub(super) fn members_due(&mut self, now: Instant) {
+        let Some(cluster) = &self.cluster else { return };
+        let over = |until: Instant| match cluster.link {
+            Link::Up => until <= now,
+            Link::Down { until } => until <= now,
+        };
+        let gone: Vec<DeviceId> =
+            cluster.members.iter().filter(|(_, member)| over(member.until)).map(|(&id, _)| id).collect();
+        for base in gone {
+            self.lose_member(base, "its lease was not renewed", now);
+        }
+        self.ping_members(now);
+    }
+
+    fn ping_members(&mut self, now: Instant) {
+        let own = self.id;
+        let Some(cluster) = &mut self.cluster else { return };
+        let mut pings = Vec::new();
+        for member in cluster.members.values_mut().filter(|member| member.ping.at <= now) {
+            self.rng.fill_bytes(&mut member.ping.nonce);
+            let fresh = member.hears_udp(now);
+            member.ping.at = now + if fresh { BASE_PING_EVERY } else { BASE_PING_UNANSWERED };
+            let probe = Probe { kind: BASE_PING, base: own, nonce: member.ping.nonce };
+            for &to in &member.addresses {
+                if let Some(socket) = socket_towards(&cluster.udp, to) {
+                    pings.push((Via { socket, ip: None }, to, probe.encode(&member.key)));
+                }
+            }
+        }
+        for (via, to, payload) in pings {
+            self.outputs.push_back(Output::Transmit { via, to, payload });
+        }
+    }
+
+    /// A BASE-PING or BASE-PONG came in.
+    pub(in crate::base) fn handle_probe(
+        &mut self,
+        via: Via,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) {
+        let own = self.id;
+        let member = self.cluster.as_mut().and_then(|cluster| {
+            let probe = Probe::decode(datagram, &cluster.key)?;
+            let member = cluster.members.get_mut(&probe.base).filter(|m| m.addresses.contains(&from))?;
+            Some((probe, member))
+        });
+        let Some((probe, member)) = member else {
+            self.counters.not_a_member += 1;
+            return;
+        };
+        match probe.kind {
+            BASE_PING => {
+                if member.replies.take(BASE_REPLY_RATE, now) {
+                    let pong = Probe { kind: BASE_PONG, base: own, nonce: probe.nonce };
+                    let payload = pong.encode(&member.key);
+                    self.outputs.push_back(Output::Transmit { via, to: from, payload });
+                }
+            }
+            _ if probe.nonce != member.ping.nonce => {}
+            _ => {
+                let until = now + BASE_UDP_FRESH;
+                match &member.leg {
+                    Some(leg) if leg.is(from) => leg.prolong(until),
+                    // The first address that answers; another one when that is silent.
+                    Some(leg) if leg.until() > now => {}
+                    _ => {
+                        let via = Via { socket: via.socket, ip: None };
+                        member.leg = Some(self.routes.base_leg(via, from, member.key, until));
+                        tracing::info!(base = %probe.base, address = %from, "data goes there over UDP");
+                        self.publish_member(probe.base);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What data to this base's devices goes by over UDP.
+    pub(super) fn leg_of(&self, base: DeviceId, incarnation: Incarnation) -> Option<Arc<BaseLeg>> {
+        let member = self.cluster.as_ref()?.members.get(&base)?;
+        member.leg.clone().filter(|_| member.incarnation == incarnation)
+    }
+}

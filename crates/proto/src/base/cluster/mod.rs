@@ -1,0 +1,577 @@
+//! Many bases as one (protocol section 11): what a base knows of the others, and of devices that are registered there.
+//!
+//! The bases share a store (which base has a device, which bases live) and a bus (subjects, one of each base and
+//! [`SHARDS`] for changes). Both are NATS's; this machine sees them as a port: [`BusInput`] in, [`BusOutput`] out. It never waits for
+//! them. A device is registered by what its base knows at that moment; what the store says later may take that back.
+//!
+//! - `members`: the other bases, their leases, and whether data goes to them over UDP
+//! - `claims`: the entries of our own devices in the store
+//! - `remote`: devices elsewhere that somebody here cares for, and what is told of whom across bases
+//! - `data`: messages from base to base
+//!
+//! Whatever the bus does to messages (late, twice, in another order, lost) does no harm: entries are ordered by their revision in
+//! the store, statements by the revision of the device that they are about and the sender's number; all of it is said again now and then,
+//! and all lapses by itself. State of another base is kept only for devices that somebody here wants, that want somebody
+//! here, or that a message went to lately; it is bounded by [`super::BaseConfig::max_remote_devices`].
+
+mod claims;
+mod data;
+mod members;
+mod remote;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub(super) use claims::Claim;
+use rand::Rng;
+
+use self::{members::Member, remote::Remote};
+use super::{
+    Base, Output, SocketId, UdpAddress,
+    config::{BUS_GRACE, CLUSTER_TICK, LEASE_LIFE, LEASE_RENEW, MAX_FINDS},
+    deadline::Key,
+    memory::{Keyed, Map, Set},
+    registry::Device,
+    routes::Routes,
+};
+use crate::{
+    id::DeviceId,
+    wire::{
+        BootId, Malformed,
+        cluster::{
+            BASE_KEY_LEN, BaseKey, Body, Change, Incarnation, Lease, MAX_WANTS, Message, PREFIX_LEN, Record,
+            SHARDS, Want, shard_of,
+        },
+    },
+};
+
+/// What a base needs to know to be one of many.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// What hosts are told as the cluster's ID, by all of its bases.
+    pub cluster: DeviceId,
+    /// Where other bases reach this one over UDP, and the sockets behind; empty: they send over the bus.
+    pub udp: Vec<UdpAddress>,
+}
+
+/// What the shell has heard.
+#[derive(Debug, Clone, Copy)]
+pub enum BusInput<'a> {
+    /// The bus is there (again). The leases that stand were handed in before; watches and unanswered requests are void.
+    Up,
+    /// The bus is gone.
+    Down,
+    /// A lease was written.
+    Lease(&'a [u8]),
+    /// A base took its lease back.
+    LeaseEnded(DeviceId),
+    /// The answer to [`BusOutput::Find`].
+    Found {
+        /// The device.
+        device: DeviceId,
+        /// Its entry.
+        entry: Option<Entry<'a>>,
+    },
+    /// The answer to [`BusOutput::Store`]: it is stored, under this revision.
+    Stored {
+        /// The device.
+        device: DeviceId,
+        /// The revision.
+        revision: u64,
+    },
+    /// The answer to [`BusOutput::Store`]: the entry has another revision by now.
+    Refused {
+        /// The device.
+        device: DeviceId,
+    },
+    /// The answer to a find or a store: the store did not answer.
+    Failed {
+        /// The device.
+        device: DeviceId,
+    },
+    /// What came on the subject of a shard, or on the base's own, and is not BASE-DATA.
+    Message(&'a [u8]),
+}
+
+/// An entry of the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Its value.
+    pub record: &'a [u8],
+    /// Its revision: of two the higher one is newer.
+    pub revision: u64,
+    /// How long ago it was written, roughly.
+    pub age: Duration,
+}
+
+/// What the shell has to do at store and bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BusOutput {
+    /// Write this base's lease, in place of the one before; it lapses after [`LEASE_LIFE`].
+    Lease(Vec<u8>),
+    /// Take it back.
+    EndLease,
+    /// Read a device's entry, and answer with [`BusInput::Found`] or [`BusInput::Failed`].
+    Find(DeviceId),
+    /// Write a device's entry, if the present one has this revision (0: there is none), and answer.
+    Store {
+        /// The device.
+        device: DeviceId,
+        /// The value.
+        record: Vec<u8>,
+        /// The revision that it takes the place of.
+        over: u64,
+    },
+    /// Delete a device's entry if it still has this revision.
+    Erase {
+        /// The device.
+        device: DeviceId,
+        /// The revision.
+        revision: u64,
+    },
+    /// Hear the subject of this shard from now on; what a later [`BusOutput::Find`] does not show, comes there.
+    Watch(u8),
+    /// No longer.
+    Unwatch(u8),
+    /// Say this on the subject of a shard.
+    Publish {
+        /// The shard.
+        shard: u8,
+        /// The bytes.
+        message: Vec<u8>,
+    },
+    /// Say this on the subject of a base.
+    Send {
+        /// The base.
+        to: DeviceId,
+        /// The bytes.
+        message: Vec<u8>,
+    },
+}
+
+/// A relayed message for another base: it goes as `prefix ‖ message`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToBase {
+    /// What goes before it.
+    pub prefix: [u8; PREFIX_LEN],
+    /// Where.
+    pub over: Over,
+}
+
+/// The way of a message to another base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// As a datagram.
+    Udp {
+        /// From here.
+        via: super::Via,
+        /// To there.
+        to: std::net::SocketAddr,
+    },
+    /// On the subject of this base.
+    Bus(DeviceId),
+    /// On the subject of this shard: whoever has the device takes it.
+    Shard(u8),
+}
+
+/// How a message came from another base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CameOver {
+    /// As a datagram from this address.
+    Udp(std::net::SocketAddr),
+    /// On this base's subject.
+    Bus,
+    /// On the subject of a shard.
+    Shard,
+}
+
+/// What a base knows of its cluster.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) id: DeviceId,
+    incarnation: Incarnation,
+    key: BaseKey,
+    udp: Vec<UdpAddress>,
+    connection: u32,
+    seq: u64,
+    link: Link,
+    lease_at: Instant,
+    pub(super) members: Map<DeviceId, Member>,
+    incarnations: Map<Incarnation, DeviceId>,
+    shards: Vec<Shard>,
+    /// The shard whose turn is next.
+    turn: u8,
+    /// Devices whose entry is being read or written.
+    asked: Set<DeviceId>,
+    /// Those whose turn comes when answers have come.
+    to_ask: VecDeque<DeviceId>,
+    queued: Set<DeviceId>,
+    /// Interests to be stated, by base.
+    wants: BTreeMap<DeviceId, Vec<Want>>,
+    /// Devices that have registered elsewhere and whose session here is still open: what is under way on it arrives.
+    pub(super) lingering: Map<DeviceId, Device>,
+}
+
+/// Whether the bus is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Up,
+    /// What is known of other bases holds until then.
+    Down {
+        until: Instant,
+    },
+}
+
+/// One of the parts that all devices are divided into by a hash.
+#[derive(Debug)]
+struct Shard {
+    /// Devices that are registered here.
+    locals: usize,
+    remotes: Map<DeviceId, Remote>,
+    watched: bool,
+}
+
+impl Cluster {
+    fn new(config: ClusterConfig, keyed: Keyed, rng: &mut impl Rng, now: Instant) -> Self {
+        let mut incarnation = [0; 8];
+        rng.fill_bytes(&mut incarnation);
+        let mut key = [0; BASE_KEY_LEN];
+        rng.fill_bytes(&mut key);
+        let shard = || Shard { locals: 0, remotes: Map::with_hasher(keyed), watched: false };
+        Self {
+            id: config.cluster,
+            incarnation,
+            key,
+            udp: config.udp,
+            connection: 0,
+            seq: 0,
+            link: Link::Down { until: now },
+            lease_at: now,
+            members: Map::with_hasher(keyed),
+            incarnations: Map::with_hasher(keyed),
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            turn: 0,
+            asked: Set::with_hasher(keyed),
+            to_ask: VecDeque::new(),
+            queued: Set::with_hasher(keyed),
+            wants: BTreeMap::new(),
+            lingering: Map::with_hasher(keyed),
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        self.link == Link::Up
+    }
+
+    fn remote(&self, device: DeviceId) -> Option<&Remote> {
+        self.shards[usize::from(shard_of(device))].remotes.get(&device)
+    }
+
+    fn remote_mut(&mut self, device: DeviceId) -> Option<&mut Remote> {
+        self.shards[usize::from(shard_of(device))].remotes.get_mut(&device)
+    }
+
+    /// Devices elsewhere, and their interests in devices here.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        let remotes = self.shards.iter().flat_map(|shard| shard.remotes.values());
+        remotes.fold((0, 0), |(count, pairs), remote| (count + 1, pairs + remote.pairs.len()))
+    }
+
+    fn remotes_in_all(&self) -> usize {
+        self.shards.iter().map(|shard| shard.remotes.len()).sum()
+    }
+
+    /// Watches the shard, or no longer.
+    fn follow(&mut self, number: u8) -> Option<BusOutput> {
+        let up = self.is_up();
+        let shard = &mut self.shards[usize::from(number)];
+        let watched = up && (shard.locals > 0 || !shard.remotes.is_empty());
+        if watched == shard.watched {
+            return None;
+        }
+        shard.watched = watched;
+        up.then_some(if watched { BusOutput::Watch(number) } else { BusOutput::Unwatch(number) })
+    }
+}
+
+impl Base {
+    /// Makes this base one of a cluster; to be called before anything else.
+    pub fn join(&mut self, config: ClusterConfig, now: Instant) {
+        let cluster = Cluster::new(config, self.keyed, &mut self.rng, now);
+        let routes = Routes::new(self.config.relay_messages, self.config.relay_rate, self.keyed, now);
+        self.routes = Arc::new(routes.with_base_key(cluster.key));
+        self.cluster = Some(Box::new(cluster));
+        self.deadlines.by(Key::Cluster, now + CLUSTER_TICK);
+    }
+
+    /// Where the other bases reach this one over UDP, if that became known (or changed) after [`Base::join`].
+    pub fn set_cluster_udp(&mut self, udp: Vec<UdpAddress>, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.udp != udp {
+            cluster.udp = udp;
+            if cluster.is_up() {
+                self.renew_lease(now);
+            }
+        }
+    }
+
+    /// Whether the bus is there; `None` where there is no cluster.
+    #[must_use]
+    pub fn bus_is_up(&self) -> Option<bool> {
+        self.cluster.as_ref().map(|cluster| cluster.is_up())
+    }
+
+    /// The other bases of the cluster that live, and whether data goes to them over UDP.
+    #[must_use]
+    pub fn members(&self, now: Instant) -> Vec<(DeviceId, bool)> {
+        let members = self.cluster.iter().flat_map(|cluster| &cluster.members);
+        members.map(|(&id, member)| (id, member.hears_udp(now))).collect()
+    }
+
+    /// Something came from store or bus.
+    pub fn handle_bus(&mut self, input: BusInput<'_>, now: Instant) {
+        if self.cluster.is_none() {
+            return;
+        }
+        let read = match input {
+            BusInput::Up => {
+                self.bus_up(now);
+                Ok(())
+            }
+            BusInput::Down => {
+                self.bus_down(now);
+                Ok(())
+            }
+            BusInput::Lease(bytes) => Lease::decode(bytes).map(|lease| self.handle_lease(lease, now)),
+            BusInput::LeaseEnded(base) => {
+                self.lose_member(base, "it left", now);
+                Ok(())
+            }
+            BusInput::Found { device, entry } => {
+                let read = |entry: Entry<'_>| {
+                    Record::decode(entry.record).map(|record| (record, entry.revision, entry.age))
+                };
+                let entry = entry.map(read).transpose();
+                // What cannot be read is nobody's; it is written over where we have the device.
+                self.found(device, entry.clone().unwrap_or(None), now);
+                entry.map(|_| ())
+            }
+            BusInput::Stored { device, revision } => {
+                self.stored(device, revision, now);
+                Ok(())
+            }
+            BusInput::Refused { device } => {
+                self.refused(device);
+                Ok(())
+            }
+            BusInput::Failed { device } => {
+                self.failed(device);
+                Ok(())
+            }
+            BusInput::Message(bytes) => self.handle_message_of_base(bytes, now),
+        };
+        if let Err(why) = read {
+            self.counters.malformed_bus += 1;
+            tracing::debug!(%why, "malformed message of a base");
+        }
+    }
+
+    fn handle_message_of_base(&mut self, bytes: &[u8], now: Instant) -> Result<(), Malformed> {
+        if let Ok(change) = Change::decode(bytes) {
+            self.handle_change(change, now);
+            return Ok(());
+        }
+        let message = Message::decode(bytes)?;
+        let (base, incarnation, seq) = (message.base, message.incarnation, message.seq);
+        let known = self.cluster.as_ref().and_then(|cluster| cluster.members.get(&base));
+        if known.is_none_or(|member| member.incarnation != incarnation) {
+            self.counters.not_a_member += 1;
+            return Ok(());
+        }
+        let place = remote::Place { base, incarnation };
+        match message.body {
+            Body::Wants(wants) => {
+                for want in wants {
+                    self.handle_want(place, seq, want, now);
+                }
+            }
+            Body::Addresses { to, revision, left, addresses } => {
+                self.handle_addresses(place, seq, to, revision, left, addresses, now);
+            }
+            Body::Blocked { from, about, reason } => self.handle_blocked(from, about, reason, now),
+            Body::NotHere { device, from } => self.handle_not_here(place, device, from, now),
+            Body::Cloned(device) => self.handle_cloned(device, now),
+        }
+        Ok(())
+    }
+
+    fn bus_up(&mut self, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.link = Link::Up;
+        cluster.connection += 1;
+        cluster.asked.clear();
+        cluster.to_ask.clear();
+        cluster.queued.clear();
+        for member in cluster.members.values_mut() {
+            member.until = now + LEASE_LIFE;
+        }
+        for shard in &mut cluster.shards {
+            shard.watched = false;
+            // The store may be a new one, whose revisions begin anew.
+            shard.remotes.values_mut().for_each(Remote::forget_revision);
+        }
+        tracing::info!(bases = cluster.members.len() + 1, "joined the cluster's bus");
+        self.renew_lease(now);
+        for shard in 0..SHARDS {
+            self.follow(shard);
+        }
+        let devices: Vec<DeviceId> = self.devices.keys().copied().collect();
+        for device in devices {
+            self.claim_device(device);
+        }
+        self.seek_all();
+        let members: Vec<DeviceId> =
+            self.cluster.iter().flat_map(|cluster| cluster.members.keys().copied()).collect();
+        for member in members {
+            self.say_again(member, now);
+        }
+    }
+
+    fn bus_down(&mut self, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.is_up() {
+            cluster.link = Link::Down { until: now + BUS_GRACE };
+            cluster.asked.clear();
+            cluster.to_ask.clear();
+            cluster.queued.clear();
+            cluster.wants.clear();
+            tracing::warn!(
+                "the cluster's bus is gone: devices of this base go on; those of other bases are reached over UDP where \
+                 that is open, and not found anew"
+            );
+        }
+    }
+
+    fn renew_lease(&mut self, now: Instant) {
+        let id = self.id;
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.lease_at = now + LEASE_RENEW;
+        let lease = Lease {
+            base: id,
+            incarnation: cluster.incarnation,
+            connection: cluster.connection,
+            key: cluster.key,
+            addresses: cluster.udp.iter().map(|udp| udp.address).collect(),
+        };
+        self.bus(BusOutput::Lease(lease.encode()));
+    }
+
+    /// Leaves the cluster: what this base has stored is void at once.
+    pub(super) fn end_lease(&mut self) {
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.is_up()) {
+            self.bus(BusOutput::EndLease);
+        }
+    }
+
+    /// The cluster's own clock.
+    pub(super) fn cluster_due(&mut self, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        self.deadlines.by(Key::Cluster, now + CLUSTER_TICK);
+        let turn = cluster.turn;
+        cluster.turn = (turn + 1) % SHARDS;
+        let renew = cluster.is_up() && cluster.lease_at <= now && self.draining != super::Draining::Done;
+        if renew {
+            self.renew_lease(now);
+        }
+        self.members_due(now);
+        self.shard_due(turn, now);
+        self.ask_more();
+    }
+
+    fn bus(&mut self, output: BusOutput) {
+        self.outputs.push_back(Output::Bus(output));
+    }
+
+    /// Says something to another base, if the bus is there.
+    fn send_to_base(&mut self, to: DeviceId, body: Body) {
+        let base = self.id;
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_up()) else { return };
+        cluster.seq += 1;
+        let message = Message { base, incarnation: cluster.incarnation, seq: cluster.seq, body };
+        self.bus(BusOutput::Send { to, message: message.encode() });
+    }
+
+    /// States the interests that have come together, when there is nothing else to do.
+    pub(super) fn send_wants(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for (base, wants) in std::mem::take(&mut cluster.wants) {
+            for wants in wants.chunks(MAX_WANTS) {
+                self.send_to_base(base, Body::Wants(wants.to_vec()));
+            }
+        }
+    }
+
+    fn follow(&mut self, shard: u8) {
+        if let Some(output) = self.cluster.as_mut().and_then(|cluster| cluster.follow(shard)) {
+            self.bus(output);
+        }
+    }
+
+    /// Reads the entry of a device, or later, when others have been answered.
+    fn find(&mut self, device: DeviceId) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_up()) else { return };
+        if cluster.asked.contains(&device) {
+            return;
+        }
+        if cluster.asked.len() < MAX_FINDS {
+            cluster.asked.insert(device);
+            self.bus(BusOutput::Find(device));
+        } else if cluster.queued.insert(device) {
+            cluster.to_ask.push_back(device);
+        }
+    }
+
+    fn ask_more(&mut self) {
+        while let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_up())
+            && cluster.asked.len() < MAX_FINDS
+            && let Some(device) = cluster.to_ask.pop_front()
+        {
+            cluster.queued.remove(&device);
+            self.find(device);
+        }
+    }
+
+    /// An answer has come, whatever it is.
+    fn answered(&mut self, device: DeviceId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.asked.remove(&device);
+        }
+        self.ask_more();
+    }
+
+    /// Asks again after a while: at the next tick.
+    fn find_later(&mut self, device: DeviceId) {
+        if let Some(cluster) = &mut self.cluster
+            && cluster.queued.insert(device)
+        {
+            cluster.to_ask.push_back(device);
+        }
+    }
+}
+
+/// The socket that reaches an address of this family.
+fn socket_towards(udp: &[UdpAddress], to: std::net::SocketAddr) -> Option<SocketId> {
+    udp.iter().find(|own| own.address.is_ipv4() == to.is_ipv4()).map(|own| own.socket)
+}
+
+/// Adds a boot to those that were replaced.
+fn and_replaced(mut replaced: Vec<BootId>, boot: BootId) -> Vec<BootId> {
+    replaced.retain(|&other| other != boot);
+    replaced.push(boot);
+    let over = replaced.len().saturating_sub(crate::wire::cluster::MAX_REPLACED);
+    replaced.drain(..over);
+    replaced
+}
