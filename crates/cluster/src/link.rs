@@ -55,7 +55,7 @@ pub(crate) async fn start(
             }
             Event::Disconnected | Event::Closed => connected_in.send_modify(|state| state.0 = false),
             Event::SlowConsumer(_) => {
-                tracing::warn!("more comes from the cluster's bus than this base takes")
+                tracing::warn!("more comes from the cluster's bus than this base takes");
             }
             Event::ServerError(error) => tracing::warn!(%error, "the NATS server says"),
             Event::ClientError(error) if failures.fetch_add(1, Relaxed).is_multiple_of(FAILURES_A_LINE) => {

@@ -32,7 +32,7 @@ fn the_nonce_goes_to_the_address_that_was_asked_about_and_is_shorter_than_the_qu
     world.datagram(FIRST, host.udp, &question);
     assert_eq!(world.datagrams, [(FIRST, addr(&there), map_ok(NONCE))]);
     assert_eq!((question.len(), map_ok(NONCE).len()), (MAP_CHECK_LEN, MAP_OK_LEN));
-    assert!(MAP_OK_LEN < MAP_CHECK_LEN);
+    const { assert!(MAP_OK_LEN < MAP_CHECK_LEN) };
 }
 
 #[test]

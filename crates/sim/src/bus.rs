@@ -179,10 +179,10 @@ impl Bus {
         match said {
             Said::Output(output) => self.output(node, output, now, rng, out),
             Said::ToBase(base, bytes) => {
-                self.to_base(base, &Heard::Data(CameOver::Bus, bytes), now, rng, out)
+                self.tell_base(base, &Heard::Data(CameOver::Bus, bytes), now, rng, out);
             }
             Said::ToShard(shard, bytes) => {
-                self.to_shard(node, shard, &Heard::Data(CameOver::Shard, bytes), now, rng, out);
+                self.tell_shard(node, shard, &Heard::Data(CameOver::Shard, bytes), now, rng, out);
             }
         }
     }
@@ -239,9 +239,9 @@ impl Bus {
                 link.shards.remove(&shard);
             }),
             BusOutput::Publish { shard, message } => {
-                self.to_shard(node, shard, &Heard::Message(message), now, rng, out);
+                self.tell_shard(node, shard, &Heard::Message(message), now, rng, out);
             }
-            BusOutput::Send { to, message } => self.to_base(to, &Heard::Message(message), now, rng, out),
+            BusOutput::Send { to, message } => self.tell_base(to, &Heard::Message(message), now, rng, out),
         }
     }
 
@@ -253,7 +253,7 @@ impl Bus {
             .collect()
     }
 
-    fn to_base(
+    fn tell_base(
         &mut self,
         base: DeviceId,
         heard: &Heard,
@@ -267,7 +267,7 @@ impl Bus {
         }
     }
 
-    fn to_shard(
+    fn tell_shard(
         &mut self,
         from: NodeId,
         shard: u8,

@@ -234,7 +234,7 @@ fn a_device_that_starts_again_at_another_base_is_there_and_nowhere_else() {
         assert_eq!(many.lost_of_a_talk(a, b, 100 * MS, 3 * SECOND), 0);
         let home = many.base_of(b).unwrap();
         // The machine dies without a word, and its old base is out of its reach when it is back.
-        many.world.with_host(b, |host, env| host.crash(env));
+        many.world.with_host(b, bowline_sim::host_node::HostNode::crash);
         many.world.with_base(home, |base, _| base.frozen = true);
         many.world.run_for(SECOND);
         many.world.with_host(b, bowline_sim::host_node::HostNode::start);

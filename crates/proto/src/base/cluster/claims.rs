@@ -107,9 +107,7 @@ impl Base {
                 };
                 self.store(id, replaced, revision);
             }
-        } else if !self.place_lives(place) {
-            self.store(id, record.replaced, revision);
-        } else if record.boot == boot && record.attempt < attempt {
+        } else if !self.place_lives(place) || (record.boot == boot && record.attempt < attempt) {
             self.store(id, record.replaced, revision);
         } else if record.boot == boot {
             self.supersede(id, &record, revision, now);
