@@ -11,7 +11,7 @@ use std::{
 };
 
 use bowline::{BaseName, Datagram, DeviceId, Endpoint, Path};
-use bowline_base::{Server, Shutdown};
+use bowline_base::{Server, Shutdown, config::Limits};
 use serde::Serialize;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
@@ -160,8 +160,10 @@ struct Base {
 
 impl Base {
     async fn start() -> anyhow::Result<Self> {
-        let config =
-            bowline_base::Config { listen: vec![(Ipv4Addr::LOCALHOST, 0).into()], ..Default::default() };
+        // For two devices: it need not ask the system for what a base for all the world takes.
+        let limits = Limits { devices: 8, unfinished: 64, ..Limits::default() };
+        let listen = vec![(Ipv4Addr::LOCALHOST, 0).into()];
+        let config = bowline_base::Config { listen, limits, ..Default::default() };
         let server = Server::bind(config, bowline_key::generate()).await?;
         let address = server.local_addrs().into_iter().next();
         let address = address.ok_or_else(|| anyhow::anyhow!("the base server listens nowhere"))?;
