@@ -13,7 +13,7 @@
 //!
 //! Both buckets are in memory: every base brings back what is its own whenever it has connected.
 //!
-//! - [`config`]: what an operator sets; [`link`]: the connection and what comes over it; [`store`]: the two buckets
+//! - `config`: what an operator sets; `link`: the connection and what comes over it; `store`: the two buckets
 
 pub mod config;
 mod link;

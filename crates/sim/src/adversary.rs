@@ -71,6 +71,15 @@ pub struct Forged {
     pub payload: Bytes,
 }
 
+impl Forged {
+    /// What is in it, if it is a HELLO, as it was, from an address of the attacker.
+    #[must_use]
+    pub fn replayed_hello(&self) -> Option<Hello> {
+        let PeerDatagram::Hello(hello) = PeerDatagram::decode(&self.payload).ok()? else { return None };
+        (self.src.port() == REPLAY_PORT).then_some(*hello.claim())
+    }
+}
+
 /// Somebody on the internet.
 #[derive(Debug)]
 pub struct Attacker {
@@ -118,6 +127,11 @@ impl Attacker {
             self.captured.pop_front();
         }
         self.captured.push_back(Captured { src: packet.src, dst: packet.dst, payload: payload.clone() });
+    }
+
+    /// A HELLO that he replays counts once more: from now on he may pass for its initiator for a while.
+    pub fn gains(&mut self, initiator: DeviceId, responder: DeviceId, now: Time) {
+        self.hellos.insert((initiator, responder), now);
     }
 
     /// Whether this is one of his own identities: then a message of it is what it says it is.

@@ -22,7 +22,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
-    adversary::{self, Attacker},
+    adversary::{self, Attacker, Forged},
     base_node::{BaseNode, PORT},
     bus::{Bus, Delivery, Heard},
     checks::{self, FORGED, REPLAYED, Violation},
@@ -755,9 +755,21 @@ impl World {
         let hosts: Vec<(NodeId, DeviceId)> =
             self.hosts().into_iter().map(|host| (host, self.id(host))).collect();
         if let Some(forged) = self.attacker.as_mut().and_then(|attacker| attacker.step(&hosts)) {
+            self.note_forgotten_hello(&hosts, &forged);
             self.inject(INTERNET, forged.src, forged.dst, forged.payload);
         }
         self.push(self.now + adversary::PAUSE, Event::Attack);
+    }
+
+    /// A HELLO that a host has seen so long ago that it has forgotten it gains what a new one does (section 12).
+    fn note_forgotten_hello(&mut self, hosts: &[(NodeId, DeviceId)], forged: &Forged) {
+        let Some(claim) = forged.replayed_hello() else { return };
+        let Some(&(host, _)) = hosts.iter().find(|(_, id)| *id == claim.responder) else { return };
+        let machine = self.at_host(host).machine();
+        let known = machine.is_some_and(|machine| machine.remembers_hello(claim.initiator, &claim.token));
+        if let (false, Some(attacker)) = (known, &mut self.attacker) {
+            attacker.gains(claim.initiator, claim.responder, self.now);
+        }
     }
 
     fn flood_step(&mut self, host: NodeId) {

@@ -552,6 +552,12 @@ impl Host {
         self.bases.remembered()
     }
 
+    /// Whether a HELLO of a peer with this token would be taken for one that came before: the last [`config::HEARD_TOKENS`] are.
+    #[must_use]
+    pub fn remembers_hello(&self, from: DeviceId, token: &crate::wire::Token) -> bool {
+        self.peers.remembers_hello(from, token)
+    }
+
     /// How much the machine holds at this moment.
     #[must_use]
     pub fn sizes(&self) -> Sizes {

@@ -410,6 +410,10 @@ impl Peers {
         self.reschedule(id);
     }
 
+    pub(super) fn remembers_hello(&self, from: DeviceId, token: &crate::wire::Token) -> bool {
+        self.map.get(&from).is_some_and(|peer| peer.heard.contains(token))
+    }
+
     /// Introduced ones have a budget a device; strangers share one, and each source has its part of it.
     fn hello_in_budget(
         &mut self,

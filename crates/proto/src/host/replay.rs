@@ -31,6 +31,10 @@ impl Heard {
         self.tokens.push_back((short(token), now));
     }
 
+    pub(super) fn contains(&self, token: &Token) -> bool {
+        self.first(token).is_some()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
