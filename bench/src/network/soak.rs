@@ -35,6 +35,8 @@ const WARM: f64 = 0.25;
 const GROWTH_KIB: u64 = 4096;
 /// By so much it may have more descriptors.
 const GROWTH_FDS: u64 = 6;
+/// They are looked at over so many looks: a device that guesses ports has hundreds of sockets for twelve seconds.
+const LOOKS_FOR_FDS: usize = 3;
 /// Peers that a device has state for: the other one.
 const PEERS: u64 = 1;
 /// Address pairs with it: what the protocol allows.
@@ -397,7 +399,8 @@ fn warm(looks: &[(u64, u64)]) -> (u64, u64) {
 
 /// In words, if it is larger than when it was warm.
 fn grown(name: &str, looks: &[(u64, u64)]) -> Option<String> {
-    let (&(memory, descriptors), warm) = (looks.last()?, warm(looks));
+    let (&(memory, _), warm) = (looks.last()?, warm(looks));
+    let descriptors = looks.iter().rev().take(LOOKS_FOR_FDS).map(|look| look.1).min()?;
     let large = memory > warm.0 + GROWTH_KIB || descriptors > warm.1 + GROWTH_FDS;
     large.then(|| {
         format!(

@@ -61,10 +61,21 @@ pub struct Snapshot {
     pub descriptors: (u64, u64),
     /// Devices in the file of allowed ones, and how often it could not be read when it had changed.
     pub listed: Option<(usize, u64)>,
+    /// The other bases of the cluster, if there is one.
+    pub cluster: Option<Cluster>,
     /// Some of the devices that are here.
     pub devices: Vec<DeviceView>,
     /// The UDP addresses that workers listen on.
     pub(crate) locals: Vec<SocketAddr>,
+}
+
+/// A cluster as one base sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Cluster {
+    /// Whether the bus is there.
+    pub bus_is_up: bool,
+    /// Other bases that live, and those of them that data goes to over UDP.
+    pub bases: (usize, usize),
 }
 
 /// How much waits.

@@ -9,7 +9,7 @@ use bowline_proto::{
 
 use crate::{
     config::Config,
-    control::{Control, Queues, Snapshot},
+    control::{Cluster, Control, Queues, Snapshot},
     resources,
     server::{Owner, max_connections},
     udp::worker::Counts,
@@ -141,6 +141,13 @@ impl Owner {
         counters
     }
 
+    fn cluster_view(&self, now: Instant) -> Option<Cluster> {
+        let bus_is_up = self.base.bus_is_up()?;
+        let members = self.base.members(now);
+        let over_udp = members.iter().filter(|(_, udp)| *udp).count();
+        Some(Cluster { bus_is_up, bases: (members.len(), over_udp) })
+    }
+
     fn snapshot(&self, devices: usize, workers: &[Arc<Counts>], queues: Queues, now: Instant) -> Snapshot {
         let inspector = &self.inspector;
         Snapshot {
@@ -156,6 +163,7 @@ impl Owner {
             short_of_memory: inspector.short_of_memory,
             descriptors: inspector.descriptors,
             listed: inspector.listed,
+            cluster: self.cluster_view(now),
             devices: self.base.devices().take(devices).collect(),
             locals: self.ports.iter().map(|port| port.local_addr()).collect(),
         }

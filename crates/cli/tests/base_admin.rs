@@ -7,12 +7,12 @@ mod support;
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::Read as _,
     net::{SocketAddr, TcpStream},
 };
 
 use nix::sys::signal::Signal;
-use support::{Home, PATIENCE, Running, eventually};
+use support::{Home, Running, ask, eventually};
 
 /// A base with an admin address, and more arguments.
 struct Base {
@@ -53,17 +53,6 @@ impl Base {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
     }
-}
-
-/// The status and the content of an answer over HTTP.
-fn ask(address: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, content) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), content.to_owned())
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::{
 use bowline::{BaseName, Endpoint};
 use bowline_proto::{DeviceId, SecretKey};
 use nix::sys::signal::Signal;
-use support::{Home, PATIENCE, Running};
+use support::{Home, PATIENCE, Running, ask};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -67,6 +67,7 @@ impl Nats {
 struct Member {
     home: Home,
     port: u16,
+    admin: u16,
     running: Option<Running>,
 }
 
@@ -76,7 +77,7 @@ impl Member {
         home.configure(&format!(
             "[base.limits]\n{LIMITS}\n[base.cluster]\nservers = [\"{servers}\"]\n{more}"
         ));
-        Self { home, port: 0, running: None }
+        Self { home, port: 0, admin: free_port(), running: None }
     }
 
     fn start(mut self) -> Self {
@@ -94,12 +95,21 @@ impl Member {
 
     /// Runs it, whether the cluster is there or not.
     fn run_alone(&mut self) {
-        let args = format!("base --listen 127.0.0.1:{} --state state --drain 6", self.port);
+        let (port, admin) = (self.port, self.admin);
+        let args =
+            format!("base --listen 127.0.0.1:{port} --admin 127.0.0.1:{admin} --state state --drain 6");
         let mut command = self.home.bowline(&args);
         let mut running = Running::start(command.env("RUST_LOG", "info"));
         let line = running.stdout.line_with("base ");
         self.port = line.rsplit(':').next().unwrap().parse().unwrap();
         self.running = Some(running);
+    }
+
+    /// Whether its metrics say this, word for word.
+    fn shows(&self, metric: &str) -> bool {
+        let address = ([127, 0, 0, 1], self.admin).into();
+        let (_, text) = ask(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        text.lines().any(|line| line == metric)
     }
 
     fn name(&self) -> BaseName {
@@ -248,8 +258,11 @@ fn a_base_without_its_nats_server_serves_its_devices_and_joins_when_it_is_there(
             online(device).await;
         }
         all_answer(&hub, &[here.id()], 1).await;
+        assert!(bases[0].shows("bowline_cluster_bus_up 0.0"));
         nats.run();
         all_answer(&hub, &[here.id(), there.id()], 2).await;
+        assert!(bases[0].shows("bowline_cluster_bus_up 1.0"));
+        assert!(bases[0].shows("bowline_cluster_devices_elsewhere 1.0"));
     });
 }
 

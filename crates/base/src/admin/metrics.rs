@@ -36,6 +36,7 @@ impl Collector for Page {
         self.registrations(&mut to)?;
         self.relay(&mut to)?;
         self.control(&mut to)?;
+        self.cluster(&mut to)?;
         self.resources(&mut to)
     }
 }
@@ -163,6 +164,28 @@ impl Page {
             "owner_wait_seconds",
             "How long batches of datagrams waited for the owner",
             &self.0.waits,
+        )
+    }
+
+    fn cluster(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(cluster) = self.0.cluster else { return Ok(()) };
+        let (c, sizes) = (&self.0.counters, &self.0.sizes);
+        gauge(to, "cluster_bus_up", "1 while NATS is there", f64::from(u8::from(cluster.bus_is_up)))?;
+        let (all, over_udp) = cluster.bases;
+        let bases = [("udp", over_udp as u64), ("bus", all.saturating_sub(over_udp) as u64)];
+        gauges(to, "cluster_bases", "Other bases that live, by the path that data takes", ("path", &bases))?;
+        let elsewhere = sizes.remote_devices as f64;
+        gauge(to, "cluster_devices_elsewhere", "Devices at other bases that somebody here wants", elsewhere)?;
+        let messages = [("to", c.forwarded_base), ("from", c.from_bases)];
+        counters(to, "cluster_messages", "Messages to and from other bases", ("way", &messages))?;
+        counter(to, "cluster_claims_stored", "Entries of devices that were written", c.claims_stored)?;
+        counter(to, "cluster_bases_lost", "Other bases whose lease ran out", c.bases_lost)?;
+        let refused = [("malformed", c.malformed_bus), ("not_a_member", c.not_a_member)];
+        counters(
+            to,
+            "cluster_refused",
+            "What came from no base of the cluster, or was none",
+            ("reason", &refused),
         )
     }
 
