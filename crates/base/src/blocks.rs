@@ -12,7 +12,7 @@ use std::{
 /// Bytes of a block that is used again.
 pub(crate) const BLOCK: usize = 64 << 10;
 /// What a connection reads into until it has filled one: most connections have only a few bytes to say.
-const SMALL: usize = 4 << 10;
+pub(crate) const SMALL: usize = 4 << 10;
 /// Blocks that are kept while nobody uses them: a few for each core.
 const KEPT: usize = 32;
 

@@ -20,11 +20,12 @@ use tokio::{
         tcp::{ReadHalf, WriteHalf},
     },
     sync::mpsc,
+    task::coop,
     time::sleep,
 };
 
 use crate::{
-    blocks::{BLOCK, Pool},
+    blocks::{BLOCK, Pool, SMALL},
     frames,
     outbox::{Batch, End, Outbox},
     server::Event,
@@ -107,6 +108,9 @@ async fn read(
         filling.fill(read);
         if filling.is_full() {
             size = BLOCK;
+        } else if filling.len() <= SMALL {
+            // Not more than this at a time: the rest of a frame that is slow to come holds no large block.
+            size = 0;
         }
         let event = match frames::whole(filling.as_ref()) {
             Ok(whole) => {
@@ -134,6 +138,8 @@ async fn read_now(half: &mut ReadHalf<'_>, room: &mut [u8]) -> io::Result<Option
     poll_fn(|task| match Pin::new(&mut *half).poll_read(task, &mut buffer) {
         Poll::Ready(Ok(())) => Poll::Ready(Ok(Some(buffer.filled().len()))),
         Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        // It has worked for long enough; it goes on after the others.
+        Poll::Pending if !coop::has_budget_remaining() => Poll::Pending,
         Poll::Pending => Poll::Ready(Ok(None)),
     })
     .await

@@ -139,8 +139,8 @@ impl Outbox {
             return Err(Full);
         }
         queue.control.extend_from_slice(frames);
-        drop(queue);
         self.all.bytes.fetch_add(frames.len(), Relaxed);
+        drop(queue);
         self.changed.notify_one();
         Ok(())
     }
@@ -155,8 +155,8 @@ impl Outbox {
         for part in parts {
             queue.data.copy(part);
         }
-        drop(queue);
         self.all.bytes.fetch_add(length, Relaxed);
+        drop(queue);
         self.changed.notify_one();
         Ok(())
     }
@@ -171,8 +171,8 @@ impl Outbox {
         } else {
             queue.data.copy(&frames[..fits]);
         }
-        drop(queue);
         self.all.bytes.fetch_add(fits, Relaxed);
+        drop(queue);
         if fits > 0 {
             self.changed.notify_one();
         }

@@ -30,7 +30,7 @@ async fn a_base_whose_hosts_have_left_does_not_wait_for_the_time_to_pass() {
     let mut base = Running::start(on_loopback()).await;
     let mut host = Client::register(&base, 1).await;
     base.stop(Shutdown::Drain(3_600));
-    assert_eq!(host.read().await.decode(), BaseFrame::GoAway(3_600));
+    assert_eq!(host.read().await.decode(), BaseFrame::GoAway(3_595));
     drop(host);
     base.ended().await;
 }

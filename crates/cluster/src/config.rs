@@ -117,6 +117,12 @@ impl ClusterConfig {
             .reconnect_delay_callback(|attempt| {
                 RECONNECT.0.saturating_mul(1 << attempt.min(8)).min(RECONNECT.1)
             });
+        // The client does not take them from the address itself.
+        let addresses = self.addresses()?;
+        let named = addresses.iter().find_map(|address| Some((address.username()?, address.password()?)));
+        if let Some((user, password)) = named {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
         if let Some(path) = &self.credentials {
             let file = |why: std::io::Error| unusable("the NATS credentials", path, &why);
             options = options.credentials_file(path).await.map_err(file)?;

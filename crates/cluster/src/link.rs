@@ -137,12 +137,13 @@ impl Link {
             tokio::select! {
                 biased;
                 changed = connected.changed() => if changed.is_err() { return },
-                Some((over, bytes)) = data_out.recv() => self.send(over, bytes).await,
+                Some(_) = self.requests.join_next() => {}
+                // Before data, of which there may always be more: without leases this base would be dead to the others.
                 command = commands.recv(), if self.requests.len() < REQUESTS => match command {
                     Some(command) => self.say(command).await,
                     None => break,
                 },
-                Some(_) = self.requests.join_next() => {}
+                Some((over, bytes)) = data_out.recv() => self.send(over, bytes).await,
             }
         }
         let end = async {

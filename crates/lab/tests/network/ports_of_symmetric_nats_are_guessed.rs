@@ -1,4 +1,4 @@
-//! Issue 4: one device behind a symmetric NAT, the other behind an ordinary home router, which asks for the port that nobody knows. It
+//! Row 7a: one device behind a symmetric NAT, the other behind an ordinary home router, which asks for the port that nobody knows. It
 //! is guessed; switched off, everything stays on the relay.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Issue 4: a port that the router maps (PCP, NAT-PMP, UPnP; a real miniupnpd) is told to others once the base has reached it there. It
+//! Row 7b: a port that the router maps (PCP, NAT-PMP, UPnP; a real miniupnpd) is told to others once the base has reached it there. It
 //! makes direct what could not be so: two devices behind symmetric NATs.
 
 use std::{fs, net::SocketAddr, time::Duration};

@@ -72,6 +72,8 @@ pub(super) struct Device {
     notice_rate: Bucket,
     /// Frames that are no messages to relay.
     pub(super) frames: Bucket,
+    /// Devices elsewhere that were looked for because of its messages.
+    pub(super) seeks: Bucket,
 }
 
 /// The TCP half of a registration.
@@ -276,6 +278,7 @@ impl Base {
             claim: Claim::default(),
             notice_rate: Bucket::default(),
             frames: Bucket::default(),
+            seeks: Bucket::default(),
         };
         self.arrived(register.device, now);
         self.devices.insert(register.device, device);

@@ -31,7 +31,7 @@ use crate::{
     id::DeviceId,
     wire::{
         ANY_PATH_DATA, COOKIE_LEN, Cookie, MAX_DATA, addr,
-        cluster::{self, BASE_DATA, BASE_PING, BASE_PONG, BaseData, BaseKey, PREFIX_LEN, PROBE_LEN},
+        cluster::{self, BASE_DATA, BASE_PING, BASE_PONG, BaseData, BaseKey, PREFIX_LEN, PROBE_LEN, Probe},
         relay::{self, SEND_DATA},
         udp::{MAP_CHECK, MAP_CHECK_LEN, NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN},
     },
@@ -527,7 +527,7 @@ impl Reader<'_> {
             (Some(&MAP_CHECK), MAP_CHECK_LEN) => Verdict::Refused,
             (Some(&BASE_DATA), _) => self.judge_base_data(from, datagram, now),
             (Some(&(BASE_PING | BASE_PONG)), PROBE_LEN) if self.routes.base_key.is_some() => {
-                self.judge_probe(from)
+                self.judge_probe(from, datagram)
             }
             _ => Verdict::Malformed,
         }
@@ -585,9 +585,15 @@ impl Reader<'_> {
         }
     }
 
-    /// BASE-PING and BASE-PONG are for the machine, if a base may have sent them.
-    fn judge_probe(&self, from: SocketAddr) -> Verdict {
-        if self.bases.contains_key(&addr::canonical(from)) { Verdict::Handshake } else { Verdict::Refused }
+    /// BASE-PING and BASE-PONG are for the machine, if a base has sent them.
+    fn judge_probe(&self, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let is_ours = |key| Probe::decode(datagram, key).is_some();
+        let known = self.bases.contains_key(&addr::canonical(from));
+        if known && self.routes.base_key.as_ref().is_some_and(is_ours) {
+            Verdict::Handshake
+        } else {
+            Verdict::Refused
+        }
     }
 }
 

@@ -121,9 +121,14 @@ impl Base {
     }
 
     fn set_addresses(&mut self, lease: &Lease, now: Instant) {
-        let Some(member) = self.cluster.as_mut().and_then(|c| c.members.get_mut(&lease.base)) else { return };
+        let Some(cluster) = &mut self.cluster else { return };
+        let others = cluster.members.iter().filter(|(id, _)| **id != lease.base);
+        let held: Vec<SocketAddr> = others.flat_map(|(_, other)| other.addresses.iter().copied()).collect();
+        let Some(member) = cluster.members.get_mut(&lease.base) else { return };
         for &address in &member.addresses {
-            self.routes.forget_base(address);
+            if !held.contains(&address) {
+                self.routes.forget_base(address);
+            }
         }
         member.addresses = lease.addresses.iter().map(|&address| addr::canonical(address)).collect();
         member.addresses.retain(|address| address.port() != 0 && !address.ip().is_unspecified());
@@ -144,7 +149,10 @@ impl Base {
         cluster.incarnations.remove(&member.incarnation);
         cluster.wants.remove(&base);
         for address in member.addresses {
-            self.routes.forget_base(address);
+            // A base that came back with another key may be there by now.
+            if !cluster.members.values().any(|other| other.is_at(address)) {
+                self.routes.forget_base(address);
+            }
         }
         tracing::warn!(%base, why, "a base of the cluster is gone");
         self.counters.bases_lost += 1;
