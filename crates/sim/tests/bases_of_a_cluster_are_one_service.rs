@@ -4,7 +4,11 @@ mod common;
 
 use std::time::Duration;
 
-use bowline_proto::base::Base;
+use bowline_proto::{
+    DeviceId,
+    base::Base,
+    wire::{frame, relay},
+};
 use bowline_sim::{bus::Weather, fabric::NetId, faults::Fault, packet::NodeId, world::World};
 use common::*;
 
@@ -321,4 +325,25 @@ fn what_nobody_cares_for_any_more_is_forgotten() {
     many.world.run_for(Duration::from_secs(300));
     many.sizes_are_nothing();
     assert!(many.base_of(a).is_some() && many.base_of(b).is_some());
+}
+
+#[test]
+fn a_device_that_sends_to_ever_others_takes_no_room_from_the_rest() {
+    let mut many = Many::new(2, true, 14);
+    let (a, b, c) = (many.host(&[0]), many.host(&[1]), many.host(&[0]));
+    settle(&mut many.world);
+    let mut frames = Vec::new();
+    for n in 0..1_000_u16 {
+        let mut id = [0x5a; 14];
+        id[..2].copy_from_slice(&n.to_be_bytes());
+        frame::write(&mut frames, |out| {
+            out.extend_from_slice(&relay::header(relay::SEND_DATA, DeviceId::from_bytes(id)));
+        });
+    }
+    many.world.with_host(a, |host, env| host.write_beside(&frames, env));
+    many.world.run_for(SECOND);
+    let base = many.world.at_base(many.bases[0]).machine().unwrap();
+    assert!((200..300).contains(&base.sizes().remote_devices), "{}", base.sizes().remote_devices);
+    assert!(base.counters().remotes_refused > 700);
+    assert_eq!(many.lost_of_a_talk(b, c, 100 * MS, 5 * SECOND), 0);
 }
