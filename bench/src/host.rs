@@ -105,7 +105,7 @@ impl Wire {
         self.state.recv((&self.socket).into(), slices, metas).unwrap_or(0)
     }
 
-    fn receive_one(&self) -> Option<Vec<u8>> {
+    pub(crate) fn receive_one(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; LARGEST];
         let mut metas = [RecvMeta::default()];
         if self.receive(&mut [IoSliceMut::new(&mut buffer)], &mut metas) == 0 {

@@ -23,6 +23,7 @@ mod idle;
 mod netns;
 mod network;
 mod overload;
+mod peers;
 mod probe;
 mod raw;
 mod relay;
@@ -107,6 +108,11 @@ const BENCHMARKS: &[Benchmark] = &[
         run: forward::run,
     },
     Benchmark {
+        name: "peers",
+        what: "the same work through coturn, n2n, iroh and iroh-relay, Nebula, wireguard-go, tinc",
+        run: peers::run,
+    },
+    Benchmark {
         name: "flood",
         what: "real traffic while 200,000 forged packets a second come",
         run: flooded,
@@ -149,6 +155,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["forwarder", kind] => forwarders::main(kind),
+        ["pieces", role, how, size] => peers::main(&[role, how, size]),
         ["direct", role, how, size] => direct::main(&[role, how, size]),
         ["stream", ref words @ ..] if !words.is_empty() => stream::main(words),
         [name] => match BENCHMARKS.iter().find(|benchmark| benchmark.name == name) {

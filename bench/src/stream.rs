@@ -136,7 +136,7 @@ pub(crate) fn main(words: &[&str]) -> ExitCode {
 }
 
 /// What keeps a connection alive, and the connection.
-type Held = (Box<dyn std::any::Any>, Connection);
+pub(crate) type Held = (Box<dyn std::any::Any>, Connection);
 
 async fn send((_held, connection): Held) {
     say("connected");
@@ -169,14 +169,14 @@ async fn endpoint(sends: bool, how: &str, base: &str) -> (bowline_quic::Endpoint
     (bowline_quic::Endpoint::new(endpoint, &key).expect("a good key"), key)
 }
 
-async fn dial(how: &str, base: &str) -> Held {
+pub(crate) async fn dial(how: &str, base: &str) -> Held {
     let (endpoint, _) = endpoint(true, how, base).await;
     let device = key_of(false).device_id();
     let connection = endpoint.connect(device, SERVICE.as_bytes()).await.expect("the receiver listens");
     (Box::new(endpoint), connection)
 }
 
-async fn accept(how: &str, base: &str) -> Held {
+pub(crate) async fn accept(how: &str, base: &str) -> Held {
     let (endpoint, _) = endpoint(false, how, base).await;
     let mut listener =
         endpoint.listen(Listen::new([SERVICE]).allow(Allow::Everyone)).expect("it does not listen yet");

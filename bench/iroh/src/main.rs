@@ -1,9 +1,12 @@
-//! An iroh endpoint and its relay, driven and read exactly as `bowline-bench device` is (see `bench/src/network/device.rs` for the lines).
+//! An iroh endpoint and its relay, driven and read exactly as `bowline-bench device` is (see `bench/src/network/device.rs` for the lines);
+//! flows as fast as they go are in [`flow`].
 //!
 //! `bench-iroh relay IP` is a relay with TLS and QUIC address discovery; `bench-iroh device OWN PEER URL...` a device that sends 50
 //! datagrams a second. The lower of the two numbers dials, and dials again when its connection ends; the other accepts, and the latest
 //! connection counts. Both know the other's ID and all relays beforehand, which is what an address lookup would tell them. Everything else is
 //! as iroh has it by default, apart from port mapping (nobody answers in the lab) and from trusting the lab's certificates.
+
+mod flow;
 
 use std::{net::Ipv4Addr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -35,14 +38,33 @@ const QUIC: u16 = 7842;
 /// Between two attempts to dial.
 const REDIAL: Duration = Duration::from_millis(100);
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    // As many workers as cores that it may use, as their own programs have; a device has two wherever it runs.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if std::env::args().nth(1).is_some_and(|word| word == "device") {
+        runtime.worker_threads(2);
+    }
+    runtime.enable_all().build().expect("a runtime needs nothing special").block_on(start())
+}
+
+async fn start() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["relay", ip] => relay(ip.parse().expect("an address")).await,
         ["device", own, peer, ref urls @ ..] => {
             device(own.parse().expect("a number"), peer.parse().expect("a number"), urls).await
+        }
+        ["relay-plain"] => flow::relay().await,
+        ["relayed", role, url, size, batch] => {
+            let (size, batch) = (size.parse().expect("a size"), batch.parse().expect("a number"));
+            return flow::relayed(role, url, size, batch).await;
+        }
+        ["datagrams", role, ip, size] => {
+            flow::datagrams(role, ip.parse().expect("an address"), size.parse().expect("a size")).await;
+        }
+        ["stream", role, ip, size] => {
+            flow::stream(role, ip.parse().expect("an address"), size.parse().expect("a size")).await;
         }
         _ => return ExitCode::from(2),
     }

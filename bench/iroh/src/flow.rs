@@ -1,0 +1,172 @@
+//! Flows as fast as they go, for `bench/run peers`: each end says "ready" once data can flow, and answers every line on its standard input with
+//! how many datagrams it has handled (see `bench/src/peers/ends.rs`).
+//!
+//! `relayed` uses the relay's own client and nothing above it: so many datagrams in a message, 40 between two flushes. `datagrams` and
+//! `stream` (counted in pieces of that size) go over a QUIC connection, direct, without any relay.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use iroh::{
+    Endpoint, EndpointAddr, RelayMode, RelayUrl,
+    dns::DnsResolver,
+    endpoint::{Connection, presets},
+};
+use iroh_relay::{
+    client::{Client, ClientBuilder},
+    protos::relay::{ClientToRelayMsg, Datagrams, RelayToClientMsg},
+    server::{AllowAll, RelayConfig, Server, ServerConfig},
+    tls::{CaTlsConfig, default_provider},
+};
+use n0_future::{SinkExt as _, StreamExt as _};
+
+use crate::{ALPN, key};
+
+const SENDER: u64 = 1;
+const RECEIVER: u64 = 2;
+/// The receiver's port where there is no relay.
+const PORT: u16 = 7002;
+const HTTP: u16 = 80;
+/// Datagrams between two flushes, at least.
+const FLUSH: usize = 40;
+/// What is written to a stream at once.
+const BLOCK: usize = 64 << 10;
+
+/// A relay over plain HTTP, without address discovery; until its standard input ends.
+pub async fn relay() {
+    let mut relay = RelayConfig::new(([0; 4], HTTP));
+    relay.key_cache_capacity = Some(1024);
+    relay.access = Arc::new(AllowAll);
+    let mut config = ServerConfig::default();
+    config.relay = Some(relay);
+    let _server = Server::spawn(config).await.expect("the relay starts");
+    println!("ready");
+    std::future::pending().await
+}
+
+/// Counts, and answers whoever asks, in units of so much.
+fn counter(unit: u64) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for _line in std::io::stdin().lines().map_while(Result::ok) {
+            println!("{}", counted.load(Ordering::Relaxed) / unit);
+        }
+        std::process::exit(0);
+    });
+    count
+}
+
+async fn client(own: u64, url: &str) -> Client {
+    let url: RelayUrl = url.parse().expect("a URL");
+    let tls = CaTlsConfig::insecure_skip_verify().client_config(default_provider()).expect("a configuration");
+    let builder = ClientBuilder::new(url, key(own), DnsResolver::new()).tls_client_config(tls);
+    builder.connect().await.expect("the relay is there")
+}
+
+pub async fn relayed(role: &str, url: &str, size: usize, batch: usize) -> ExitCode {
+    let count = counter(1);
+    let sends = role == "sender";
+    let client = client(if sends { SENDER } else { RECEIVER }, url).await;
+    println!("ready");
+    let (mut from, mut to) = client.split();
+    if !sends {
+        while let Some(Ok(message)) = from.next().await {
+            match message {
+                RelayToClientMsg::Datagrams { datagrams, .. } => {
+                    count.fetch_add(datagrams.contents.len().div_ceil(size) as u64, Ordering::Relaxed);
+                }
+                RelayToClientMsg::Ping(payload) => {
+                    let _ = to.send(ClientToRelayMsg::Pong(payload)).await;
+                }
+                _ => {}
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
+    tokio::spawn(async move { while from.next().await.is_some() {} });
+    let segment = u16::try_from(size).ok().and_then(NonZeroU16::new).filter(|_| batch > 1);
+    let contents = Bytes::from(vec![0x5a; size * batch]);
+    let datagrams = Datagrams { ecn: None, segment_size: segment, contents };
+    let message = ClientToRelayMsg::Datagrams { dst_endpoint_id: key(RECEIVER).public(), datagrams };
+    loop {
+        for _ in 0..FLUSH.div_ceil(batch) {
+            if to.feed(message.clone()).await.is_err() {
+                return ExitCode::FAILURE;
+            }
+            count.fetch_add(batch as u64, Ordering::Relaxed);
+        }
+        if to.flush().await.is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+}
+
+/// A direct connection: the sender's end, or the receiver's, with the endpoint that keeps it alive.
+async fn connection(sends: bool, receiver: IpAddr) -> (Endpoint, Connection) {
+    let builder = Endpoint::builder(presets::Minimal)
+        .secret_key(key(if sends { SENDER } else { RECEIVER }))
+        .alpns(vec![ALPN.to_vec()])
+        .relay_mode(RelayMode::Disabled);
+    let port = if sends { 0 } else { PORT };
+    let builder = builder.bind_addr(SocketAddr::from(([0; 4], port))).expect("an address");
+    let endpoint = builder.bind().await.expect("an endpoint");
+    let connection = if sends {
+        let address = EndpointAddr::new(key(RECEIVER).public()).with_ip_addr((receiver, PORT).into());
+        endpoint.connect(address, ALPN).await.expect("the receiver is there")
+    } else {
+        println!("ready");
+        let incoming = endpoint.accept().await.expect("the sender dials");
+        incoming.accept().expect("it goes on").await.expect("it comes")
+    };
+    (endpoint, connection)
+}
+
+pub async fn datagrams(role: &str, receiver: IpAddr, size: usize) {
+    let count = counter(1);
+    let sends = role == "sender";
+    let (_endpoint, connection) = connection(sends, receiver).await;
+    if !sends {
+        while connection.read_datagram().await.is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        return;
+    }
+    // The size that the path carries is found while smaller packets flow.
+    while connection.max_datagram_size().is_none_or(|most| most < size) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("ready");
+    let message = Bytes::from(vec![0x5a; size]);
+    while connection.send_datagram_wait(message.clone()).await.is_ok() {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+pub async fn stream(role: &str, receiver: IpAddr, size: usize) {
+    let count = counter(size as u64);
+    let sends = role == "sender";
+    let (_endpoint, connection) = connection(sends, receiver).await;
+    if !sends {
+        let mut stream = connection.accept_uni().await.expect("the sender opens one");
+        while let Ok(Some(chunk)) = stream.read_chunk(BLOCK).await {
+            count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        }
+        return;
+    }
+    let mut stream = connection.open_uni().await.expect("the receiver takes streams");
+    let block = Bytes::from(vec![0x5a; BLOCK]);
+    println!("ready");
+    while stream.write_chunk(block.clone()).await.is_ok() {
+        count.fetch_add(BLOCK as u64, Ordering::Relaxed);
+    }
+}
