@@ -1,7 +1,8 @@
 //! Flows as fast as they go, for `bench/run peers`: each end says "ready" once data can flow, and answers every line on its standard input with
 //! how many datagrams it has handled (see `bench/src/peers/ends.rs`).
 //!
-//! `relayed` uses the relay's own client and nothing above it: so many datagrams in a message, 40 between two flushes. `datagrams` and
+//! `relayed` uses the relay's own client and nothing above it: so many datagrams in a message, 40 between two flushes. The receiver says now and then what has
+//! come, by way of the relay, and the sender keeps a window; what is silent for long is taken for lost. `datagrams` and
 //! `stream` (counted in pieces of that size) go over a QUIC connection, direct, without any relay.
 
 use std::{
@@ -29,6 +30,8 @@ use iroh_relay::{
 };
 use n0_future::{SinkExt as _, StreamExt as _};
 
+use tokio::{sync::watch, time::timeout};
+
 use crate::{ALPN, key};
 
 const SENDER: u64 = 1;
@@ -38,6 +41,10 @@ const PORT: u16 = 7002;
 const HTTP: u16 = 80;
 /// Datagrams between two flushes, at least.
 const FLUSH: usize = 40;
+/// Datagrams between two words of the receiver's.
+const REPORT: u64 = 64;
+/// Longer than any queue here takes.
+const LOST_AFTER: Duration = Duration::from_millis(20);
 /// What is written to a stream at once.
 const BLOCK: usize = 64 << 10;
 
@@ -73,41 +80,78 @@ async fn client(own: u64, url: &str) -> Client {
     builder.connect().await.expect("the relay is there")
 }
 
-pub async fn relayed(role: &str, url: &str, size: usize, batch: usize) -> ExitCode {
+pub async fn relayed(role: &str, url: &str, size: usize, batch: usize, window: u64) -> ExitCode {
     let count = counter(1);
     let sends = role == "sender";
     let client = client(if sends { SENDER } else { RECEIVER }, url).await;
     println!("ready");
+    if sends {
+        relayed_send(client, size, batch, window, &count).await
+    } else {
+        relayed_receive(client, size, &count).await
+    }
+}
+
+async fn relayed_receive(client: Client, size: usize, count: &AtomicU64) -> ExitCode {
     let (mut from, mut to) = client.split();
-    if !sends {
+    let mut told = 0;
+    while let Some(Ok(message)) = from.next().await {
+        let answer = match message {
+            RelayToClientMsg::Datagrams { datagrams, .. } => {
+                let come = datagrams.contents.len().div_ceil(size) as u64;
+                let now = count.fetch_add(come, Ordering::Relaxed) + come;
+                if now < told + REPORT {
+                    continue;
+                }
+                told = now;
+                let datagrams = Datagrams::from(now.to_be_bytes());
+                ClientToRelayMsg::Datagrams { dst_endpoint_id: key(SENDER).public(), datagrams }
+            }
+            RelayToClientMsg::Ping(payload) => ClientToRelayMsg::Pong(payload),
+            _ => continue,
+        };
+        if to.send(answer).await.is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn relayed_send(client: Client, size: usize, batch: usize, window: u64, count: &AtomicU64) -> ExitCode {
+    let (mut from, mut to) = client.split();
+    let (come, mut reports) = watch::channel(0_u64);
+    tokio::spawn(async move {
         while let Some(Ok(message)) = from.next().await {
-            match message {
-                RelayToClientMsg::Datagrams { datagrams, .. } => {
-                    count.fetch_add(datagrams.contents.len().div_ceil(size) as u64, Ordering::Relaxed);
-                }
-                RelayToClientMsg::Ping(payload) => {
-                    let _ = to.send(ClientToRelayMsg::Pong(payload)).await;
-                }
-                _ => {}
+            if let RelayToClientMsg::Datagrams { datagrams, .. } = message
+                && let Ok(report) = datagrams.contents[..].try_into()
+            {
+                come.send_replace(u64::from_be_bytes(report));
             }
         }
-        return ExitCode::SUCCESS;
-    }
-    tokio::spawn(async move { while from.next().await.is_some() {} });
+    });
     let segment = u16::try_from(size).ok().and_then(NonZeroU16::new).filter(|_| batch > 1);
     let contents = Bytes::from(vec![0x5a; size * batch]);
     let datagrams = Datagrams { ecn: None, segment_size: segment, contents };
     let message = ClientToRelayMsg::Datagrams { dst_endpoint_id: key(RECEIVER).public(), datagrams };
+    let (mut sent, mut lost) = (0_u64, 0_u64);
     loop {
+        let under_way = sent.saturating_sub(lost + *reports.borrow_and_update());
+        if under_way > window {
+            if timeout(LOST_AFTER, reports.changed()).await.is_err() {
+                lost += under_way;
+            }
+            continue;
+        }
         for _ in 0..FLUSH.div_ceil(batch) {
             if to.feed(message.clone()).await.is_err() {
                 return ExitCode::FAILURE;
             }
-            count.fetch_add(batch as u64, Ordering::Relaxed);
+            sent += batch as u64;
         }
         if to.flush().await.is_err() {
             return ExitCode::FAILURE;
         }
+        count.store(sent, Ordering::Relaxed);
     }
 }
 

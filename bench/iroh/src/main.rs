@@ -56,9 +56,9 @@ async fn start() -> ExitCode {
             device(own.parse().expect("a number"), peer.parse().expect("a number"), urls).await
         }
         ["relay-plain"] => flow::relay().await,
-        ["relayed", role, url, size, batch] => {
+        ["relayed", role, url, size, batch, window] => {
             let (size, batch) = (size.parse().expect("a size"), batch.parse().expect("a number"));
-            return flow::relayed(role, url, size, batch).await;
+            return flow::relayed(role, url, size, batch, window.parse().expect("a number")).await;
         }
         ["datagrams", role, ip, size] => {
             flow::datagrams(role, ip.parse().expect("an address"), size.parse().expect("a size")).await;

@@ -1,8 +1,8 @@
 //! iroh: QUIC between endpoints known by their keys, and its relay. Both are crates, built beside (`bench/iroh`).
 //!
 //! Relay: `iroh-relay` over plain HTTP, the least that it can be asked to do (in the world it speaks TLS), and two of its own clients without any QUIC
-//! above; they hand over datagrams one by one, or ten in a message, as its endpoints do; the better counts. It is TCP, so what it does not take
-//! makes the sender wait; what the receiver's queue does not take is dropped. What is TCP crosses a veth in pieces of 64 KiB, unless
+//! above; they hand over datagrams one by one, or ten in a message, as its endpoints do; with a window and without; the best counts. It is TCP, so
+//! what it does not take makes the sender wait; what the receiver's queue of 512 messages does not take is dropped. What is TCP crosses a veth in pieces of 64 KiB, unless
 //! `tx-tcp-segmentation` is off, so there are rows of both.
 //! Direct: datagrams of a QUIC connection, and a stream of one.
 
@@ -24,8 +24,8 @@ use crate::{
 /// Where its program is, once built.
 const PROGRAM: &str = "BENCH_IROH_BIN";
 const LOCK: &str = include_str!("../../iroh/Cargo.lock");
-/// Datagrams that are handed over together.
-const BATCHES: [u64; 2] = [1, 10];
+/// Datagrams that are handed over together, and how many may be under way.
+const OFFERS: [(u64, u64); 4] = [(1, 1_024), (10, 1_024), (10, 4_096), (10, u64::MAX)];
 
 fn program() -> Result<PathBuf, String> {
     let named = env::var_os(PROGRAM).map(PathBuf::from);
@@ -60,19 +60,22 @@ impl<'a> Relay<'a> {
     pub(super) fn turn(&mut self, size: usize, time: Duration) -> Result<Turn, String> {
         let program = program()?;
         let (net, relay) = (self.net, self.server.pid());
-        let turn = |batch: u64, time: Duration| {
+        let turn = |offer: u64, time: Duration| {
+            let (batch, window) = OFFERS[offer as usize];
             let words = |role: &str| {
                 let side = if role == "sender" { Side::Left } else { Side::Right };
                 let url = format!("http://{}", Net::base(side).ip());
-                ["relayed", role, &url, &size.to_string(), &batch.to_string()].map(str::to_owned).to_vec()
+                let numbers = [size as u64, batch, window].map(|number| number.to_string());
+                [vec!["relayed".to_owned(), role.to_owned(), url], numbers.to_vec()].concat()
             };
             let mut ends = Ends::start(&program, [&net.left, &net.right], [cpu::GEAR_CORE; 2], words)?;
             ends.turn(Some(relay), time / 5, time)
         };
         // What does not work at all is the worst.
         let nothing = Turn { rate: 0.0, cost: f64::NAN, busy: f64::NAN, lost: 1.0 };
-        let batch = self.tuned.best_of(size, &BATCHES, |batch, time| turn(batch, time).unwrap_or(nothing));
-        turn(batch, time)
+        let all: Vec<u64> = (0..OFFERS.len() as u64).collect();
+        let best = self.tuned.best_of(size, &all, |offer, time| turn(offer, time).unwrap_or(nothing));
+        turn(best, time)
     }
 }
 
