@@ -100,6 +100,7 @@ fn packet(size: usize) -> Vec<u8> {
 /// Two edges on one cable, the supernode with the receiver.
 pub(super) fn direct(cable: &Cable) -> Result<Tunnel, String> {
     version()?;
+    tunnel::possible()?;
     let server = supernode(&cable.receiver);
     let edge = |node: &Node, end: usize| {
         let (core, ip) = (end.to_string(), tunnel::IP[end]);
