@@ -5,18 +5,21 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Base, CameOver, Over, ToBase};
+use super::{Base, CameOver, Over, ToBase, remote::Place};
 use crate::{
     base::{
         Forward, Ticket,
-        config::BLIND_MESSAGES,
+        config::{BASE_REPLY_RATE, BLIND_MESSAGES},
+        interest::Interest,
+        push::Told,
         registry::{Device, Link},
     },
     bucket::Rate,
     id::DeviceId,
     wire::{
         ANY_PATH_DATA, MAX_DATA, Malformed,
-        cluster::{BaseData, PREFIX_LEN, prefix, shard_of, tag},
+        cluster::{BaseData, Body, PREFIX_LEN, prefix, shard_of, tag},
+        tcp::UnreachableReason,
     },
 };
 
@@ -134,6 +137,60 @@ impl Base {
                 None
             }
         }
+    }
+
+    // --- What could not be delivered ---------------------------------------------------------------------------
+
+    /// A base has sent something for a device that is not here.
+    pub(super) fn deny(&mut self, base: DeviceId, device: DeviceId, from: DeviceId, now: Instant) {
+        let member = self.cluster.as_mut().and_then(|cluster| cluster.members.get_mut(&base));
+        if member.is_some_and(|member| member.replies.take(BASE_REPLY_RATE, now)) {
+            self.send_to_base(base, Body::NotHere { device, from });
+        }
+    }
+
+    /// A base does not have a device that something was sent to it for: it is looked for anew.
+    pub(super) fn handle_not_here(&mut self, place: Place, id: DeviceId, from: DeviceId, now: Instant) {
+        let Some(remote) = self.cluster.as_mut().and_then(|cluster| cluster.remote_mut(id)) else { return };
+        if remote.place == Some(place) {
+            remote.sought = Some(remote.revision);
+            self.find(id);
+        }
+        self.unreachable_elsewhere(from, id, now);
+    }
+
+    /// The destination is at no base: whom it had wanted may know.
+    pub(in crate::base) fn unreachable_elsewhere(&mut self, from: DeviceId, about: DeviceId, now: Instant) {
+        let interest = self.devices.get(&from).and_then(|device| device.interests.get(&about));
+        let wanted = |i: &Interest| i.left || matches!(i.told, Told::Elsewhere { online: true, .. });
+        if interest.is_some_and(wanted) {
+            self.unreachable(from, about, UnreachableReason::NotHere, now);
+        }
+    }
+
+    /// Tells the base of a message's sender that it did not arrive.
+    pub(in crate::base) fn blocked_elsewhere(
+        &mut self,
+        from: DeviceId,
+        about: DeviceId,
+        reason: UnreachableReason,
+        now: Instant,
+    ) {
+        let Some(place) = self.place_of(from) else { return };
+        let member = self.cluster.as_mut().and_then(|cluster| cluster.members.get_mut(&place.base));
+        if member.is_some_and(|member| member.replies.take(BASE_REPLY_RATE, now)) {
+            self.send_to_base(place.base, Body::Blocked { from, about, reason });
+        }
+    }
+
+    pub(super) fn handle_blocked(
+        &mut self,
+        from: DeviceId,
+        about: DeviceId,
+        reason: UnreachableReason,
+        now: Instant,
+    ) {
+        self.unreachable(from, about, reason, now);
     }
 
     /// Tells those who forward where messages to a device elsewhere go over UDP.

@@ -6,8 +6,11 @@
 //!
 //! - `members`: the other bases, their leases, and whether data goes to them over UDP
 //! - `claims`: the entries of our own devices in the store
-//! - `remote`: devices elsewhere that somebody here cares for, and what is told of whom across bases
+//! - `remote`: devices elsewhere that somebody here cares for
+//! - `pairs`: interests and addresses that cross between two bases
 //! - `data`: messages from base to base
+//! - `questions`: how many are asked of the store at one time
+//! - `port`: what comes from store and bus, and what goes there
 //!
 //! Whatever the bus does to messages (late, twice, in another order, lost) does no harm: entries are ordered by their revision in
 //! the store, statements by the revision of the device that they are about and the sender's number; all of it is said again now and then,
@@ -17,21 +20,25 @@
 mod claims;
 mod data;
 mod members;
+mod pairs;
+mod port;
+mod questions;
 mod remote;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 pub(super) use claims::Claim;
+pub use port::{BusInput, BusOutput, CameOver, Entry, Over, ToBase};
 use rand::Rng;
 
 use self::{members::Member, remote::Remote};
 use super::{
     Base, Output, SocketId, UdpAddress,
-    config::{BUS_GRACE, CLUSTER_TICK, LEASE_LIFE, LEASE_RENEW, MAX_FINDS},
+    config::{BUS_GRACE, CLUSTER_TICK, LEASE_LIFE, LEASE_RENEW},
     deadline::Key,
     memory::{Keyed, Map, Set},
     registry::Device,
@@ -42,8 +49,8 @@ use crate::{
     wire::{
         BootId, Malformed,
         cluster::{
-            BASE_KEY_LEN, BaseKey, Body, Change, Incarnation, Lease, MAX_WANTS, Message, PREFIX_LEN, Record,
-            SHARDS, Want, shard_of,
+            BASE_KEY_LEN, BaseKey, Body, Change, Incarnation, Lease, MAX_WANTS, Message, Record, SHARDS,
+            Want, shard_of,
         },
     },
 };
@@ -55,137 +62,6 @@ pub struct ClusterConfig {
     pub cluster: DeviceId,
     /// Where other bases reach this one over UDP, and the sockets behind; empty: they send over the bus.
     pub udp: Vec<UdpAddress>,
-}
-
-/// What the shell has heard.
-#[derive(Debug, Clone, Copy)]
-pub enum BusInput<'a> {
-    /// The bus is there (again). The leases that stand were handed in before; watches and unanswered requests are void.
-    Up,
-    /// The bus is gone.
-    Down,
-    /// A lease was written.
-    Lease(&'a [u8]),
-    /// A base took its lease back.
-    LeaseEnded(DeviceId),
-    /// The answer to [`BusOutput::Find`].
-    Found {
-        /// The device.
-        device: DeviceId,
-        /// Its entry.
-        entry: Option<Entry<'a>>,
-    },
-    /// The answer to [`BusOutput::Store`]: it is stored, under this revision.
-    Stored {
-        /// The device.
-        device: DeviceId,
-        /// The revision.
-        revision: u64,
-    },
-    /// The answer to [`BusOutput::Store`]: the entry has another revision by now.
-    Refused {
-        /// The device.
-        device: DeviceId,
-    },
-    /// The answer to a find or a store: the store did not answer.
-    Failed {
-        /// The device.
-        device: DeviceId,
-    },
-    /// What came on the subject of a shard, or on the base's own, and is not BASE-DATA.
-    Message(&'a [u8]),
-}
-
-/// An entry of the store.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
-    /// Its value.
-    pub record: &'a [u8],
-    /// Its revision: of two the higher one is newer.
-    pub revision: u64,
-    /// How long ago it was written, roughly.
-    pub age: Duration,
-}
-
-/// What the shell has to do at store and bus.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BusOutput {
-    /// Write this base's lease, in place of the one before; it lapses after [`LEASE_LIFE`].
-    Lease(Vec<u8>),
-    /// Take it back.
-    EndLease,
-    /// Read a device's entry, and answer with [`BusInput::Found`] or [`BusInput::Failed`].
-    Find(DeviceId),
-    /// Write a device's entry, if the present one has this revision (0: there is none), and answer.
-    Store {
-        /// The device.
-        device: DeviceId,
-        /// The value.
-        record: Vec<u8>,
-        /// The revision that it takes the place of.
-        over: u64,
-    },
-    /// Delete a device's entry if it still has this revision.
-    Erase {
-        /// The device.
-        device: DeviceId,
-        /// The revision.
-        revision: u64,
-    },
-    /// Hear the subject of this shard from now on; what a later [`BusOutput::Find`] does not show, comes there.
-    Watch(u8),
-    /// No longer.
-    Unwatch(u8),
-    /// Say this on the subject of a shard.
-    Publish {
-        /// The shard.
-        shard: u8,
-        /// The bytes.
-        message: Vec<u8>,
-    },
-    /// Say this on the subject of a base.
-    Send {
-        /// The base.
-        to: DeviceId,
-        /// The bytes.
-        message: Vec<u8>,
-    },
-}
-
-/// A relayed message for another base: it goes as `prefix ‖ message`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ToBase {
-    /// What goes before it.
-    pub prefix: [u8; PREFIX_LEN],
-    /// Where.
-    pub over: Over,
-}
-
-/// The way of a message to another base.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    /// As a datagram.
-    Udp {
-        /// From here.
-        via: super::Via,
-        /// To there.
-        to: std::net::SocketAddr,
-    },
-    /// On the subject of this base.
-    Bus(DeviceId),
-    /// On the subject of this shard: whoever has the device takes it.
-    Shard(u8),
-}
-
-/// How a message came from another base.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CameOver {
-    /// As a datagram from this address.
-    Udp(std::net::SocketAddr),
-    /// On this base's subject.
-    Bus,
-    /// On the subject of a shard.
-    Shard,
 }
 
 /// What a base knows of its cluster.
@@ -517,47 +393,6 @@ impl Base {
     fn follow(&mut self, shard: u8) {
         if let Some(output) = self.cluster.as_mut().and_then(|cluster| cluster.follow(shard)) {
             self.bus(output);
-        }
-    }
-
-    /// Reads the entry of a device, or later, when others have been answered.
-    fn find(&mut self, device: DeviceId) {
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_up()) else { return };
-        if cluster.asked.contains(&device) {
-            return;
-        }
-        if cluster.asked.len() < MAX_FINDS {
-            cluster.asked.insert(device);
-            self.bus(BusOutput::Find(device));
-        } else if cluster.queued.insert(device) {
-            cluster.to_ask.push_back(device);
-        }
-    }
-
-    fn ask_more(&mut self) {
-        while let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_up())
-            && cluster.asked.len() < MAX_FINDS
-            && let Some(device) = cluster.to_ask.pop_front()
-        {
-            cluster.queued.remove(&device);
-            self.find(device);
-        }
-    }
-
-    /// An answer has come, whatever it is.
-    fn answered(&mut self, device: DeviceId) {
-        if let Some(cluster) = &mut self.cluster {
-            cluster.asked.remove(&device);
-        }
-        self.ask_more();
-    }
-
-    /// Asks again after a while: at the next tick.
-    fn find_later(&mut self, device: DeviceId) {
-        if let Some(cluster) = &mut self.cluster
-            && cluster.queued.insert(device)
-        {
-            cluster.to_ask.push_back(device);
         }
     }
 }
