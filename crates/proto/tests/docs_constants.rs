@@ -16,7 +16,7 @@ const SOURCES: [(&str, &str); 13] = [
     ("wire", "wire/mod.rs"),
     ("wire::addr", "wire/addr.rs"),
     ("wire::announce", "wire/announce.rs"),
-    ("wire::cluster", "wire/cluster.rs"),
+    ("wire::cluster", "wire/cluster/mod.rs"),
     ("wire::frame", "wire/frame.rs"),
     ("wire::peer", "wire/peer.rs"),
     ("wire::relay", "wire/relay.rs"),
