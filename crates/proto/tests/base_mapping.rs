@@ -1,4 +1,4 @@
-//! Mapped ports, from the base's side: MAP-OK goes to the IP that asks, from where the device is bound, and to nobody else.
+//! Mapped ports, from the base's side: MAP-OK goes to the IP that asks, where the device is known to receive, and to nobody else.
 
 mod base_world;
 
@@ -7,12 +7,12 @@ use bowline_proto::wire::udp::{MAP_CHECK_LEN, MAP_OK_LEN, MapCheck, NAT_OK_LEN, 
 
 const NONCE: [u8; 8] = *b"whatever";
 
-/// A host that is bound at [`FIRST`], in a world without datagrams.
-fn bound() -> (World, Host) {
+/// A host that is confirmed at [`FIRST`], in a world without datagrams.
+fn confirmed() -> (World, Host) {
     let mut world = World::new();
     let mut host = Host::new(1);
     world.register(&mut host);
-    world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    world.confirm_udp(&mut host);
     world.datagrams.clear();
     (world, host)
 }
@@ -27,7 +27,7 @@ fn mapped(host: &Host, port: u16) -> String {
 
 #[test]
 fn the_nonce_goes_to_the_address_that_was_asked_about_and_is_shorter_than_the_question() {
-    let (mut world, host) = bound();
+    let (mut world, host) = confirmed();
     let (question, there) = (check(&host, &mapped(&host, 40_123)), mapped(&host, 40_123));
     world.datagram(FIRST, host.udp, &question);
     assert_eq!(world.datagrams, [(FIRST, addr(&there), map_ok(NONCE))]);
@@ -37,7 +37,7 @@ fn the_nonce_goes_to_the_address_that_was_asked_about_and_is_shorter_than_the_qu
 
 #[test]
 fn nothing_goes_to_another_ip_nor_to_ports_of_servers_nor_for_anybody_else() {
-    let (mut world, host) = bound();
+    let (mut world, host) = confirmed();
     let good = check(&host, &mapped(&host, 40_123));
     let mut strange = good.clone();
     strange[1] ^= 1;
@@ -58,7 +58,7 @@ fn nothing_goes_to_another_ip_nor_to_ports_of_servers_nor_for_anybody_else() {
 
 #[test]
 fn a_device_gets_four_at_once_and_one_a_second() {
-    let (mut world, host) = bound();
+    let (mut world, host) = confirmed();
     let question = check(&host, &mapped(&host, 40_123));
     for _ in 0..10 {
         world.datagram(FIRST, host.udp, &question);
@@ -69,4 +69,28 @@ fn a_device_gets_four_at_once_and_one_a_second() {
         world.datagram(FIRST, host.udp, &question);
     }
     assert_eq!(world.datagrams.len(), 5);
+}
+
+#[test]
+fn who_was_not_heard_to_receive_there_in_this_session_gets_nothing_sent() {
+    let (mut world, mut host) = confirmed();
+    let sent = |world: &mut World, host: &Host| {
+        world.datagrams.clear();
+        world.datagram(FIRST, host.udp, &check(host, &mapped(host, 40_123)));
+        world.datagrams.len()
+    };
+    assert_eq!(sent(&mut world, &host), 1);
+    // A NAT-INIT shows that somebody sends from there, or forges it.
+    host.udp = addr("203.0.113.66:50000");
+    let ok = world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    assert_eq!(sent(&mut world, &host), 0);
+    world.nat_confirm(&host, FIRST, &ok).unwrap();
+    assert_eq!(sent(&mut world, &host), 1);
+    // The next session of it inherits the binding, and has to show it again.
+    world.register(&mut host);
+    assert_eq!(sent(&mut world, &host), 0);
+    let ok = world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    assert_eq!(sent(&mut world, &host), 0);
+    world.nat_confirm(&host, FIRST, &ok).unwrap();
+    assert_eq!(sent(&mut world, &host), 1);
 }

@@ -65,6 +65,8 @@ struct Binding {
     padded: [u64; PADDED_SEQS],
     /// It stems from the session before this one.
     inherited: bool,
+    /// A NAT-CONFIRM of this session came from there: what goes there goes to this device.
+    proven: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +134,7 @@ impl Location {
         self.moved = 0;
         self.verify_rate = Bucket::default();
         for binding in &mut self.bindings {
-            binding.inherited = true;
+            (binding.inherited, binding.proven) = (true, false);
             (binding.answered, binding.padded) = (0, [0; PADDED_SEQS]);
         }
         if let Some(confirmed) = &mut self.confirmed {
@@ -354,6 +356,7 @@ impl Base {
                     answered: seq,
                     padded: [0; PADDED_SEQS],
                     inherited: false,
+                    proven: false,
                 });
             }
         }
@@ -466,7 +469,7 @@ impl Base {
         if confirm.seq < last_confirmed || confirm.seq > binding.answered {
             return None;
         }
-        binding.heard = now;
+        (binding.heard, binding.proven) = (now, true);
         let proven = confirm.seq != 0 && binding.padded.contains(&confirm.seq);
         let known = location.confirmed.is_some_and(|c| c.full_size && !c.inherited && c.is(via.socket, from));
         let until = now + UDP_FRESH;
@@ -495,14 +498,14 @@ impl Base {
         Some(())
     }
 
-    /// MAP-CHECK: a few bytes to an address of the IP that asks, from which the device is bound; never to anybody else.
+    /// MAP-CHECK: a few bytes to an address of the IP that asks, where the device is known to receive; never to anybody else.
     fn handle_map_check(&mut self, via: Via, from: SocketAddr, check: MapCheck, now: Instant) {
         let to = addr::canonical(check.address);
         let Some(device) = self.device_of(&check.cookie).and_then(|id| self.devices.get_mut(&id)) else {
             return;
         };
-        let bound = device.location.binding(via.socket).is_some_and(|b| b.address == from && !b.inherited);
-        if !bound
+        let receives = device.location.binding(via.socket).is_some_and(|b| b.address == from && b.proven);
+        if !receives
             || to.ip() != from.ip()
             || to.port() < MAP_CHECK_PORT_MIN
             || !device.location.map_check_rate.take(MAP_CHECK_RATE, now)
