@@ -393,7 +393,8 @@ impl Base {
         (socket, address): (SocketId, SocketAddr),
         now: Instant,
     ) -> bool {
-        let bindings = self.devices.get(&holder).map(|d| &d.location.bindings);
+        let bindings =
+            self.devices.get(&holder).or_else(|| self.lingering(holder)).map(|d| &d.location.bindings);
         let binding = bindings.into_iter().flatten().find(|b| b.socket == socket && b.address == address);
         binding.is_some_and(|b| b.heard.max(heard) + BINDING_LIFE > now)
     }
@@ -407,6 +408,8 @@ impl Base {
             device.location.take_out(|b| (b.socket, b.address) == key);
             self.publish(loser);
             self.changed(loser, now);
+        } else if let Some(device) = self.lingering_mut(loser) {
+            device.location.take_out(|b| (b.socket, b.address) == key);
         }
     }
 

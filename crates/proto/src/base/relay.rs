@@ -52,8 +52,7 @@ impl Base {
     ) -> Result<Forward, Malformed> {
         let (to, data) = relay::split(message)?;
         let length = data.len();
-        let lingering = || self.cluster.as_ref().and_then(|cluster| cluster.lingering.get(&from));
-        let sender = self.devices.get(&from).or_else(lingering);
+        let sender = self.devices.get(&from).or_else(|| self.lingering(from));
         let Some(budget) = sender.map(|device| Arc::clone(&device.budget)) else {
             return Ok(Forward::Nowhere);
         };

@@ -19,7 +19,7 @@ use crate::{
         config::{CLONE_RETRY_AFTER, LINGER, RECORD_RENEW, REPLACED_MEMORY},
         conn::Failure,
         deadline::Key,
-        registry::replaced,
+        registry::{Device, replaced},
     },
     id::DeviceId,
     wire::{
@@ -269,6 +269,15 @@ impl Base {
             cluster.lingering.insert(id, device);
         }
         self.deadlines.by(Key::Linger(id), now + LINGER);
+    }
+
+    /// A device that has registered elsewhere, whose session here is still open.
+    pub(in crate::base) fn lingering(&self, id: DeviceId) -> Option<&Device> {
+        self.cluster.as_ref()?.lingering.get(&id)
+    }
+
+    pub(in crate::base) fn lingering_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
+        self.cluster.as_mut()?.lingering.get_mut(&id)
     }
 
     /// The end of a session that lingers.

@@ -114,7 +114,7 @@ impl Base {
         let here = self.devices.contains_key(&to);
         let device = match self.devices.get(&to) {
             Some(device) => device,
-            None => self.cluster.as_ref()?.lingering.get(&to)?,
+            None => self.lingering(to)?,
         };
         let leg = device.location.leg_for(length, now);
         let (link, bytes) = (device.link, length as u64);

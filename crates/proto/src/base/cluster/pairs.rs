@@ -205,10 +205,11 @@ impl Base {
         if !wanted || self.devices.contains_key(&about) {
             return;
         }
-        // What its base says of a device that has moved away since is old.
+        // What its base says of a device that has moved away since is old; "gone" bears no revision to tell that by.
         let known = self.cluster.as_ref().and_then(|cluster| cluster.remote(about));
         let newer = known.is_some_and(|remote| remote.revision > revision);
-        if newer || (addresses.online && !self.learn(about, from, revision, now)) {
+        let moved = !addresses.online && self.place_of(about).is_some_and(|place| place != from);
+        if newer || moved || (addresses.online && !self.learn(about, from, revision, now)) {
             return;
         }
         let Some(device) = self.devices.get_mut(&to) else { return };

@@ -1,0 +1,155 @@
+//! One base of a cluster, with store, bus and the other bases as scripts: what late words, forged addresses and a store that fails
+//! can do to it.
+
+mod base_world;
+
+use base_world::{FIRST, Host, World, addr, over_tcp, over_udp, secs, send_data};
+use bowline_proto::{
+    DeviceId,
+    base::{BusInput, BusOutput, CameOver, ClusterConfig, Forward},
+    wire::{
+        cluster::{Body, Change, Incarnation, Lease, Message, Record, prefix},
+        relay::{self, RECV_DATA},
+        tcp::DeviceAddresses,
+        udp::NAT_OK_LEN,
+    },
+};
+
+/// Another base of the cluster.
+struct Other {
+    id: DeviceId,
+    incarnation: Incarnation,
+    seq: u64,
+}
+
+impl Other {
+    fn new(n: u8) -> Self {
+        Self { id: DeviceId::from_bytes([n; 14]), incarnation: [n; 8], seq: 0 }
+    }
+
+    fn lease(&self) -> Vec<u8> {
+        let (base, incarnation) = (self.id, self.incarnation);
+        Lease { base, incarnation, connection: 1, key: [0; 16], addresses: Vec::new() }.encode()
+    }
+
+    fn record(&self, host: &Host, attempt: u32) -> Record {
+        let (base, incarnation) = (self.id, self.incarnation);
+        Record { base, incarnation, boot: host.boot, attempt, replaced: Vec::new() }
+    }
+
+    fn says(&mut self, world: &mut World, body: Body) {
+        self.seq += 1;
+        let message = Message { base: self.id, incarnation: self.incarnation, seq: self.seq, body };
+        bus(world, BusInput::Message(&message.encode()));
+    }
+}
+
+fn bus(world: &mut World, input: BusInput<'_>) {
+    world.base.handle_bus(input, world.now);
+    world.flush();
+}
+
+/// A base that has joined, with others there.
+fn joined(others: &[&Other]) -> World {
+    let mut world = World::new();
+    world.base.join(ClusterConfig { cluster: world.id, udp: Vec::new() }, world.now);
+    for other in others {
+        bus(&mut world, BusInput::Lease(&other.lease()));
+    }
+    bus(&mut world, BusInput::Up);
+    world.bus.clear();
+    world
+}
+
+/// The store has nothing of a device that has registered, and takes what the base writes.
+fn store(world: &mut World, host: &Host, revision: u64) {
+    bus(world, BusInput::Found { device: host.id, entry: None });
+    assert!(world.bus.iter().any(|o| matches!(o, BusOutput::Store { device, .. } if *device == host.id)));
+    bus(world, BusInput::Stored { device: host.id, revision });
+}
+
+fn change(world: &mut World, host: &Host, revision: u64, record: Record) {
+    let change = Change { device: host.id, revision, record: Some(record) };
+    bus(world, BusInput::Message(&change.encode()));
+}
+
+/// A message that another base hands over, on the bus.
+fn data_from(world: &mut World, other: &Other, from: DeviceId, to: DeviceId) -> Forward {
+    let message = relay::header(RECV_DATA, from);
+    let datagram = [&prefix(to, other.incarnation)[..], &message, b"data"].concat();
+    let forward = world.base.handle_base_data(CameOver::Bus, &datagram, world.now);
+    world.flush();
+    forward
+}
+
+/// Whose a message is that comes over UDP from this address.
+fn sender_at(world: &mut World, from: std::net::SocketAddr, to: DeviceId) -> Option<DeviceId> {
+    let mut message = send_data(to, 10);
+    let forward = world.base.handle_datagram(FIRST, from, &mut message, world.now);
+    world.flush();
+    (forward != Forward::Nowhere).then(|| relay::split(&message).unwrap().0)
+}
+
+#[test]
+fn the_address_of_a_session_that_lingers_is_taken_by_who_receives_there_and_by_nobody_else() {
+    let other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let (mut victim, mut thief, mut peer) = (Host::new(1), Host::new(2), Host::new(3));
+    for (host, revision) in [(&mut victim, 1), (&mut thief, 2), (&mut peer, 3)] {
+        world.join(host);
+        store(&mut world, host, revision);
+    }
+    // The victim registers at the other base; what is under way on its session here still passes.
+    change(&mut world, &victim, 4, other.record(&victim, victim.attempt + 1));
+    assert!(!world.base.is_registered(victim.id));
+    assert_eq!(over_udp(data_from(&mut world, &other, peer.id, victim.id)), Some(victim.udp));
+
+    // A NAT-INIT needs no more than a forged source; its answer goes to the victim.
+    let (own, forged) = (thief.udp, victim.udp);
+    thief.udp = forged;
+    let ok = world.nat_init(&mut thief, FIRST, NAT_OK_LEN).unwrap();
+    assert_eq!(sender_at(&mut world, forged, peer.id), Some(victim.id));
+    assert_eq!(over_udp(data_from(&mut world, &other, peer.id, victim.id)), Some(forged));
+
+    // Who reads the answer there is there, whoever was before: nothing of the victim's goes there any more.
+    world.nat_confirm(&thief, FIRST, &ok).unwrap();
+    assert_eq!(sender_at(&mut world, forged, peer.id), Some(thief.id));
+    assert_eq!(over_tcp(data_from(&mut world, &other, peer.id, victim.id)), Some(victim.conn));
+    assert_eq!(sender_at(&mut world, own, peer.id), None);
+    world.advance(secs(41));
+    assert_eq!(world.base.sizes().lingering, 0);
+    assert_eq!(sender_at(&mut world, forged, peer.id), Some(thief.id));
+}
+
+#[test]
+fn what_an_old_base_says_of_a_device_that_has_moved_on_is_not_believed() {
+    let (mut old, mut new) = (Other::new(0x0b), Other::new(0x0c));
+    let mut world = joined(&[&old, &new]);
+    let (mut asker, mover) = (Host::new(1), Host::new(2));
+    world.join(&mut asker);
+    store(&mut world, &asker, 1);
+    world.request(&asker, &mover);
+    change(&mut world, &mover, 2, old.record(&mover, 1));
+    let addresses = |online, port| DeviceAddresses {
+        online,
+        reflexive: vec![addr(&format!("198.51.100.1:{port}"))],
+        ..DeviceAddresses::gone(mover.id)
+    };
+    let to = asker.id;
+    let online =
+        |revision, port| Body::Addresses { to, revision, left: false, addresses: addresses(true, port) };
+    let gone =
+        || Body::Addresses { to, revision: u64::MAX, left: true, addresses: DeviceAddresses::gone(mover.id) };
+    old.says(&mut world, online(2, 1));
+    assert_eq!(world.told(&asker), [addresses(true, 1)]);
+
+    change(&mut world, &mover, 3, new.record(&mover, 2));
+    new.says(&mut world, online(3, 2));
+    assert_eq!(world.told(&asker), [addresses(true, 2)]);
+    // It notices the end of a connection, and has not heard yet where the device is.
+    old.says(&mut world, gone());
+    assert_eq!(world.told(&asker), []);
+    // The new base knows.
+    new.says(&mut world, gone());
+    assert_eq!(world.told(&asker), [DeviceAddresses::gone(mover.id)]);
+}
