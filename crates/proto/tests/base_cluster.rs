@@ -3,7 +3,9 @@
 
 mod base_world;
 
-use base_world::{FIRST, Host, World, addr, over_tcp, over_udp, secs, send_data};
+use std::{collections::BTreeSet, time::Duration};
+
+use base_world::{FIRST, Host, World, addr, ms, over_tcp, over_udp, secs, send_data};
 use bowline_proto::{
     DeviceId,
     base::{BusInput, BusOutput, CameOver, ClusterConfig, Forward},
@@ -59,6 +61,33 @@ fn joined(others: &[&Other]) -> World {
     bus(&mut world, BusInput::Up);
     world.bus.clear();
     world
+}
+
+/// Devices that the store is asked for, since this was asked last.
+fn finds(world: &mut World) -> Vec<DeviceId> {
+    let bus = std::mem::take(&mut world.bus).into_iter();
+    bus.filter_map(|output| if let BusOutput::Find(device) = output { Some(device) } else { None }).collect()
+}
+
+/// A store that says no at once to whatever it is asked, for a while; when it was asked.
+fn refuse(world: &mut World, time: Duration) -> Vec<Duration> {
+    let start = world.now;
+    let mut asked = Vec::new();
+    while world.now < start + time {
+        for round in 0.. {
+            let questions = finds(world);
+            if questions.is_empty() {
+                break;
+            }
+            assert!(round < 5, "asked again and again in one moment");
+            for device in questions {
+                asked.push(world.now - start);
+                bus(world, BusInput::Failed { device });
+            }
+        }
+        world.advance(ms(10));
+    }
+    asked
 }
 
 /// The store has nothing of a device that has registered, and takes what the base writes.
@@ -152,4 +181,63 @@ fn what_an_old_base_says_of_a_device_that_has_moved_on_is_not_believed() {
     // The new base knows.
     new.says(&mut world, gone());
     assert_eq!(world.told(&asker), [DeviceAddresses::gone(mover.id)]);
+}
+
+#[test]
+fn a_store_that_fails_is_asked_ever_more_rarely_and_all_that_waited_when_it_answers() {
+    let mut world = joined(&[]);
+    let mut hosts: Vec<Host> = (1..=50).map(Host::new).collect();
+    for host in &mut hosts {
+        world.register(host);
+    }
+    let keep = |world: &mut World, hosts: &mut [Host]| hosts.iter_mut().for_each(|host| world.info(host));
+    let first = refuse(&mut world, secs(10));
+    assert_eq!(first.iter().filter(|at| at.is_zero()).count(), 50, "each once, before anything is known");
+    assert!((4..10).contains(&(first.len() - 50)), "{first:?}");
+    let mut failures = first.len();
+    for _ in 0..2 {
+        keep(&mut world, &mut hosts);
+        failures += refuse(&mut world, secs(40)).len();
+    }
+    keep(&mut world, &mut hosts);
+    let later = refuse(&mut world, secs(40));
+    assert!((1..=3).contains(&later.len()), "{later:?}");
+    assert_eq!(world.base.counters().store_failures, (failures + later.len()) as u64);
+
+    // It can be read again and not written yet, as a store is that has lost its majority: one is tried, no more.
+    keep(&mut world, &mut hosts);
+    world.advance(secs(30));
+    let [tried] = finds(&mut world)[..] else { panic!("one question") };
+    bus(&mut world, BusInput::Found { device: tried, entry: None });
+    assert_eq!(finds(&mut world), []);
+    bus(&mut world, BusInput::Failed { device: tried });
+    assert_eq!(finds(&mut world), []);
+    world.advance(secs(30));
+
+    let mut stored = BTreeSet::new();
+    for _ in 0..2 {
+        for device in finds(&mut world) {
+            bus(&mut world, BusInput::Found { device, entry: None });
+            bus(&mut world, BusInput::Stored { device, revision: 1 });
+            stored.insert(device);
+        }
+    }
+    assert_eq!(stored, hosts.iter().map(|host| host.id).collect());
+}
+
+#[test]
+fn bases_whose_store_fails_do_not_come_back_in_step() {
+    let course = |past: u8| {
+        let mut world = joined(&[]);
+        // What it has drawn so far makes it another base.
+        for n in 0..past {
+            let conn = world.connect(addr("192.0.2.9:1"));
+            world.cookie(conn);
+            world.base.handle_closed(conn, world.now + ms(u64::from(n)));
+        }
+        world.register(&mut Host::new(1));
+        refuse(&mut world, secs(50))
+    };
+    let (one, two) = (course(0), course(1));
+    assert!(one.len() > 4 && one.iter().zip(&two).skip(1).all(|(a, b)| a != b), "{one:?} {two:?}");
 }

@@ -179,6 +179,7 @@ impl Page {
         let messages = [("to", c.forwarded_base), ("from", c.from_bases)];
         counters(to, "cluster_messages", "Messages to and from other bases", ("way", &messages))?;
         counter(to, "cluster_claims_stored", "Entries of devices that were written", c.claims_stored)?;
+        counter(to, "cluster_store_failures", "Questions that the store did not answer", c.store_failures)?;
         counter(to, "cluster_bases_lost", "Other bases whose lease ran out", c.bases_lost)?;
         let refused = [("malformed", c.malformed_bus), ("not_a_member", c.not_a_member)];
         counters(

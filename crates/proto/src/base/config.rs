@@ -176,6 +176,9 @@ pub(super) const RECORD_RENEW: Duration = Duration::from_secs(43_200);
 pub const RECORD_LIFE: Duration = Duration::from_secs(86_400);
 /// Entries of the store that are read or written at one time.
 pub(super) const MAX_FINDS: usize = 256;
+/// A store that fails is left alone for as long (less up to a half), then twice as long, and so on.
+pub(super) const STORE_REST_FIRST: Duration = Duration::from_millis(500);
+pub(super) const STORE_REST_MAX: Duration = Duration::from_secs(30);
 /// Other bases of a cluster.
 pub(super) const MAX_MEMBERS: usize = 256;
 /// Interests that another base does not state again within this time lapse; each is stated twice in it.

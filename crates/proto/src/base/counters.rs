@@ -59,6 +59,7 @@ pub struct Counters {
     pub from_bases_bytes: u64,
     pub moved_away: u64,
     pub claims_stored: u64,
+    pub store_failures: u64,
     pub remotes_refused: u64,
     pub bases_lost: u64,
     pub not_a_member: u64,
@@ -121,8 +122,8 @@ impl Sizes {
     pub fn over(&self, config: &BaseConfig) -> Option<String> {
         // Bindings of a session and of the one before it; a device, a connection, an interest is due once each.
         let bindings = 2 * MAX_BASE_ADDRESSES * (self.devices + self.lingering);
-        // Those elsewhere are due, too, and so are sessions that linger, and the cluster.
-        let elsewhere = self.remote_devices + self.devices + self.lingering + 1;
+        // Those elsewhere are due, too, and so are sessions that linger, the cluster, and its store.
+        let elsewhere = self.remote_devices + self.devices + self.lingering + 2;
         let due = self.devices + self.unfinished + self.interests + 2 + elsewhere;
         let bounds = [
             ("devices", self.devices, config.max_devices),

@@ -31,6 +31,8 @@ pub(super) enum Key {
     },
     /// The cluster's clock.
     Cluster,
+    /// The cluster's store has failed, and may be asked again.
+    StoreRest,
     /// A device elsewhere has moved some time ago.
     Remote(DeviceId),
     /// A session whose device has registered elsewhere.

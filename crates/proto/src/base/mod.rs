@@ -280,6 +280,7 @@ impl Base {
                 Key::Device(device) => self.device_due(device, now),
                 Key::Pair { to, about } => self.pair_due(to, about, now),
                 Key::Cluster => self.cluster_due(now),
+                Key::StoreRest => self.store_rested(),
                 Key::Remote(device) => self.settle(device, now),
                 Key::Linger(device) => self.end_linger(device),
             }

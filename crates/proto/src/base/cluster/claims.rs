@@ -84,6 +84,7 @@ impl Base {
                 entry => self.found_elsewhere(id, entry.map(|(record, revision, _)| (record, revision)), now),
             },
         }
+        self.after_answer(id);
     }
 
     /// What our device's entry says, against what we know.
@@ -125,7 +126,7 @@ impl Base {
         let (boot, attempt) = (device.boot, device.attempt);
         device.claim = Claim::Storing { known, boot, attempt, replaced: replaced.clone() };
         if let Some(cluster) = &mut self.cluster {
-            cluster.asked.insert(id);
+            cluster.questions.also(id);
         }
         let record = Record { base, incarnation: own, boot, attempt, replaced }.encode();
         self.counters.claims_stored += 1;
@@ -138,6 +139,7 @@ impl Base {
         let Some(device) = self.devices.get_mut(&id) else {
             // It went meanwhile.
             self.bus(BusOutput::Erase { device: id, revision });
+            self.after_answer(id);
             return;
         };
         match std::mem::take(&mut device.claim) {
@@ -152,6 +154,7 @@ impl Base {
                 self.find(id);
             }
         }
+        self.after_answer(id);
     }
 
     fn is_stored(&mut self, id: DeviceId, revision: u64, replaced: Vec<BootId>, now: Instant) {
@@ -173,14 +176,14 @@ impl Base {
     pub(super) fn refused(&mut self, id: DeviceId) {
         self.answered(id);
         self.claim_device(id);
+        self.after_answer(id);
     }
 
-    pub(super) fn failed(&mut self, id: DeviceId) {
-        self.answered(id);
+    pub(super) fn failed(&mut self, id: DeviceId, now: Instant) {
         if let Some(device) = self.devices.get_mut(&id) {
             device.claim = Claim::Finding { known: device.claim.revision() };
         }
-        self.find_later(id);
+        self.find_later(id, now);
     }
 
     /// An entry that grows old is written anew, or the store would forget it.

@@ -9,7 +9,7 @@
 //! - `remote`: devices elsewhere that somebody here cares for
 //! - `pairs`: interests and addresses that cross between two bases
 //! - `data`: messages from base to base
-//! - `questions`: how many are asked of the store at one time
+//! - `questions`: how many are asked of the store at one time, and when after it has failed
 //! - `port`: what comes from store and bus, and what goes there
 //!
 //! Whatever the bus does to messages (late, twice, in another order, lost) does no harm: entries are ordered by their revision in
@@ -25,22 +25,18 @@ mod port;
 mod questions;
 mod remote;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 pub(super) use claims::Claim;
 pub use port::{BusInput, BusOutput, CameOver, Entry, Over, ToBase};
 use rand::Rng;
 
-use self::{members::Member, remote::Remote};
+use self::{members::Member, questions::Questions, remote::Remote};
 use super::{
     Base, Output, SocketId, UdpAddress,
     config::{BUS_GRACE, CLUSTER_TICK, LEASE_LIFE, LEASE_RENEW},
     deadline::Key,
-    memory::{Keyed, Map, Set},
+    memory::{Keyed, Map},
     registry::Device,
     routes::Routes,
 };
@@ -80,11 +76,7 @@ pub(super) struct Cluster {
     shards: Vec<Shard>,
     /// The shard whose turn is next.
     turn: u8,
-    /// Devices whose entry is being read or written.
-    asked: Set<DeviceId>,
-    /// Those whose turn comes when answers have come.
-    to_ask: VecDeque<DeviceId>,
-    queued: Set<DeviceId>,
+    questions: Questions,
     /// Interests to be stated, by base.
     wants: BTreeMap<DeviceId, Vec<Want>>,
     /// Devices that have registered elsewhere and whose session here is still open: what is under way on it arrives.
@@ -130,9 +122,7 @@ impl Cluster {
             incarnations: Map::with_hasher(keyed),
             shards: (0..SHARDS).map(|_| shard()).collect(),
             turn: 0,
-            asked: Set::with_hasher(keyed),
-            to_ask: VecDeque::new(),
-            queued: Set::with_hasher(keyed),
+            questions: Questions::new(keyed),
             wants: BTreeMap::new(),
             lingering: Map::with_hasher(keyed),
         }
@@ -244,7 +234,7 @@ impl Base {
                 Ok(())
             }
             BusInput::Failed { device } => {
-                self.failed(device);
+                self.failed(device, now);
                 Ok(())
             }
             BusInput::Message(bytes) => self.handle_message_of_base(bytes, now),
@@ -288,9 +278,7 @@ impl Base {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.link = Link::Up;
         cluster.connection += 1;
-        cluster.asked.clear();
-        cluster.to_ask.clear();
-        cluster.queued.clear();
+        cluster.questions.clear();
         for member in cluster.members.values_mut() {
             member.until = now + LEASE_LIFE;
         }
@@ -320,9 +308,7 @@ impl Base {
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.is_up() {
             cluster.link = Link::Down { until: now + BUS_GRACE };
-            cluster.asked.clear();
-            cluster.to_ask.clear();
-            cluster.queued.clear();
+            cluster.questions.clear();
             cluster.wants.clear();
             tracing::warn!(
                 "the cluster's bus is gone: devices of this base go on; those of other bases are reached over UDP where \
@@ -364,7 +350,6 @@ impl Base {
         }
         self.members_due(now);
         self.shard_due(turn, now);
-        self.ask_more();
     }
 
     fn bus(&mut self, output: BusOutput) {
