@@ -16,7 +16,7 @@ use std::{
 use bowline::{BaseName, Endpoint};
 use bowline_proto::{DeviceId, SecretKey};
 use nix::sys::signal::Signal;
-use support::{Home, PATIENCE, Running, ask};
+use support::{Home, PATIENCE, Running, ask, eventually};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -173,22 +173,23 @@ async fn all_answer(hub: &Endpoint, devices: &[DeviceId], round: u8) -> Duration
 /// A stream of numbered messages from one device to another, and what came of it.
 struct Stream {
     sent: Arc<AtomicUsize>,
-    came: Arc<AtomicUsize>,
+    came: tokio::sync::watch::Receiver<usize>,
     stop: tokio::sync::watch::Sender<bool>,
     sender: tokio::task::JoinHandle<()>,
 }
 
 impl Stream {
     fn start(from: &Arc<Endpoint>, to: &Arc<Endpoint>) -> Self {
-        let (sent, came) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (arrived, came) = tokio::sync::watch::channel(0);
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (source, target, id) = (Arc::clone(from), Arc::clone(to), to.id());
-        let (arrived, number) = (Arc::clone(&came), Arc::clone(&sent));
+        let number = Arc::clone(&sent);
         tokio::spawn(async move {
             let mut seen = HashSet::new();
             while let Ok((_, data)) = target.recv().await {
                 if seen.insert(data) {
-                    arrived.fetch_add(1, Relaxed);
+                    arrived.send_modify(|came| *came += 1);
                 }
             }
         });
@@ -205,16 +206,22 @@ impl Stream {
         Self { sent, came, stop, sender }
     }
 
+    /// Waits until so many more have come.
+    async fn flows(&self, count: usize) {
+        let mut came = self.came.clone();
+        let until = *came.borrow() + count;
+        let enough = came.wait_for(|&came| came >= until);
+        tokio::time::timeout(PATIENCE, enough).await.expect("it flows").unwrap();
+    }
+
     /// Ends it, and waits for the last message: how many were sent, and how many of them never came.
-    async fn end(self) -> (usize, usize) {
+    async fn end(mut self) -> (usize, usize) {
         self.stop.send_replace(true);
         self.sender.await.unwrap();
         let sent = self.sent.load(Relaxed);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while self.came.load(Relaxed) < sent && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        (sent, sent - self.came.load(Relaxed))
+        let all = self.came.wait_for(|&came| came >= sent);
+        let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
+        (sent, sent - *self.came.borrow())
     }
 }
 
@@ -315,7 +322,10 @@ fn while_nats_is_gone_devices_of_one_base_lose_nothing_and_when_it_is_back_all_i
             online(device).await;
         }
         let (one_base, two_bases) = (Stream::start(&a, &b), Stream::start(&c, &d));
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        for stream in [&one_base, &two_bases] {
+            stream.flows(50).await;
+        }
+        eventually(|| bases[0].shows("bowline_cluster_bases{path=\"udp\"} 1.0"));
         nats.kill();
         // Registered while there is no bus.
         let late = echo(&second).await;
@@ -348,14 +358,18 @@ fn a_rolling_restart_of_all_bases_loses_no_message() {
             streams.push(Stream::start(&a, &b));
             devices.push((a, b));
         }
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        for stream in &streams {
+            stream.flows(50).await;
+        }
         for base in &mut bases {
             let running = base.running.take().unwrap();
             running.signal(Signal::SIGTERM);
             let ended = tokio::task::spawn_blocking(move || running.end()).await.unwrap();
             assert_eq!(ended.code, Some(0), "{}", ended.stderr);
             base.run();
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            for stream in &streams {
+                stream.flows(50).await;
+            }
         }
         let (mut sent, mut lost) = (0, 0);
         for stream in streams {
