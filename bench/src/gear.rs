@@ -97,15 +97,29 @@ pub(crate) fn occupy_base() -> Running {
 
 /// Sends copies of one datagram as fast as the system takes them, in runs.
 pub(crate) fn flood(wire: &Arc<Wire>, from: Option<Ipv4Addr>, to: SocketAddrV4, datagram: &[u8]) -> Running {
+    flood_in_turn(wire, from, &[(to, datagram.to_vec())])
+}
+
+/// The same with several, a run of each in turn.
+pub(crate) fn flood_many(wire: &Arc<Wire>, flows: &[(SocketAddrV4, Vec<u8>)]) -> Running {
+    flood_in_turn(wire, None, flows)
+}
+
+fn flood_in_turn(wire: &Arc<Wire>, from: Option<Ipv4Addr>, flows: &[(SocketAddrV4, Vec<u8>)]) -> Running {
     let wire = Arc::clone(wire);
-    let size = datagram.len();
-    let count = (LARGEST_RUN / size).min(MOST_SEGMENTS);
-    let run = datagram.repeat(count);
+    let run = |(to, datagram): &(SocketAddrV4, Vec<u8>)| {
+        let count = (LARGEST_RUN / datagram.len()).min(MOST_SEGMENTS);
+        (*to, datagram.len(), count as u64, datagram.repeat(count))
+    };
+    let runs: Vec<_> = flows.iter().map(run).collect();
     Running::start(Priority::Normal, move |stop| {
         let mut sent = 0;
-        while !stop.load(Ordering::Relaxed) {
-            match wire.send(from, to, &run, Some(size)) {
-                Ok(()) => sent += count as u64,
+        for (to, size, count, run) in runs.iter().cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            match wire.send(from, *to, run, Some(*size)) {
+                Ok(()) => sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }

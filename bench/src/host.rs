@@ -42,6 +42,11 @@ pub(crate) struct BaseProcess {
 impl BaseProcess {
     /// Starts `bowline base` with these lines of configuration.
     pub(crate) fn start(node: &Node, config: &str) -> Self {
+        Self::start_with(node, config, &[])
+    }
+
+    /// The same, with more on its command line.
+    pub(crate) fn start_with(node: &Node, config: &str, more: &[&str]) -> Self {
         let file = node.home().join("bowline.toml");
         std::fs::write(&file, format!("[base]\n{config}")).expect("the run's folder can be written to");
         let program = std::env::var("BOWLINE_BIN").expect("bench/run names the program");
@@ -52,7 +57,7 @@ impl BaseProcess {
             "-c", &core, &program, "--config", &file, "base", "--listen", &listen, "--state", &state,
             "--drain", "0",
         ];
-        let process = node.spawn("taskset", &arguments);
+        let process = node.spawn("taskset", &[&arguments, more].concat());
         let id = process.wait("line that says it is ready", PATIENCE, 0, |line| {
             let (id, _) = line.text.strip_prefix("base ")?.split_once('@')?;
             id.parse().ok()
@@ -113,6 +118,23 @@ impl Wire {
         }
         buffer.truncate(metas[0].len);
         Some(buffer)
+    }
+
+    /// Whether a datagram like this comes within a time; others are read away.
+    pub(crate) fn comes_within(&self, time: Duration, is_it: impl Fn(&[u8]) -> bool) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            while let Some(datagram) = self.receive_one() {
+                if is_it(&datagram) {
+                    return true;
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.wait(left);
+        }
     }
 
     /// Reads away all that is there.

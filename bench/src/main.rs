@@ -11,6 +11,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod cluster;
 mod cpu;
 mod direct;
 mod flood;
@@ -81,6 +82,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "relay-tcp",
         what: "host → base → host over TCP, against a proxy that only copies",
         run: relay_tcp::run,
+    },
+    Benchmark {
+        name: "cluster",
+        what: "host → base → base → host, over UDP and over NATS, against one base; and what 2 and 4 carry",
+        run: cluster::run,
     },
     Benchmark {
         name: "idle",

@@ -70,21 +70,40 @@ impl Net {
         for (node, interface) in
             [(&self.left, "eth0"), (&self.middle, "l0"), (&self.middle, "r0"), (&self.right, "eth0")]
         {
-            let set = node.command("ethtool").args(["-K", interface, "tx-udp-segmentation", how]).output();
-            let done = set.as_ref().is_ok_and(|output| output.status.success());
-            assert!(done, "ethtool cannot switch segmentation on {interface}: {set:?}");
+            set_segmentation(node, interface, how);
         }
     }
 
     /// What has arrived on the right so far.
     pub(crate) fn arrived(&self) -> Arrived {
-        // A thread inside the namespace sees that one's counters.
-        let text = self.right.enter(|| fs::read_to_string("/proc/thread-self/net/dev")).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:"));
-        let mut numbers = line.unwrap_or_default().split_whitespace().map(|n| n.parse().unwrap_or(f64::NAN));
-        let mut next = || numbers.next().unwrap_or(f64::NAN);
-        Arrived { bytes: next(), packets: next() }
+        arrived_at(&self.right, &["eth0".to_owned()])
     }
+}
+
+/// The kernel cuts what leaves here in batches, as for a card: a link of *single* rows.
+pub(crate) fn cut_batches(node: &Node, interface: &str) {
+    set_segmentation(node, interface, "off");
+}
+
+fn set_segmentation(node: &Node, interface: &str, how: &str) {
+    let set = node.command("ethtool").args(["-K", interface, "tx-udp-segmentation", how]).output();
+    let done = set.as_ref().is_ok_and(|output| output.status.success());
+    assert!(done, "ethtool cannot switch segmentation on {interface}: {set:?}");
+}
+
+/// What has arrived at these interfaces of a machine so far.
+pub(crate) fn arrived_at(node: &Node, interfaces: &[String]) -> Arrived {
+    // A thread inside the namespace sees that one's counters.
+    let text = node.enter(|| fs::read_to_string("/proc/thread-self/net/dev")).unwrap_or_default();
+    let of_one = |line: &str| -> Option<(f64, f64)> {
+        let (name, numbers) = line.trim().split_once(':')?;
+        interfaces.iter().any(|interface| interface == name).then_some(())?;
+        let mut numbers = numbers.split_whitespace().map(|n| n.parse().unwrap_or(f64::NAN));
+        Some((numbers.next()?, numbers.next()?))
+    };
+    let (bytes, packets) =
+        text.lines().filter_map(of_one).fold((0.0, 0.0), |all, one| (all.0 + one.0, all.1 + one.1));
+    Arrived { packets, bytes }
 }
 
 /// Which end of the row.
