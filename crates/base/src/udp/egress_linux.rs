@@ -6,7 +6,7 @@
 
 use std::{
     io::IoSlice,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd as _,
     sync::Arc,
 };
@@ -27,6 +27,10 @@ use super::{
 
 /// Messages of one call. The system's own limit is 1,024.
 const MESSAGES: usize = 128;
+
+/// A source address that the system chooses.
+const UNKNOWN_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const UNKNOWN_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Sends the runs of one worker.
 #[derive(Debug)]
@@ -208,7 +212,9 @@ fn send<S: SockaddrLike + Copy>(
 ) -> Result<usize, Errno> {
     let size = ControlMessage::UdpGsoSegments(&segment);
     let (info4, info6);
-    let source = match via.ip.filter(|_| port.is_on_every_address()) {
+    // These headers have room for a source address, and what an earlier call wrote there: where none is known, that is said.
+    let unknown = if port.local_addr().is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 };
+    let source = match port.is_on_every_address().then_some(via.ip.unwrap_or(unknown)) {
         None => None,
         Some(IpAddr::V4(ip)) => {
             let [none, source] = [0, u32::from(ip).to_be()].map(|s_addr| libc::in_addr { s_addr });
@@ -233,9 +239,14 @@ fn send<S: SockaddrLike + Copy>(
 
 #[cfg(test)]
 mod tests {
+    use std::{net::UdpSocket, time::Duration};
+
     use bowline_proto::base::SocketId;
 
-    use super::*;
+    use super::{
+        super::batch::{Had, Onward},
+        *,
+    };
 
     fn calls(runs: &[(usize, usize)]) -> Vec<(u16, usize)> {
         let via = Via { socket: SocketId(0), ip: None };
@@ -249,6 +260,48 @@ mod tests {
             done += count;
         }
         calls
+    }
+
+    /// Lets three datagrams pass through a socket on every address; where each came from, and how many got lost.
+    fn pass(egress: &mut Egress, port: &Arc<Port>, source: Option<IpAddr>) -> (Vec<IpAddr>, u64) {
+        let localhost = SocketAddr::new(if port.local_addr().is_ipv4() { V4 } else { V6 }, 0);
+        let (client, receiver) = (UdpSocket::bind(localhost).unwrap(), UdpSocket::bind(localhost).unwrap());
+        receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut batch = Batch::new();
+        for _ in 0..3 {
+            client.send_to(&[7; 100], (localhost.ip(), port.local_addr().port())).unwrap();
+        }
+        // On the loopback they are there when the call returns.
+        while batch.receive(SocketId(0), port) != Had::Nothing {}
+        let via = Via { socket: SocketId(0), ip: source };
+        let to = receiver.local_addr().unwrap();
+        batch.each(egress.most_segments(), |_, _, _| Some(Onward { via, to, skip: 0, prefix: None }));
+        egress.send(&batch);
+        let mut buffer = [0; 200];
+        let came = std::iter::from_fn(|| receiver.recv_from(&mut buffer).ok()).take(3);
+        (came.map(|(_, from)| from.ip()).collect(), egress.take_dropped())
+    }
+
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+    #[test]
+    fn where_no_source_is_named_the_system_chooses_it_whatever_the_last_one_was() {
+        let another = IpAddr::from([127, 0, 0, 2]);
+        for (every, chosen, named) in
+            [("0.0.0.0:0", V4, &[None, Some(another), None][..]), ("[::]:0", V6, &[None, Some(V6), None])]
+        {
+            let Ok(socket) = UdpSocket::bind(every) else { continue };
+            socket.set_nonblocking(true).unwrap();
+            let port = Port::new(socket).unwrap();
+            let mut egress = Egress::new(vec![Arc::clone(&port)]);
+            let segments = egress.most_segments();
+            for &source in named {
+                let passed = pass(&mut egress, &port, source);
+                assert_eq!(passed, (vec![source.unwrap_or(chosen); 3], 0), "{every} {source:?}");
+                assert_eq!(egress.most_segments(), segments, "runs still pass");
+            }
+        }
     }
 
     #[test]
