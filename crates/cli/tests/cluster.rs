@@ -66,6 +66,8 @@ impl Nats {
 /// A base of the cluster, with a port that it keeps.
 struct Member {
     home: Home,
+    /// The address that it listens on.
+    listen: &'static str,
     port: u16,
     admin: u16,
     running: Option<Running>,
@@ -77,7 +79,7 @@ impl Member {
         home.configure(&format!(
             "[base.limits]\n{LIMITS}\n[base.cluster]\nservers = [\"{servers}\"]\n{more}"
         ));
-        Self { home, port: 0, admin: free_port(), running: None }
+        Self { home, listen: "127.0.0.1", port: 0, admin: free_port(), running: None }
     }
 
     fn start(mut self) -> Self {
@@ -95,9 +97,8 @@ impl Member {
 
     /// Runs it, whether the cluster is there or not.
     fn run_alone(&mut self) {
-        let (port, admin) = (self.port, self.admin);
-        let args =
-            format!("base --listen 127.0.0.1:{port} --admin 127.0.0.1:{admin} --state state --drain 6");
+        let (listen, port, admin) = (self.listen, self.port, self.admin);
+        let args = format!("base --listen {listen}:{port} --admin 127.0.0.1:{admin} --state state --drain 6");
         let mut command = self.home.bowline(&args);
         let mut running = Running::start(command.env("RUST_LOG", "info"));
         let line = running.stdout.line_with("base ");
@@ -233,8 +234,12 @@ async fn online(device: &Endpoint) {
 fn devices_at_two_bases_reach_each_other_over_udp_between_them_or_over_nats_alone() {
     let runtime = Runtime::new().unwrap();
     let nats = Nats::start();
-    for more in ["", "udp = false\n"] {
-        let bases = cluster(&nats, 2, more);
+    for (listen, more) in [("127.0.0.1", ""), ("0.0.0.0", ""), ("127.0.0.1", "udp = false\n")] {
+        let server = format!("nats://127.0.0.1:{}", nats.port);
+        let member = || Member { listen, ..Member::new(&server, more) }.start();
+        let bases = [member(), member()];
+        let path = if more.is_empty() { "udp" } else { "bus" };
+        eventually(|| bases[0].shows(&format!("bowline_cluster_bases{{path=\"{path}\"}} 1.0")));
         runtime.block_on(async {
             let hub = device(&[bases[0].name()]).await;
             let there = echo(&[bases[1].name()]).await;
@@ -246,6 +251,13 @@ fn devices_at_two_bases_reach_each_other_over_udp_between_them_or_over_nats_alon
             hub.send(there.id(), &large).await.unwrap();
             let (_, back) = tokio::time::timeout(PATIENCE, hub.recv()).await.unwrap().unwrap();
             assert_eq!(back.len(), large.len());
+            // And what comes and goes over UDP, as it does after a moment, takes the way between the workers of two bases.
+            let target = device(&[bases[1].name()]).await;
+            online(&target).await;
+            let stream = Stream::start(&hub, &target);
+            stream.flows(100).await;
+            let (sent, lost) = stream.end().await;
+            assert_eq!(lost, 0, "of {sent} messages, on {listen} {more}");
         });
     }
 }
