@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod cluster;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
