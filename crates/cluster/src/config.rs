@@ -96,6 +96,20 @@ impl ClusterConfig {
         self.servers.iter().map(read).collect()
     }
 
+    /// By what a server knows this base, for whoever has to put it right.
+    pub(crate) fn identity(&self) -> String {
+        let has_user = |address: &ServerAddr| address.username().is_some();
+        let addresses = self.addresses().unwrap_or_default();
+        match (&self.credentials, &self.certificate) {
+            (Some(file), _) => format!("the credentials in {}", file.display()),
+            (None, _) if addresses.iter().any(has_user) => "user and password in `servers`".to_owned(),
+            (None, Some(file)) => format!("the certificate in {}", file.display()),
+            (None, None) => {
+                "no credentials (`credentials` in [base.cluster], or a user in `servers`)".to_owned()
+            }
+        }
+    }
+
     pub(crate) fn checked_name(&self) -> Result<&str, ConfigError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if (1..=32).contains(&self.name.len()) && self.name.chars().all(fits) {

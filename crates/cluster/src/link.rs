@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, Event, Subscriber, jetstream, jetstream::kv::Operation};
+use async_nats::{Client, ClientError, Event, Subscriber, jetstream, jetstream::kv::Operation};
 use bowline_proto::{
     DeviceId,
     base::{BusOutput, CameOver, Over},
@@ -46,11 +46,12 @@ pub(crate) async fn start(
     let name = config.checked_name()?.to_owned();
     let servers = config.addresses()?;
     let (connected_in, connected) = watch::channel((false, 0));
-    let failures = AtomicU32::new(0);
+    let failures = Failures::default();
+    let identity = config.identity();
     let options = config.options(format!("bowline base {base}")).await?.event_callback(move |event| {
         match &event {
             Event::Connected => {
-                failures.store(0, Relaxed);
+                failures.end();
                 connected_in.send_modify(|state| *state = (true, state.1 + 1));
             }
             Event::Disconnected | Event::Closed => connected_in.send_modify(|state| state.0 = false),
@@ -58,10 +59,7 @@ pub(crate) async fn start(
                 tracing::warn!("more comes from the cluster's bus than this base takes");
             }
             Event::ServerError(error) => tracing::warn!(%error, "the NATS server says"),
-            Event::ClientError(error) if failures.fetch_add(1, Relaxed).is_multiple_of(FAILURES_A_LINE) => {
-                tracing::warn!(%error, "cannot connect to the cluster's NATS servers; trying on");
-            }
-            Event::ClientError(error) => tracing::debug!(%error, "NATS"),
+            Event::ClientError(error) => failures.tell(error, &identity),
             _ => {}
         }
         async {}
@@ -81,6 +79,33 @@ pub(crate) async fn start(
         listening: JoinSet::new(),
     };
     Ok(tokio::spawn(link.run(commands, data_out, connected)))
+}
+
+/// Attempts to connect that failed in a row: of each kind one in [`FAILURES_A_LINE`] is told.
+#[derive(Debug, Default)]
+struct Failures {
+    refused: AtomicU32,
+    others: AtomicU32,
+}
+
+impl Failures {
+    fn tell(&self, error: &ClientError, identity: &str) {
+        // The client says it in words alone.
+        let refused = error.to_string().contains("authorization violation");
+        let count = if refused { &self.refused } else { &self.others };
+        if !count.fetch_add(1, Relaxed).is_multiple_of(FAILURES_A_LINE) {
+            tracing::debug!(%error, "NATS");
+        } else if refused {
+            tracing::warn!(%error, "the cluster's NATS server refuses this base, which has {identity}; trying on");
+        } else {
+            tracing::warn!(%error, "cannot connect to the cluster's NATS servers; trying on");
+        }
+    }
+
+    fn end(&self) {
+        self.refused.store(0, Relaxed);
+        self.others.store(0, Relaxed);
+    }
 }
 
 struct Link {
