@@ -12,7 +12,7 @@ use crate::{
 
 /// What goes before a RECV-DATA on its way from base to base.
 ///
-/// `0x40 ‖ destination 14 ‖ tag 8`, where the tag is [`tag`] over UDP and the sender's [`Incarnation`] on the bus.
+/// `0x40 ‖ destination 14 ‖ tag 8`, where the tag is [`tag`] over UDP and the sender's [`Incarnation`](super::Incarnation) on the bus.
 #[must_use]
 pub fn prefix(to: DeviceId, tag: [u8; TAG_LEN]) -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
@@ -67,7 +67,7 @@ pub fn tag(key: &BaseKey, from: DeviceId, to: DeviceId) -> [u8; TAG_LEN] {
 /// BASE-PING or BASE-PONG: `type ‖ tag 8 ‖ sender's base ID 14 ‖ nonce 8 ‖ zero bytes up to` [`PROBE_LEN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// [`BASE_PING`] or [`BASE_PONG`].
+    /// [`BASE_PING`](super::BASE_PING) or [`BASE_PONG`](super::BASE_PONG).
     pub kind: u8,
     /// Who sends it.
     pub base: DeviceId,
