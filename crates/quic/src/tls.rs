@@ -60,8 +60,8 @@ pub(crate) fn client(
     service: &[u8],
     stranger: Arc<OnceLock<DeviceId>>,
 ) -> Result<QuicClientConfig, Error> {
-    let verifier = Arc::new(DialledKey { device, stranger, provider: provider() });
-    let mut config = rustls::ClientConfig::builder_with_provider(verifier.provider.clone())
+    let verifier = Arc::new(DialledKey { device, stranger, signatures: Signatures::new() });
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&verifier.signatures.0))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
@@ -79,8 +79,8 @@ pub(crate) fn server(
     allow: Allow,
     services: Vec<Vec<u8>>,
 ) -> Result<QuicServerConfig, Error> {
-    let verifier = Arc::new(AllowedKey { allow, provider: provider() });
-    let mut config = rustls::ServerConfig::builder_with_provider(verifier.provider.clone())
+    let verifier = Arc::new(AllowedKey { allow, signatures: Signatures::new() });
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&verifier.signatures.0))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(own)));
@@ -89,10 +89,6 @@ pub(crate) fn server(
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.try_into().map_err(|error| Error::General(format!("{error}")))
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
 }
 
 /// A key that is none, or none that was asked for.
@@ -108,22 +104,63 @@ fn shown_device(key: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Resu
     device_of(key).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
-fn verify(
-    provider: &CryptoProvider,
-    message: &[u8],
-    key: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let algorithms = &provider.signature_verification_algorithms;
-    if signature.scheme != SignatureScheme::ED25519 {
-        return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+/// The half that both ends share: signatures of the handshake, by Ed25519 keys without certificates.
+#[derive(Debug)]
+struct Signatures(Arc<CryptoProvider>);
+
+impl Signatures {
+    fn new() -> Self {
+        Self(Arc::new(ring::default_provider()))
     }
-    verify_tls13_signature_with_raw_key(
-        message,
-        &SubjectPublicKeyInfoDer::from(key.as_ref()),
-        signature,
-        algorithms,
-    )
+
+    fn verify(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if signature.scheme != SignatureScheme::ED25519 {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
+        verify_tls13_signature_with_raw_key(
+            message,
+            &key,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+}
+
+/// What rustls asks of either verifier in the same words, answered by its `signatures`.
+macro_rules! by_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _key: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::General("TLS 1.2 is never used".to_owned()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            key: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.signatures.verify(message, key, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
 }
 
 /// Who dials: the key must be the one that was dialled.
@@ -131,7 +168,7 @@ fn verify(
 struct DialledKey {
     device: DeviceId,
     stranger: Arc<OnceLock<DeviceId>>,
-    provider: Arc<CryptoProvider>,
+    signatures: Signatures,
 }
 
 impl ServerCertVerifier for DialledKey {
@@ -151,38 +188,14 @@ impl ServerCertVerifier for DialledKey {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _key: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is never used".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify(&self.provider, message, key, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    by_signatures!();
 }
 
 /// Who is dialled: the key must be one of those that may come in.
 #[derive(Debug)]
 struct AllowedKey {
     allow: Allow,
-    provider: Arc<CryptoProvider>,
+    signatures: Signatures,
 }
 
 impl ClientCertVerifier for AllowedKey {
@@ -204,31 +217,7 @@ impl ClientCertVerifier for AllowedKey {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _key: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2 is never used".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify(&self.provider, message, key, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    by_signatures!();
 }
 
 pub(crate) fn allows(allow: &Allow, device: DeviceId) -> bool {
@@ -271,7 +260,7 @@ mod tests {
         let mut bytes = *key.device_id().as_bytes();
         bytes[13] ^= 1;
         let (device, stranger) = (DeviceId::from_bytes(bytes), Arc::new(OnceLock::new()));
-        let verifier = DialledKey { device, stranger: Arc::clone(&stranger), provider: provider() };
+        let verifier = DialledKey { device, stranger: Arc::clone(&stranger), signatures: Signatures::new() };
         let name = ServerName::try_from("bowline").unwrap();
         let verified = verifier.verify_server_cert(&shown(&key.public().0), &[], &name, &[], UnixTime::now());
         assert_eq!(verified.unwrap_err(), refused());
@@ -282,7 +271,7 @@ mod tests {
     fn a_second_key_beside_the_right_one_is_refused() {
         let key = SecretKey::from_seed(&[1; 32]);
         let good = shown(&key.public().0);
-        let verifier = AllowedKey { allow: Allow::Everyone, provider: provider() };
+        let verifier = AllowedKey { allow: Allow::Everyone, signatures: Signatures::new() };
         let alone = verifier.verify_client_cert(&good, &[], UnixTime::now());
         let accompanied = verifier.verify_client_cert(&good, std::slice::from_ref(&good), UnixTime::now());
         assert!(alone.is_ok() && accompanied.is_err());
