@@ -10,7 +10,7 @@ use bowline::{Allow, DeviceId};
 use bowline_key::KeyFile;
 use bowline_quic::{
     Accepted, Endpoint, Listen, Listener, printable,
-    quinn::{Connection, ConnectionError, ReadError, ReadExactError, WriteError},
+    quinn::{Connection, ConnectionError, ReadError, ReadExactError, VarInt, WriteError},
 };
 
 use crate::{
@@ -76,13 +76,31 @@ impl Streams {
         device: DeviceId,
         service: &str,
     ) -> anyhow::Result<Connection> {
-        Ok(self.endpoint.connect_within(patience, device, service.as_bytes()).await?)
+        let connection = self.endpoint.connect_within(patience, device, service.as_bytes()).await?;
+        // Held until it ends: what is dropped meanwhile is not what closes it, but `leave`, which sees to it that the other end hears of it.
+        let held = connection.clone();
+        tokio::spawn(async move { held.closed().await });
+        Ok(connection)
+    }
+
+    /// Ends a connection, with [`ConnectionError::LocallyClosed`], when its other end is known to be gone: for what goes on later without loss.
+    pub(crate) fn end_when_gone(&self, connection: &Connection) {
+        let (endpoint, connection) = (self.endpoint.clone(), connection.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = connection.closed() => {}
+                () = endpoint.gone(&connection) => connection.close(VarInt::from_u32(0), b""),
+            }
+        });
     }
 
     /// What an error on a connection to a device means.
     pub(crate) fn explain(&self, device: DeviceId, error: &StreamError) -> Failed {
         let named = name_of(device);
         Failed(match error {
+            StreamError::Lost(ConnectionError::LocallyClosed) => {
+                format!("{named} is gone: its base says so, and nothing comes from it")
+            }
             StreamError::Lost(error) => self.endpoint.explain(device, error),
             StreamError::Reset => format!("{named} broke off"),
             StreamError::Stopped => format!("{named} takes no more"),

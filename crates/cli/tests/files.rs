@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     fs,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -153,13 +154,50 @@ fn a_file_of_that_name_stays_unless_it_is_to_be_replaced() {
 }
 
 #[test]
-fn a_disk_without_room_is_said_to_be_full_before_anything_is_sent() {
+fn who_was_killed_may_send_again_at_once_and_goes_on() {
     let base = Base::start();
+    let (_receiver, mut running, id, folder) = receiver(&base, "");
+    let sender = Home::new();
+    let content = bytes(LARGE, 7);
+    fs::write(sender.path().join("large"), &content).unwrap();
+    let send = format!("send-file large {id} --json --base {}", base.name);
+    let first = sender.start(&send);
+    part_of(&folder, 1_000_000);
+    first.end_by(Signal::SIGKILL);
+    let sent = sender.run(&send).ok().json();
+    assert!(sent[0]["resumed_from"].as_u64().unwrap() >= 1_000_000, "{sent:?}");
+    assert!(fs::read(folder.join("large")).unwrap() == content);
+    running.stderr.line_with("has given it up");
+}
+
+#[test]
+fn a_sender_that_was_killed_is_missed_once_its_base_says_that_it_is_gone() {
+    let base = Base::start();
+    let (_receiver, mut running, id, folder) = receiver(&base, "");
+    let sender = Home::new();
+    // Without UDP to the base its registration ends with its TCP connection, instead of half a minute later.
+    sender.configure("link_local = false\nrelay_udp = false\n");
+    fs::write(sender.path().join("large"), bytes(LARGE, 8)).unwrap();
+    let sending = sender.start(&format!("send-file large {id} --base {}", base.name));
+    part_of(&folder, 1_000_000);
+    sending.end_by(Signal::SIGKILL);
+    let told = running.stderr.line_with("was not received");
+    assert!(told.contains("is gone"), "{told}");
+    assert!(!folder.join("large").exists());
+}
+
+/// A receiver whose folder is a file system of its own, of so many MiB; the process, its ID, the folder. `None` where that is forbidden.
+fn receiver_on_a_disk_of(mib: usize, base: &Base) -> Option<(Home, Running, String, PathBuf)> {
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "namespaces are forbidden here");
+        eprintln!("SKIPPED: namespaces are forbidden here");
+        return None;
+    }
     let home = Home::new();
     fs::create_dir(home.path().join("in")).unwrap();
     let id = home.id();
     let script = format!(
-        "mount -t tmpfs -o size=1m none in && exec {} receive in --base {}",
+        "mount -t tmpfs -o size={mib}m none in && exec {} receive in --base {}",
         env!("CARGO_BIN_EXE_bowline"),
         base.name
     );
@@ -169,17 +207,48 @@ fn a_disk_without_room_is_said_to_be_full_before_anything_is_sent() {
     for (name, value) in receive.get_envs().filter_map(|(name, value)| Some((name, value?))) {
         command.env(name, value);
     }
-    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "namespaces are forbidden here");
-        eprintln!("SKIPPED: namespaces are forbidden here");
-        return;
-    }
     let mut receiver = Running::start(&mut command);
     receiver.stderr.line_with("registered at");
+    let root = PathBuf::from(format!("/proc/{}/root", receiver.id()));
+    let folder = root.join(home.path().strip_prefix("/").unwrap()).join("in");
+    Some((home, receiver, id, folder))
+}
+
+#[test]
+fn a_disk_without_room_is_said_to_be_full_before_anything_is_sent() {
+    let base = Base::start();
+    let Some((_home, _receiver, id, _folder)) = receiver_on_a_disk_of(1, &base) else { return };
     let sender = Home::new();
     fs::write(sender.path().join("file"), bytes(2_000_000, 6)).unwrap();
     let reason = sender.run(&format!("send-file file {id} --base {}", base.name)).failed(1);
     assert!(reason.contains("no room") && reason.contains("2000000 bytes are needed"), "{reason}");
+}
+
+#[test]
+fn a_disk_that_fills_up_is_told_at_both_ends_and_with_room_the_file_goes_on() {
+    let base = Base::start();
+    let Some((_home, mut receiver, id, folder)) = receiver_on_a_disk_of(64, &base) else { return };
+    let sender = Home::new();
+    let content = bytes(LARGE, 9);
+    fs::write(sender.path().join("large"), &content).unwrap();
+    let send = format!("send-file large {id} --json --base {}", base.name);
+    let sending = sender.start(&send);
+    part_of(&folder, 1_000_000);
+    let filler = folder.join("filler");
+    let mut filling = fs::File::create(&filler).unwrap();
+    let full = std::iter::repeat_with(|| filling.write_all(&[0; 1 << 20])).find_map(Result::err).unwrap();
+    assert_eq!(full.kind(), ErrorKind::StorageFull);
+    let reason = sending.end().failed(1);
+    assert!(reason.contains("no room left"), "{reason}");
+    receiver.stderr.line_with("no room left");
+    assert!(!folder.join("large").exists());
+    let part = fs::metadata(part_of(&folder, 1_000_000)).unwrap().len();
+    drop(filling);
+    fs::remove_file(filler).unwrap();
+    let sent = sender.run(&send).ok().json();
+    assert_eq!(sent[0]["resumed_from"], part, "{sent:?}");
+    assert!(fs::read(folder.join("large")).unwrap() == content);
+    assert_eq!(entries(&folder), ["large"]);
 }
 
 #[test]

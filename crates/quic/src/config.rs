@@ -45,3 +45,15 @@ pub(crate) const BACKLOG: usize = 64;
 pub(crate) const NUDGE: Duration = Duration::from_millis(100);
 /// How long closing waits for the other ends to hear of it.
 pub(crate) const CLOSE: Duration = Duration::from_secs(2);
+/// Between a farewell that nothing answers and the next: the first often meets queues that the data before it has filled.
+pub(crate) const FAREWELLS: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
+
+/// Absence of a device, by all that bowline knows, after which it is gone. A base that was restarted has its devices back sooner.
+pub(crate) const GONE: Duration = Duration::from_secs(10);
+/// Between two looks at whether a device is there.
+pub(crate) const GONE_LOOK: Duration = Duration::from_secs(1);

@@ -48,7 +48,7 @@
 //! | connections that wait for [`Listener::accept`] | 64 | closed, with the reason |
 //! | streams that the other end has open | 256 each way and connection | it waits |
 //! | bytes that were received and nobody has read | 16 MiB a stream, 32 MiB a connection | the sender waits |
-//! | silence | 180 s | the connection is lost |
+//! | silence | 180 s | the connection is lost; [`Endpoint::gone`] knows earlier where a base says that the other end is not there |
 //! | handshake | 15 s | [`ConnectError::NoAnswer`] |
 //!
 //! There is no 0-RTT and no resumption: nothing that was recorded can be played again.
@@ -58,6 +58,8 @@ mod config;
 mod congestion;
 mod endpoint;
 mod error;
+mod farewell;
+mod gone;
 mod listener;
 mod paths;
 mod socket;

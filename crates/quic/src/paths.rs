@@ -79,9 +79,14 @@ pub(crate) async fn watch(
             tokio::time::sleep(wait).await;
         }
         nudged = Some(Instant::now());
-        // To quinn this is a change of the own address: every connection sends a PING by it.
-        if let Err(error) = quinn.rebind_abstract(Arc::clone(&socket) as _) {
-            tracing::debug!(%error, "connections were not woken");
-        }
+        wake(&quinn, &socket);
+    }
+}
+
+/// Has every connection send something.
+pub(crate) fn wake(quinn: &quinn::Endpoint, socket: &Arc<Socket>) {
+    // To quinn this is a change of the own address: every connection sends a PING by it.
+    if let Err(error) = quinn.rebind_abstract(Arc::clone(socket) as _) {
+        tracing::debug!(%error, "connections were not woken");
     }
 }

@@ -19,7 +19,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -34,6 +34,7 @@ use quinn::{
 use crate::{
     address,
     config::{RECEIVE_SEGMENTS, SMALLEST_MTU},
+    farewell::Farewells,
 };
 
 type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -48,6 +49,8 @@ pub(crate) struct Socket {
     incoming: Mutex<Incoming>,
     /// Whether the end of the bowline endpoint is no error.
     ending: AtomicBool,
+    /// From then on.
+    farewells: Mutex<Farewells>,
 }
 
 #[derive(Default)]
@@ -65,12 +68,34 @@ impl fmt::Debug for Socket {
 
 impl Socket {
     pub(crate) fn new(endpoint: bowline::Endpoint) -> Self {
-        Self { endpoint, incoming: Mutex::default(), ending: AtomicBool::new(false) }
+        Self {
+            endpoint,
+            incoming: Mutex::default(),
+            ending: AtomicBool::new(false),
+            farewells: Mutex::default(),
+        }
     }
 
     /// Everything is about to be closed.
     pub(crate) fn expect_end(&self) {
         self.ending.store(true, Relaxed);
+    }
+
+    /// Says again what ends connections, where nothing has come back; `true`: nowhere.
+    pub(crate) fn repeat_farewells(&self) -> bool {
+        let farewells = self.farewells();
+        let mut unheard = farewells.unheard().peekable();
+        let all_heard = unheard.peek().is_none();
+        for (device, datagram) in unheard {
+            // Where there is no room, there may be with the next.
+            let _ = self.endpoint.try_send(device, datagram);
+        }
+        all_heard
+    }
+
+    fn farewells(&self) -> MutexGuard<'_, Farewells> {
+        // Nothing panics while it holds this lock.
+        self.farewells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the present way is known to carry datagrams of this size.
@@ -90,6 +115,9 @@ impl AsyncUdpSocket for Socket {
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
         if !self.carries(device, segment.min(transmit.contents.len())) {
             return Ok(());
+        }
+        if self.ending.load(Relaxed) && segment >= transmit.contents.len() {
+            self.farewells().note_sent(device, transmit.contents);
         }
         match self.endpoint.try_send_segments(device, transmit.contents, segment) {
             Ok(()) => Ok(()),
@@ -119,6 +147,11 @@ impl AsyncUdpSocket for Socket {
                     let (taken, rest) = fill(segments, &mut bufs[filled]);
                     incoming.rest = rest;
                     if let Some(taken) = taken {
+                        if self.ending.load(Relaxed)
+                            && let Some(device) = address::device(taken.addr)
+                        {
+                            self.farewells().note_received(device);
+                        }
                         meta[filled] = taken;
                         filled += 1;
                     }

@@ -15,6 +15,7 @@ use crate::{
         SERVICE,
         incoming::{self, Received},
         store::Store,
+        turns::Turns,
     },
     names::{device, name_of},
     notes::note,
@@ -31,7 +32,8 @@ const LINES: usize = 64;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A file appears under its name once it is whole and its hash was compared; until then it is .NAME.….part beside it, from which an \
-interrupted transfer goes on. Nothing is replaced unless --replace says so, and no name leads out of the folder. Ends with Ctrl-C.
+interrupted transfer goes on. A sender that says nothing more is given up after three minutes, or as soon as its base says that it is \
+gone; until then it may come back, and sending the same file again takes over from it. Nothing is replaced unless --replace says so, and no name leads out of the folder. Ends with Ctrl-C.
 
 With --json, a line per file: file, from, bytes, resumed_from, blake3.
 
@@ -82,13 +84,14 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
         note("whoever knows this device's ID may send files (--from limits it)");
     }
     let streams = Arc::new(streams);
+    let into = (store, Turns::default());
     let (told, mut tell) = mpsc::channel(LINES);
     let mut output = Output::new();
     let done = loop {
         tokio::select! {
             accepted = accept(&mut listener) => match accepted {
                 Ok(accepted) => {
-                    tokio::spawn(receive(accepted, Arc::clone(&streams), store.clone(), told.clone()));
+                    tokio::spawn(receive(accepted, Arc::clone(&streams), into.clone(), told.clone()));
                 }
                 Err(error) => break Err(error),
             },
@@ -116,12 +119,18 @@ async fn print(output: &mut Output, from: DeviceId, received: Received, json: bo
 }
 
 /// One device's files, one after the other.
-async fn receive(accepted: Accepted, streams: Arc<Streams>, store: Store, told: mpsc::Sender<Told>) {
+async fn receive(
+    accepted: Accepted,
+    streams: Arc<Streams>,
+    (store, turns): (Store, Turns),
+    told: mpsc::Sender<Told>,
+) {
     let Accepted { device, connection, .. } = &accepted;
+    streams.end_when_gone(connection);
     let mut any = false;
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         let way = || output::path(streams.path(*device));
-        match incoming::receive(&mut send, &mut receive, &store, *device, way).await {
+        match incoming::receive(&mut send, &mut receive, (&store, &turns), *device, way).await {
             Ok(Ok(received)) => {
                 any = true;
                 let _ = told.send(Told::Received(*device, received)).await;

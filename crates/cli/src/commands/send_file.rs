@@ -6,7 +6,7 @@ use std::{
 };
 
 use bowline::DeviceId;
-use bowline_quic::quinn::{Connection, VarInt};
+use bowline_quic::quinn::Connection;
 use serde::Serialize;
 
 use crate::{
@@ -31,7 +31,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Send files to a device that runs `bowline receive`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What an earlier attempt left half-done is taken up where it ended. Exit code 0 says that every file is there, whole and under its \
+What an earlier attempt left half-done is taken up where it ended. A device that is lost meanwhile is dialled again: after three \
+minutes of silence, or as soon as its base says that it is gone. Exit code 0 says that every file is there, whole and under its \
 name: its BLAKE3 hash was compared.
 
 With --json, a line per file: file, bytes, resumed_from, seconds, bytes_per_second, path, address, blake3.
@@ -84,7 +85,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
 
 async fn send_all(streams: &Streams, args: &Args, files: &[Outgoing]) -> anyhow::Result<()> {
     let mut output = Output::new();
-    let mut connection = streams.connect(args.timeout, args.device, SERVICE).await?;
+    let mut connection = connect(streams, args).await?;
     for (path, file) in args.files.iter().zip(files) {
         let began = Instant::now();
         let progress = Progress::new(&file.name, file.length);
@@ -93,8 +94,13 @@ async fn send_all(streams: &Streams, args: &Args, files: &[Outgoing]) -> anyhow:
         let sent = sent.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
         report(streams, args, &mut output, path, file, &sent, began.elapsed()).await?;
     }
-    connection.close(VarInt::from_u32(0), b"");
     Ok(())
+}
+
+async fn connect(streams: &Streams, args: &Args) -> anyhow::Result<Connection> {
+    let connection = streams.connect(args.timeout, args.device, SERVICE).await?;
+    streams.end_when_gone(&connection);
+    Ok(connection)
 }
 
 /// Sends a file; a device that is lost meanwhile is dialled again, for as long as patience lasts.
@@ -119,7 +125,7 @@ async fn send_one(
         }
         progress.say(&format!("{explained}; trying again"));
         tokio::time::sleep(AGAIN).await;
-        *connection = streams.connect(args.timeout, args.device, SERVICE).await?;
+        *connection = connect(streams, args).await?;
     }
 }
 

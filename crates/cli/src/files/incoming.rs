@@ -1,6 +1,9 @@
 //! Receiving one file.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use bowline::DeviceId;
 use bowline_quic::quinn::{RecvStream, SendStream, VarInt};
@@ -10,11 +13,14 @@ use tokio::sync::mpsc;
 use super::{
     CHUNK, Offer, Reply, Resume, Whole,
     store::{Part, Store},
+    turns::{Turn, Turns},
 };
 use crate::{forwarding::wire, progress::Progress, streams::StreamError};
 
 /// Chunks that wait to be written.
 const BEHIND: usize = 8;
+/// How long the last word may take to arrive: who does not hear it asks again.
+const PARTING: Duration = Duration::from_secs(3);
 
 /// A file that is there.
 pub(crate) struct Received {
@@ -29,12 +35,15 @@ pub(crate) struct Received {
 pub(crate) async fn receive(
     send: &mut SendStream,
     receive: &mut RecvStream,
-    store: &Store,
+    (store, turns): (&Store, &Turns),
     from: DeviceId,
     way: impl Fn() -> String,
 ) -> Result<Result<Received, String>, StreamError> {
     let offer: Offer = wire::read(receive).await?;
-    let result = take(send, receive, store, from, &offer, way).await?;
+    let result = match turns.take(from, &offer.name).await {
+        Some(turn) => take(send, receive, store, from, (&offer, &turn), way).await?,
+        None => Err(format!("is receiving '{}' already", offer.name)),
+    };
     let reply = match &result {
         Ok(received) => Reply::Stored(received.name.clone()),
         Err(why) => {
@@ -45,7 +54,7 @@ pub(crate) async fn receive(
     };
     wire::write(send, &reply).await?;
     let _ = send.finish();
-    let _ = send.stopped().await;
+    let _ = tokio::time::timeout(PARTING, send.stopped()).await;
     Ok(result)
 }
 
@@ -54,7 +63,7 @@ async fn take(
     receive: &mut RecvStream,
     store: &Store,
     from: DeviceId,
-    offer: &Offer,
+    (offer, turn): (&Offer, &Turn),
     way: impl Fn() -> String,
 ) -> Result<Result<Received, String>, StreamError> {
     let (store, name, length) = (store.clone(), offer.name.clone(), offer.length);
@@ -82,7 +91,10 @@ async fn take(
     let progress = Progress::new(&offer.name, length);
     progress.begin(resumed_from);
     let (chunks, writing) = write(part, hasher);
-    let carried = carry(receive, length - resumed_from, &chunks, &progress, &way).await;
+    let carried = tokio::select! {
+        carried = carry(receive, length - resumed_from, &chunks, turn, &progress, &way) => Ok(carried),
+        () = turn.is_wanted() => Err("has given it up: it was sent anew while this stood still".to_owned()),
+    };
     drop(chunks);
     progress.clear();
     let (part, hash) = match writing.await {
@@ -91,7 +103,10 @@ async fn take(
         Err(error) => return Ok(Err(error.to_string())),
     };
     // What came so far stays, for another attempt.
-    carried?;
+    match carried {
+        Ok(carried) => carried?,
+        Err(why) => return Ok(Err(why)),
+    }
     let Whole { blake3 } = wire::read(receive).await?;
     if blake3 != hash {
         part.discard();
@@ -111,6 +126,7 @@ async fn carry(
     receive: &mut RecvStream,
     mut left: u64,
     chunks: &mpsc::Sender<Bytes>,
+    turn: &Turn,
     progress: &Progress,
     way: &impl Fn() -> String,
 ) -> Result<(), StreamError> {
@@ -122,6 +138,7 @@ async fn carry(
             () = chunks.closed() => return Ok(()),
         };
         left -= chunk.bytes.len() as u64;
+        turn.goes_on();
         progress.advance(chunk.bytes.len() as u64, way);
         if chunks.send(chunk.bytes).await.is_err() {
             return Ok(());

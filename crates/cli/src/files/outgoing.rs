@@ -118,9 +118,10 @@ async fn verdict(receive: &mut RecvStream) -> Result<Result<String, String>, Str
     })
 }
 
-/// Whether the loss of a connection is of the kind that passes: the network's, not somebody's decision.
+/// Whether the loss of a connection is of the kind that passes: the network's, not somebody's decision. This end closes those alone whose
+/// other end is gone.
 pub(crate) fn may_come_back(error: &ConnectionError) -> bool {
-    matches!(error, ConnectionError::TimedOut | ConnectionError::Reset)
+    matches!(error, ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed)
         || matches!(error, ConnectionError::ApplicationClosed(close) if close.reason.is_empty())
 }
 
