@@ -101,6 +101,7 @@ mod tests {
 
     /// The part of a pipe that calls this program, in words.
     fn words(example: &str) -> Vec<String> {
+        let example = example.replace(" 2> ", " > ");
         let call = example.split(['|', '<', '>']).find(|part| part.contains("bowline ")).unwrap();
         let call = &call[call.find("bowline ").unwrap()..];
         call.split_whitespace().map(ToOwned::to_owned).collect()

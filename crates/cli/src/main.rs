@@ -18,6 +18,7 @@ mod notes;
 mod output;
 mod places;
 mod progress;
+mod report;
 mod signals;
 mod stats;
 mod streams;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use support::{Base, Home, NOBODY, Running};
+use support::{Base, Home, NOBODY, Running, names};
 
 /// Sends back what comes, until its end; its port.
 fn echo_server() -> u16 {
@@ -136,6 +136,33 @@ fn the_configuration_file_says_what_is_served_by_names_too() {
 }
 
 #[test]
+fn both_ends_report_a_socket_and_a_refusal_for_programs() {
+    let (base, friend) = (Base::start(), Home::new());
+    let port = echo_server();
+    let (_home, mut server, id) = server(&base, &friend, &format!("--json --target 127.0.0.1:{port}"));
+    let proxy = format!("ssh-proxy {id} --json --base {}", base.name);
+    let mut dialler = friend.start(&format!("{proxy} --target 127.0.0.1:{port}"));
+    dialler.write(b"hello");
+    let dialled = dialler.end().ok();
+    assert_eq!(dialled.stdout, "hello");
+    let reports = dialled.reports();
+    assert_eq!(names(&reports[0]), ["address", "device", "path"]);
+    assert_eq!(names(&reports[1]), ["address", "device", "path", "received", "seconds", "sent"]);
+    assert_eq!((&reports[1]["sent"], &reports[1]["received"]), (&5.into(), &5.into()));
+    server.stdout.line_with("\"connected\":false");
+    friend.run(&format!("{proxy} --target localhost:22")).failed(1);
+    server.stdout.line_with("\"connected\":false");
+    let lines = server.end_by(Signal::SIGTERM).ok().json();
+    assert!(lines.iter().all(|line| line["device"] == friend.id()), "{lines:?}");
+    let (visits, sockets): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.get("connected").is_some());
+    assert_eq!(visits.iter().map(|line| &line["connected"]).collect::<Vec<_>>(), [true, false, true, false]);
+    assert_eq!(names(sockets[0]), ["device", "error", "received", "sent", "to"]);
+    assert_eq!((&sockets[0]["sent"], &sockets[0]["received"]), (&5.into(), &5.into()));
+    assert!(sockets[0]["to"] == format!("127.0.0.1:{port}") && sockets[0]["error"].is_null());
+    assert!(sockets[1]["error"].as_str().unwrap().contains("allow list"), "{sockets:?}");
+}
+
+#[test]
 fn unix_sockets_are_forwarded_and_their_files_go_with_the_command() {
     let (base, friend) = (Base::start(), Home::new());
     let there = friend.path().join("there.sock");
@@ -165,9 +192,11 @@ fn unix_sockets_are_forwarded_and_their_files_go_with_the_command() {
 fn the_device_listens_for_who_is_allowed_to_have_it_listen() {
     let (base, friend) = (Base::start(), Home::new());
     let port = echo_server();
-    let (_home, mut server, id) = server(&base, &friend, "--listen 0");
+    let (_home, mut server, id) = server(&base, &friend, "--json --listen 0");
     let (_forward, address) = forward(&friend, &base, &format!("-R 0:127.0.0.1:{port} {id}"));
     server.stderr.line_with("listening at");
+    let told: serde_json::Value = serde_json::from_str(&server.stdout.line_with("listening")).unwrap();
+    assert_eq!((&told["device"], &told["listening"]), (&friend.id().into(), &address.clone().into()));
     there_and_back(TcpStream::connect(address).unwrap(), vec![5; 100_000]);
     let reason =
         friend.run(&format!("forward -R 127.0.0.9:0:127.0.0.1:{port} {id} --base {}", base.name)).failed(1);

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 
 use nix::sys::signal::Signal;
-use support::{Base, Home, NOBODY, Running};
+use support::{Base, Home, NOBODY, Running, names};
 
 /// A device that listens with `pipe`; its home, the process, and its ID.
 fn listener(base: &Base, args: &str) -> (Home, Running, String) {
@@ -36,6 +36,27 @@ fn what_goes_in_here_comes_out_there_both_ways_and_each_way_ends_by_itself() {
     let ended = listener.end().ok();
     assert_eq!(ended.stdout, "question\n");
     assert!(ended.stderr.contains("connected from"), "{ended:?}");
+}
+
+#[test]
+fn both_ends_report_for_programs_beside_the_data() {
+    let base = Base::start();
+    let (home, listener, id) = listener(&base, "--json");
+    let friend = Home::new();
+    let mut dialler = friend.start(&format!("pipe {id} --json --base {}", base.name));
+    dialler.write(b"question\n");
+    dialler.stdin = None;
+    let listened = listener.end().ok();
+    assert_eq!(listened.stdout, "question\n");
+    for (ended, device, sent, received) in [(dialler.end().ok(), id, 9, 0), (listened, friend.id(), 0, 9)] {
+        let reports = ended.reports();
+        assert_eq!(names(&reports[0]), ["address", "device", "path"]);
+        assert_eq!(names(&reports[1]), ["address", "device", "path", "received", "seconds", "sent"]);
+        assert_eq!((&reports[0]["device"], &reports[1]["device"]), (&device.clone().into(), &device.into()));
+        assert_eq!((&reports[1]["sent"], &reports[1]["received"]), (&sent.into(), &received.into()));
+        assert_eq!(reports.len(), 2);
+    }
+    drop(home);
 }
 
 #[test]

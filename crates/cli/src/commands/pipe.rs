@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::DeviceId;
-use bowline_quic::quinn::{Connection, VarInt};
+use bowline_quic::quinn::Connection;
 
 use crate::{
     args::{HostArgs, seconds},
@@ -11,6 +11,7 @@ use crate::{
     join,
     names::{device, name_of},
     notes::note,
+    report::Report,
     signals::Stop,
     streams::{StreamError, Streams, accept, allow_from},
 };
@@ -27,10 +28,14 @@ const PARTING: Duration = Duration::from_secs(3);
 One end listens, for one connection; the other names it. Each direction ends with its input; the command ends with both. \
 Exit code 0 says that everything arrived at the other end.
 
+With --json, lines that begin with { on standard error, for standard output has the data: device, path, address once it is connected; at the \
+end device, sent, received (bytes), seconds, path, address.
+
 Examples:
   bowline pipe --listen > backup.tar
   tar c folder | bowline pipe 93kz-a462-42sk-d06c-7gh2-3ksw
-  bowline pipe --listen --from 93kz-a462-42sk-d06c-7gh2-3ksw | tar x")]
+  bowline pipe --listen --from 93kz-a462-42sk-d06c-7gh2-3ksw | tar x
+  tar c folder | bowline pipe 93kz-a462-42sk-d06c-7gh2-3ksw --json 2> report.jsonl")]
 pub(crate) struct Args {
     /// The device, by its ID or its name
     #[arg(value_parser = device, required_unless_present = "listen")]
@@ -44,6 +49,9 @@ pub(crate) struct Args {
     /// How long to wait for the device
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds, conflicts_with = "listen")]
     timeout: Duration,
+    /// Print JSON objects on standard error: when it is connected, and when it has ended
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -54,7 +62,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
         Some(device) => {
             let streams = Streams::dial(&args.host, config).await?;
             let done = tokio::select! {
-                done = dial(&streams, device, args.timeout) => done,
+                done = dial(&streams, device, args.timeout, args.json) => done,
                 () = stop.wait() => Err(anyhow::anyhow!("interrupted")),
             };
             streams.leave().await;
@@ -68,8 +76,12 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
                     let accepted = accept(&mut listener).await?;
                     // One is enough.
                     drop(listener);
+                    let report = Report::begin(&streams, accepted.device, args.json);
                     note(&format!("connected from {}", name_of(accepted.device)));
-                    answer(&accepted.connection).await.map_err(|error| streams.explain(accepted.device, &error).into())
+                    let carried = answer(&accepted.connection).await;
+                    let carried = carried.map_err(|error| streams.explain(accepted.device, &error))?;
+                    report.end(carried);
+                    anyhow::Ok(())
                 } => done,
                 () = stop.wait() => Err(anyhow::anyhow!("interrupted")),
             };
@@ -79,29 +91,32 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     }
 }
 
-async fn dial(streams: &Streams, device: DeviceId, patience: Duration) -> anyhow::Result<()> {
+async fn dial(streams: &Streams, device: DeviceId, patience: Duration, json: bool) -> anyhow::Result<()> {
     let connection = streams.connect(patience, device, SERVICE).await?;
-    carry(&connection).await.map_err(|error| streams.explain(device, &error))?;
-    connection.close(VarInt::from_u32(0), b"");
+    let report = Report::begin(streams, device, json);
+    report.end(carry(&connection).await.map_err(|error| streams.explain(device, &error))?);
     Ok(())
 }
 
-async fn carry(connection: &Connection) -> Result<(), StreamError> {
+/// Both directions; the bytes of each.
+async fn carry(connection: &Connection) -> Result<(u64, u64), StreamError> {
     let (mut send, mut receive) = connection.open_bi().await?;
     send.write_all(&[HELLO]).await?;
-    join::both((&mut send, &mut receive), &mut tokio::io::stdin(), &mut tokio::io::stdout()).await?;
+    let (input, output) = (&mut tokio::io::stdin(), &mut tokio::io::stdout());
+    let carried = join::both((&mut send, &mut receive), input, output).await?;
     // The other end says when it has written everything: to end the connection before would take it away.
     connection.accept_uni().await?;
-    Ok(())
+    Ok(carried)
 }
 
-async fn answer(connection: &Connection) -> Result<(), StreamError> {
+async fn answer(connection: &Connection) -> Result<(u64, u64), StreamError> {
     let (mut send, mut receive) = connection.accept_bi().await?;
     receive.read_exact(&mut [0]).await?;
-    join::both((&mut send, &mut receive), &mut tokio::io::stdin(), &mut tokio::io::stdout()).await?;
+    let (input, output) = (&mut tokio::io::stdin(), &mut tokio::io::stdout());
+    let carried = join::both((&mut send, &mut receive), input, output).await?;
     let mut done = connection.open_uni().await?;
     done.write_all(&[HELLO]).await?;
     let _ = done.finish();
     let _ = tokio::time::timeout(PARTING, connection.closed()).await;
-    Ok(())
+    Ok(carried)
 }

@@ -7,7 +7,8 @@ use bowline_quic::{
     Accepted,
     quinn::{Connection, RecvStream, SendStream},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use crate::{
     WrongUse,
@@ -22,15 +23,23 @@ use crate::{
     },
     names::{device, name_of},
     notes::note,
+    output::Output,
     signals::Stop,
     streams::{StreamError, Streams, accept},
 };
+
+/// Lines that wait to be printed.
+const LINES: usize = 1024;
 
 /// Let listed devices reach listed targets from this device: for `bowline forward` and `bowline ssh-proxy`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Nothing is allowed but what is listed here or under [serve] in the configuration file. Targets are compared as they are written: \
 localhost:22 allows localhost:22, and not 127.0.0.1:22. Ends with Ctrl-C.
+
+With --json, a line when a device comes or goes: device, connected; when it has this one listen: device, listening; and for each \
+socket that was refused or has ended: device, to, sent, received, error. `to` is what it was connected to or, for one that came in here, where \
+this device listens; `sent` counts the bytes that went to the device.
 
 Examples:
   bowline serve --allow 93kz-a462-42sk-d06c-7gh2-3ksw --target localhost:22
@@ -46,6 +55,9 @@ pub(crate) struct Args {
     /// Where it may have this device listen (`forward -R`): [bind:]port or the path of a Unix socket; may be repeated
     #[arg(long, value_name = "PLACE")]
     listen: Vec<Listening>,
+    /// Print one JSON object per device that comes or goes, per listener, and per socket that ended
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -78,13 +90,18 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     }
     let (streams, mut listener) = Streams::listen(&args.host, config, SERVICE, Allow::Only(devices)).await?;
     let guard = Arc::new(guard);
+    let (lines, mut printed) = mpsc::channel(LINES);
+    let mut output = Output::new();
     let done = loop {
         tokio::select! {
             accepted = accept(&mut listener) => match accepted {
                 Ok(accepted) => {
-                    tokio::spawn(serve(accepted, Arc::clone(&guard)));
+                    tokio::spawn(serve(accepted, Arc::clone(&guard), lines.clone()));
                 }
                 Err(error) => break Err(error),
+            },
+            Some(line) = printed.recv() => if args.json && let Err(error) = output.json(&line).await {
+                break Err(error);
             },
             () = stop.wait() => break Ok(()),
         }
@@ -93,45 +110,156 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     done
 }
 
+/// What is told of, with `--json`; notes tell people of the same.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line {
+    Visit { device: String, connected: bool },
+    Listening { device: String, listening: String },
+    Ended { device: String, to: String, sent: u64, received: u64, error: Option<String> },
+}
+
+/// A device that is connected.
+#[derive(Clone)]
+struct Visitor {
+    connection: Connection,
+    device: DeviceId,
+    name: String,
+    guard: Arc<Guard>,
+    lines: mpsc::Sender<Line>,
+}
+
 /// One connection, until it ends.
-async fn serve(accepted: Accepted, guard: Arc<Guard>) {
-    let name = name_of(accepted.device);
-    note(&format!("{name} is connected"));
-    let connection = &accepted.connection;
-    while let Ok((send, receive)) = connection.accept_bi().await {
-        let (connection, guard, name) = (connection.clone(), Arc::clone(&guard), name.clone());
+async fn serve(accepted: Accepted, guard: Arc<Guard>, lines: mpsc::Sender<Line>) {
+    let (connection, device) = (accepted.connection.clone(), accepted.device);
+    let visitor = Visitor { connection, device, name: name_of(device), guard, lines };
+    note(&format!("{} is connected", visitor.name));
+    visitor.tell(Line::Visit { device: device.to_string(), connected: true }).await;
+    while let Ok((send, receive)) = visitor.connection.accept_bi().await {
+        let visitor = visitor.clone();
         tokio::spawn(async move {
-            if let Err(error) = answer(&connection, &guard, send, receive, &name).await {
-                tracing::debug!(device = name, ?error, "a stream ended early");
+            if let Err(error) = visitor.answer(send, receive).await {
+                tracing::debug!(device = visitor.name, ?error, "a stream ended early");
             }
         });
     }
-    note(&format!("{name} is gone"));
+    note(&format!("{} is gone", visitor.name));
+    visitor.tell(Line::Visit { device: device.to_string(), connected: false }).await;
 }
 
-async fn answer(
-    connection: &Connection,
-    guard: &Guard,
-    mut send: SendStream,
-    mut receive: RecvStream,
-    name: &str,
-) -> Result<(), StreamError> {
-    let request: Request = wire::read(&mut receive).await?;
-    let refused = match &request {
-        Request::Connect(place) => guard.connect(place),
-        Request::Listen { at, .. } => guard.listen(at),
-        Request::Arrived(_) => Err(Answer::Refused("this end did not ask anybody to listen".to_owned())),
-    };
-    if let Err(answer) = refused {
-        if let Answer::Refused(why) = &answer {
-            note(&format!("{name}: {why}"));
-        }
-        return decline(&mut send, &answer).await;
+impl Visitor {
+    async fn tell(&self, line: Line) {
+        let _ = self.lines.send(line).await;
     }
-    match request {
-        Request::Connect(place) => connect(&place, &mut send, &mut receive).await,
-        Request::Listen { at, id } => listen(connection, &at, id, &mut send, &mut receive, name).await,
-        Request::Arrived(_) => Ok(()),
+
+    /// A socket has ended, or was never made.
+    async fn ended(&self, to: String, carried: Result<(u64, u64), String>) {
+        let device = self.device.to_string();
+        self.tell(match carried {
+            Ok((sent, received)) => Line::Ended { device, to, sent, received, error: None },
+            Err(error) => Line::Ended { device, to, sent: 0, received: 0, error: Some(error) },
+        })
+        .await;
+    }
+
+    async fn answer(&self, mut send: SendStream, mut receive: RecvStream) -> Result<(), StreamError> {
+        let request: Request = wire::read(&mut receive).await?;
+        let (place, refused) = match &request {
+            Request::Connect(place) => (place.to_string(), self.guard.connect(place)),
+            Request::Listen { at, .. } => (at.to_string(), self.guard.listen(at)),
+            Request::Arrived(_) => {
+                let why = "this end did not ask anybody to listen".to_owned();
+                ("-".to_owned(), Err(Answer::Refused(why)))
+            }
+        };
+        if let Err(answer) = refused {
+            if let Answer::Refused(why) = &answer {
+                note(&format!("{}: {why}", self.name));
+                self.ended(place, Err(why.clone())).await;
+            }
+            return decline(&mut send, &answer).await;
+        }
+        match request {
+            Request::Connect(place) => self.connect(&place, &mut send, &mut receive).await,
+            Request::Listen { at, id } => self.listen(&at, id, &mut send, &mut receive).await,
+            Request::Arrived(_) => Ok(()),
+        }
+    }
+
+    async fn connect(
+        &self,
+        place: &Place,
+        send: &mut SendStream,
+        receive: &mut RecvStream,
+    ) -> Result<(), StreamError> {
+        match Socket::connect(place).await {
+            Ok(socket) => {
+                wire::write(send, &Answer::Ok(place.to_string())).await?;
+                let carried = socket.join(send, receive).await;
+                self.ended(place.to_string(), carried.map_err(|error| in_words(&error))).await;
+                Ok(())
+            }
+            Err(error) => {
+                let why = format!("could not connect to {place}: {error}");
+                self.ended(place.to_string(), Err(why.clone())).await;
+                decline(send, &Answer::Failed(why)).await
+            }
+        }
+    }
+
+    /// Listens for as long as the other end keeps its stream open.
+    async fn listen(
+        &self,
+        at: &Place,
+        id: u32,
+        send: &mut SendStream,
+        receive: &mut RecvStream,
+    ) -> Result<(), StreamError> {
+        let listener = match Listener::bind(at).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                let why = format!("could not listen at {at}: {error}");
+                self.ended(at.to_string(), Err(why.clone())).await;
+                return decline(send, &Answer::Failed(why)).await;
+            }
+        };
+        let address = listener.address(at);
+        note(&format!("listening at {address} for {}", self.name));
+        self.tell(Line::Listening { device: self.device.to_string(), listening: address.clone() }).await;
+        wire::write(send, &Answer::Ok(address.clone())).await?;
+        loop {
+            tokio::select! {
+                socket = listener.accept() => match socket {
+                    Ok(socket) => {
+                        // Who opens more than the other end takes waits here, and what comes in waits in the system.
+                        let (send, receive) = self.connection.open_bi().await?;
+                        tokio::spawn(self.clone().arrived(socket, id, address.clone(), send, receive));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept");
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    }
+                },
+                _ = receive.read_chunk(1, true) => return Ok(()),
+            }
+        }
+    }
+
+    /// A socket that came in here.
+    async fn arrived(
+        self,
+        socket: Socket,
+        id: u32,
+        at: String,
+        mut send: SendStream,
+        mut receive: RecvStream,
+    ) {
+        let carried = async {
+            wire::write(&mut send, &Request::Arrived(id)).await?;
+            socket.join(&mut send, &mut receive).await
+        };
+        let carried = carried.await;
+        self.ended(at, carried.map_err(|error| in_words(&error))).await;
     }
 }
 
@@ -142,52 +270,11 @@ async fn decline(send: &mut SendStream, answer: &Answer) -> Result<(), StreamErr
     Ok(())
 }
 
-async fn connect(place: &Place, send: &mut SendStream, receive: &mut RecvStream) -> Result<(), StreamError> {
-    match Socket::connect(place).await {
-        Ok(socket) => {
-            wire::write(send, &Answer::Ok(place.to_string())).await?;
-            socket.join(send, receive).await?;
-            Ok(())
-        }
-        Err(error) => decline(send, &Answer::Failed(format!("could not connect to {place}: {error}"))).await,
-    }
-}
-
-/// Listens for as long as the other end keeps its stream open.
-async fn listen(
-    connection: &Connection,
-    at: &Place,
-    id: u32,
-    send: &mut SendStream,
-    receive: &mut RecvStream,
-    name: &str,
-) -> Result<(), StreamError> {
-    let listener = match Listener::bind(at).await {
-        Ok(listener) => listener,
-        Err(error) => {
-            return decline(send, &Answer::Failed(format!("could not listen at {at}: {error}"))).await;
-        }
-    };
-    let address = listener.address(at);
-    note(&format!("listening at {address} for {name}"));
-    wire::write(send, &Answer::Ok(address)).await?;
-    loop {
-        tokio::select! {
-            socket = listener.accept() => match socket {
-                Ok(socket) => {
-                    // Who opens more than the other end takes waits here, and what comes in waits in the system.
-                    let (mut send, mut receive) = connection.open_bi().await?;
-                    tokio::spawn(async move {
-                        wire::write(&mut send, &Request::Arrived(id)).await?;
-                        socket.join(&mut send, &mut receive).await
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            },
-            _ = receive.read_chunk(1, true) => return Ok(()),
-        }
+fn in_words(error: &StreamError) -> String {
+    match error {
+        StreamError::Lost(error) => error.to_string(),
+        StreamError::Reset => "the device broke off".to_owned(),
+        StreamError::Stopped => "the device takes no more".to_owned(),
+        StreamError::Local(why) => why.clone(),
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     join,
     names::{device, name_of},
+    report::{Counted, Report},
     signals::Stop,
     streams::{StreamError, Streams},
 };
@@ -29,6 +30,9 @@ The device runs `bowline serve --allow <this device> --target localhost:22`. In 
   Host robot laptop
       ProxyCommand bowline ssh-proxy %n
 
+With --json, lines that begin with { on standard error, for standard output has the data: device, path, address once it is connected; at the \
+end device, sent, received (bytes), seconds, path, address.
+
 Examples:
   bowline ssh-proxy 93kz-a462-42sk-d06c-7gh2-3ksw
   bowline ssh-proxy 93kz-a462-42sk-d06c-7gh2-3ksw --target localhost:2222")]
@@ -42,6 +46,9 @@ pub(crate) struct Args {
     /// How long to wait for the device
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     timeout: Duration,
+    /// Print JSON objects on standard error: when it is connected, and when it has ended
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -65,19 +72,20 @@ async fn proxy(streams: &Streams, args: &Args) -> anyhow::Result<()> {
         if let Err(why) = wire::read::<Answer>(&mut receive).await?.into_result() {
             return Ok(Err(why));
         }
-        let (mut input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
+        let report = Report::begin(streams, args.device, args.json);
+        let (input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
+        let mut input = Counted { inner: input, read: 0 };
         // Once the server has said everything, nobody needs what is still typed.
-        tokio::select! {
-            down = join::down(&mut receive, &mut output) => {
-                down?;
-            }
+        let received = tokio::select! {
+            down = join::down(&mut receive, &mut output) => down?,
             up = async {
                 join::up(&mut input, &mut send).await?;
-                std::future::pending::<Result<(), StreamError>>().await
+                std::future::pending::<Result<u64, StreamError>>().await
             } => up?,
-        }
+        };
         let _ = send.finish();
         let _ = tokio::time::timeout(PARTING, send.stopped()).await;
+        report.end((input.read, received));
         Ok(Ok(()))
     };
     match carried.await {

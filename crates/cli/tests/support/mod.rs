@@ -167,8 +167,12 @@ impl Running {
         stdin.flush().unwrap();
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.0.id().try_into().unwrap()), signal).unwrap();
+        kill(Pid::from_raw(self.id().try_into().unwrap()), signal).unwrap();
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -288,6 +292,15 @@ impl Ended {
             other => panic!("not a JSON object: {line:?} ({other:?}) in {self:?}"),
         });
         objects.collect()
+    }
+}
+
+impl Ended {
+    /// The lines of standard error that are JSON objects.
+    #[track_caller]
+    pub(crate) fn reports(&self) -> Vec<Value> {
+        let lines = self.stderr.lines().filter(|line| line.starts_with('{'));
+        lines.map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
     }
 }
 
