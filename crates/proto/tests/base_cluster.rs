@@ -8,9 +8,9 @@ use std::{collections::BTreeSet, time::Duration};
 use base_world::{FIRST, Host, World, addr, ms, over_tcp, over_udp, secs, send_data};
 use bowline_proto::{
     DeviceId,
-    base::{BusInput, BusOutput, CameOver, ClusterConfig, Forward},
+    base::{BusInput, BusOutput, CameOver, ClusterConfig, Forward, Over, ToBase},
     wire::{
-        cluster::{Body, Change, Incarnation, Lease, Message, Record, prefix},
+        cluster::{Body, Change, Incarnation, Lease, Message, Record, prefix, shard_of},
         relay::{self, RECV_DATA},
         tcp::DeviceAddresses,
         udp::NAT_OK_LEN,
@@ -240,4 +240,43 @@ fn bases_whose_store_fails_do_not_come_back_in_step() {
     };
     let (one, two) = (course(0), course(1));
     assert!(one.len() > 4 && one.iter().zip(&two).skip(1).all(|(a, b)| a != b), "{one:?} {two:?}");
+}
+
+/// How many messages in a row are sent to all bases that may have the destination.
+fn blind(world: &mut World, from: &Host, to: DeviceId) -> usize {
+    let shard = Over::Shard(shard_of(to));
+    let is_blind = |forward: Forward| matches!(forward, Forward::Base(ToBase { over, .. }) if over == shard);
+    (0..100).take_while(|_| is_blind(world.data_tcp(from, to, 10))).count()
+}
+
+#[test]
+fn the_first_messages_to_a_device_whose_entry_is_on_its_way_go_to_all_bases_that_may_have_it() {
+    let (old, new) = (Other::new(0x0b), Other::new(0x0c));
+    let mut world = joined(&[&old, &new]);
+    let mut sender = Host::new(1);
+    world.join(&mut sender);
+    store(&mut world, &sender, 1);
+    let (late, nobody) = (Host::new(2), Host::new(3));
+
+    // It has registered at its base, which has not written that yet.
+    assert_eq!(blind(&mut world, &sender, late.id), 16);
+    bus(&mut world, BusInput::Found { device: late.id, entry: None });
+    assert_eq!(blind(&mut world, &sender, late.id), 0, "no more than that");
+    change(&mut world, &late, 2, old.record(&late, 1));
+    let way = world.data_tcp(&sender, late.id, 10);
+    assert!(matches!(way, Forward::Base(ToBase { over: Over::Bus(base), .. }) if base == old.id), "{way:?}");
+
+    // Its base goes; it may have registered at another one already.
+    bus(&mut world, BusInput::LeaseEnded(old.id));
+    assert_eq!(blind(&mut world, &sender, late.id), 16);
+
+    // Of who is nowhere there is nothing to wait for.
+    world.data_tcp(&sender, nobody.id, 10);
+    bus(&mut world, BusInput::Found { device: nobody.id, entry: None });
+    world.advance(ms(1_900));
+    assert_eq!(blind(&mut world, &sender, nobody.id), 15);
+    world.data_tcp(&sender, Host::new(4).id, 10);
+    bus(&mut world, BusInput::Found { device: Host::new(4).id, entry: None });
+    world.advance(secs(2));
+    assert_eq!(world.data_tcp(&sender, Host::new(4).id, 10), Forward::Nowhere);
 }

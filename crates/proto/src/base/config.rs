@@ -188,8 +188,11 @@ pub(super) const PAIR_LIFE: Duration = Duration::from_secs(90);
 pub(super) const REMOTE_GRACE: Duration = Duration::from_secs(5);
 /// A device elsewhere that nobody here is interested in is remembered for as long after a message to it.
 pub(super) const REMOTE_MEMORY: Duration = Duration::from_secs(60);
-/// Messages to a device of which nothing is known yet that go to all bases that may have it.
+/// Messages to a device that is at no base, as far as is known, that go to all bases that may have it: it may have registered there a
+/// moment ago, and its entry be on its way.
 pub(super) const BLIND_MESSAGES: u8 = 16;
+/// For as long after it was looked for first, or was lost; and while the store is being asked.
+pub(super) const BLIND_TIME: Duration = Duration::from_secs(2);
 /// The session of a device that has registered elsewhere stays open for as long: hosts close theirs after 35 s.
 pub(super) const LINGER: Duration = Duration::from_secs(40);
 /// BASE-PINGs while they are answered, and while they are not.

@@ -9,7 +9,7 @@ use super::{Base, CameOver, Over, ToBase, remote::Place};
 use crate::{
     base::{
         Forward, Ticket,
-        config::{BASE_REPLY_RATE, BLIND_MESSAGES},
+        config::BASE_REPLY_RATE,
         interest::Interest,
         push::Told,
         registry::{Device, Link},
@@ -58,11 +58,10 @@ impl Base {
             return up.then(|| ToBase { prefix: prefix(to, tag_on_bus), over });
         }
         let remote = self.cluster.as_mut()?.remote_mut(to)?;
-        if remote.sought.is_none() || remote.blind >= BLIND_MESSAGES {
+        // Nobody knows yet where it is; the first messages do not wait for that.
+        if !remote.goes_blind(now) {
             return None;
         }
-        // Nobody knows yet where it is; the first messages do not wait for that.
-        remote.blind += 1;
         let over = Over::Shard(shard_of(to));
         Some(ToBase { prefix: prefix(to, tag_on_bus), over })
     }

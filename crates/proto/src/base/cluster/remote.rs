@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Base, Link, pairs::Pair};
 use crate::{
     base::{
-        config::{REMOTE_GRACE, REMOTE_MEMORY},
+        config::{BLIND_MESSAGES, BLIND_TIME, REMOTE_GRACE, REMOTE_MEMORY},
         deadline::Key,
         memory::{Keyed, Map},
         push::Told,
@@ -36,8 +36,10 @@ pub(super) struct Remote {
     pub(super) revision: u64,
     /// Its entry is being read; what was known when that began.
     pub(super) sought: Option<u64>,
-    /// Messages sent to all bases that may have it while nothing is known.
-    pub(super) blind: u8,
+    /// Messages sent to all bases that may have it since it is not known where it is.
+    blind: u8,
+    /// Such messages are sent until then, and while its entry is being read.
+    blind_until: Instant,
     /// The devices here that it wants.
     pub(super) pairs: Map<DeviceId, Pair>,
     /// Kept until then because messages go to it.
@@ -47,7 +49,15 @@ pub(super) struct Remote {
 impl Remote {
     fn new(keyed: Keyed, now: Instant) -> Self {
         let pairs = Map::with_hasher(keyed);
-        Self { place: None, revision: 0, sought: None, blind: 0, pairs, used_until: now }
+        let (blind, blind_until) = (0, now + BLIND_TIME);
+        Self { place: None, revision: 0, sought: None, blind, blind_until, pairs, used_until: now }
+    }
+
+    /// Whether one more message may go to all bases that may have it.
+    pub(super) fn goes_blind(&mut self, now: Instant) -> bool {
+        let may = (self.sought.is_some() || now < self.blind_until) && self.blind < BLIND_MESSAGES;
+        self.blind += u8::from(may);
+        may
     }
 
     pub(super) fn forget_revision(&mut self) {
@@ -143,7 +153,6 @@ impl Base {
             return remote.place == Some(place);
         }
         remote.revision = revision;
-        remote.blind = 0;
         if remote.place.replace(place) != Some(place) {
             self.place_changed(id, now);
         }
@@ -163,6 +172,9 @@ impl Base {
 
     /// A device elsewhere is at another place than it was, or nowhere.
     fn place_changed(&mut self, id: DeviceId, now: Instant) {
+        if let Some(remote) = self.cluster.as_mut().and_then(|cluster| cluster.remote_mut(id)) {
+            (remote.blind, remote.blind_until) = (0, now + BLIND_TIME);
+        }
         self.publish_remote(id);
         for asker in self.wanters_here(id) {
             self.state(asker, id, true);
