@@ -107,14 +107,6 @@ impl Stream {
         Self { sent, came, stop, sender }
     }
 
-    /// Waits until so many more have come.
-    async fn flows(&self, count: usize) {
-        let mut came = self.came.clone();
-        let until = *came.borrow() + count;
-        let enough = came.wait_for(|&came| came >= until);
-        tokio::time::timeout(PATIENCE, enough).await.expect("it flows").unwrap();
-    }
-
     /// Ends it, and waits for the last message: how many were sent, and how many of them never came.
     async fn end(mut self) -> (usize, usize) {
         self.stop.send_replace(true);
@@ -123,6 +115,16 @@ impl Stream {
         let all = self.came.wait_for(|&came| came >= sent);
         let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
         (sent, sent - *self.came.borrow())
+    }
+}
+
+/// Waits until so many more have come by each of them.
+async fn flow(streams: &[Stream], count: usize) {
+    let until: Vec<usize> = streams.iter().map(|stream| *stream.came.borrow() + count).collect();
+    for (stream, until) in streams.iter().zip(until) {
+        let mut came = stream.came.clone();
+        let enough = came.wait_for(|&came| came >= until);
+        tokio::time::timeout(PATIENCE, enough).await.expect("it flows").unwrap();
     }
 }
 
@@ -136,7 +138,7 @@ fn devices_at_two_bases_reach_each_other_over_udp_between_them_or_over_nats_alon
     let nats = Nats::start();
     for (listen, more) in [("127.0.0.1", ""), ("0.0.0.0", ""), ("127.0.0.1", "udp = false\n")] {
         let server = format!("nats://127.0.0.1:{}", nats.port);
-        let member = || Member { listen, ..Member::new(&server, more) }.start();
+        let member = || Member::new(&server, more).listening_on(listen).start();
         let bases = [member(), member()];
         let path = if more.is_empty() { "udp" } else { "bus" };
         eventually(|| bases[0].shows(&format!("bowline_cluster_bases{{path=\"{path}\"}} 1.0")));
@@ -155,7 +157,7 @@ fn devices_at_two_bases_reach_each_other_over_udp_between_them_or_over_nats_alon
             let target = device(&[bases[1].name()]).await;
             online(&target).await;
             let stream = Stream::start(&hub, &target);
-            stream.flows(100).await;
+            flow(std::slice::from_ref(&stream), 100).await;
             let (sent, lost) = stream.end().await;
             assert_eq!(lost, 0, "of {sent} messages, on {listen} {more}");
         });
@@ -233,10 +235,8 @@ fn while_nats_is_gone_devices_of_one_base_lose_nothing_and_when_it_is_back_all_i
         for device in [&a, &b, &c, &d, &hub] {
             online(device).await;
         }
-        let (one_base, two_bases) = (Stream::start(&a, &b), Stream::start(&c, &d));
-        for stream in [&one_base, &two_bases] {
-            stream.flows(50).await;
-        }
+        let streams = [Stream::start(&a, &b), Stream::start(&c, &d)];
+        flow(&streams, 50).await;
         eventually(|| bases[0].shows("bowline_cluster_bases{path=\"udp\"} 1.0"));
         nats.kill();
         // Registered while there is no bus.
@@ -246,6 +246,7 @@ fn while_nats_is_gone_devices_of_one_base_lose_nothing_and_when_it_is_back_all_i
         nats.run();
         let took = all_answer(&hub, &[late.id()], 1).await;
         println!("a device that came while NATS was gone answered {took:?} after it was back");
+        let [one_base, two_bases] = streams;
         let (sent, lost) = one_base.end().await;
         assert_eq!(lost, 0, "of {sent} messages at one base");
         // Over UDP between the bases, which needs no NATS.
@@ -270,18 +271,14 @@ fn a_rolling_restart_of_all_bases_loses_no_message() {
             streams.push(Stream::start(&a, &b));
             devices.push((a, b));
         }
-        for stream in &streams {
-            stream.flows(50).await;
-        }
+        flow(&streams, 50).await;
         for base in &mut bases {
             let running = base.running.take().unwrap();
             running.signal(Signal::SIGTERM);
             let ended = tokio::task::spawn_blocking(move || running.end()).await.unwrap();
             assert_eq!(ended.code, Some(0), "{}", ended.stderr);
             base.run();
-            for stream in &streams {
-                stream.flows(50).await;
-            }
+            flow(&streams, 50).await;
         }
         let (mut sent, mut lost) = (0, 0);
         for stream in streams {

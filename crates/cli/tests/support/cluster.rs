@@ -1,8 +1,9 @@
 //! A NATS server and bases of a cluster, as real processes.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
 };
 
 use bowline::BaseName;
@@ -15,8 +16,22 @@ use super::{Home, Running, ask};
 const LIMITS: &str =
     "registrations_per_second = 5000\nregistrations_burst = 5000\nunfinished_per_source = 4096\n";
 
+/// A port that the system gives to nobody by itself, so that a server that is started anew finds it free. The next three are free as
+/// well: a base takes a second one for UDP.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 20_000;
+    const STEP: u16 = 4;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests run in several processes at once: each begins elsewhere.
+    let begin = (std::process::id() % 300) as u16 * 64;
+    let is_free = |&port: &u16| {
+        (port..port + STEP).all(|port| {
+            TcpListener::bind(("0.0.0.0", port)).is_ok() && UdpSocket::bind(("0.0.0.0", port)).is_ok()
+        })
+    };
+    let mut ports = std::iter::repeat_with(|| FIRST + (begin + NEXT.fetch_add(STEP, Relaxed)) % PORTS);
+    ports.find(is_free).unwrap()
 }
 
 /// A NATS server with JetStream.
@@ -58,9 +73,9 @@ impl Nats {
 pub(crate) struct Member {
     pub(crate) home: Home,
     /// The address that it listens on.
-    pub(crate) listen: &'static str,
-    pub(crate) port: u16,
-    pub(crate) admin: u16,
+    listen: &'static str,
+    port: u16,
+    admin: u16,
     pub(crate) running: Option<Running>,
 }
 
@@ -70,7 +85,11 @@ impl Member {
         home.configure(&format!(
             "[base.limits]\n{LIMITS}\n[base.cluster]\nservers = [\"{servers}\"]\n{more}"
         ));
-        Self { home, listen: "127.0.0.1", port: 0, admin: free_port(), running: None }
+        Self { home, listen: "127.0.0.1", port: free_port(), admin: free_port(), running: None }
+    }
+
+    pub(crate) fn listening_on(self, listen: &'static str) -> Self {
+        Self { listen, ..self }
     }
 
     pub(crate) fn start(mut self) -> Self {
@@ -92,8 +111,7 @@ impl Member {
         let args = format!("base --listen {listen}:{port} --admin 127.0.0.1:{admin} --state state --drain 6");
         let mut command = self.home.bowline(&args);
         let mut running = Running::start(command.env("RUST_LOG", "info"));
-        let line = running.stdout.line_with("base ");
-        self.port = line.rsplit(':').next().unwrap().parse().unwrap();
+        running.stdout.line_with("base ");
         self.running = Some(running);
     }
 
