@@ -256,6 +256,35 @@ fn while_nats_is_gone_devices_of_one_base_lose_nothing_and_when_it_is_back_all_i
 }
 
 #[test]
+fn one_of_three_nats_servers_may_be_killed_and_nothing_is_lost_or_missing_afterwards() {
+    let runtime = Runtime::new().unwrap();
+    let mut nats = Nats::start_three();
+    let servers = nats.each_ref().map(|nats| format!("nats://127.0.0.1:{}", nats.port)).join("\", \"");
+    let bases = [(); 2].map(|()| Member::new(&servers, "replicas = 3\n").start());
+    let at_udp = || bases.iter().all(|base| base.shows("bowline_cluster_bases{path=\"udp\"} 1.0"));
+    eventually(at_udp);
+    runtime.block_on(async {
+        let (first, second) = ([bases[0].name()], [bases[1].name()]);
+        let (a, b) = (device(&first).await, device(&second).await);
+        online(&a).await;
+        online(&b).await;
+        let stream = Stream::start(&a, &b);
+        flow(std::slice::from_ref(&stream), 50).await;
+        nats[0].kill();
+        // What comes now has to be written by a store that may have to agree on another leader first.
+        let late = echo(&second).await;
+        online(&late).await;
+        let took = all_answer(&a, &[late.id()], 1).await;
+        println!("a device that came after a server was killed answered within {took:?}");
+        nats[0].run();
+        flow(std::slice::from_ref(&stream), 50).await;
+        let (sent, lost) = stream.end().await;
+        assert_eq!(lost, 0, "of {sent} messages");
+        assert!(at_udp() && bases.iter().all(|base| base.shows("bowline_cluster_bus_up 1.0")));
+    });
+}
+
+#[test]
 fn a_rolling_restart_of_all_bases_loses_no_message() {
     let runtime = Runtime::new().unwrap();
     let nats = Nats::start();

@@ -74,7 +74,7 @@ pub enum ConfigError {
 }
 
 /// A server that does not answer within this time is as good as none.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pings to the server: two unanswered ones end the connection.
 const PING_EVERY: Duration = Duration::from_secs(3);
 /// Between attempts to connect, from the first to the longest.

@@ -53,6 +53,10 @@ pub enum Heard {
     Lease(Bytes),
     /// A lease was taken back.
     LeaseEnded(DeviceId),
+    /// The answer to [`BusOutput::Lease`].
+    LeaseWritten,
+    /// The store did not take it.
+    LeaseFailed,
     /// The answer to [`BusOutput::Find`].
     Found {
         /// The device.
@@ -84,6 +88,8 @@ impl Heard {
             Self::Down => BusInput::Down,
             Self::Lease(lease) => BusInput::Lease(lease),
             Self::LeaseEnded(base) => BusInput::LeaseEnded(*base),
+            Self::LeaseWritten => BusInput::LeaseWritten,
+            Self::LeaseFailed => BusInput::LeaseFailed,
             Self::Found { device, entry } => BusInput::Found {
                 device: *device,
                 entry: entry.as_ref().map(|(record, revision, age)| Entry {

@@ -21,7 +21,11 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{Data, Heard, config::ClusterConfig, config::ConfigError, store::Store};
+use crate::{
+    Data, Heard,
+    config::{ClusterConfig, ConfigError, REQUEST_TIMEOUT},
+    store::Store,
+};
 
 /// A server that has just started may not have its store ready.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
@@ -180,7 +184,9 @@ impl Link {
 
     /// The connection stands: opens the store, listens, reads the leases that stand, in this order.
     async fn up(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let context = jetstream::new(self.client.clone());
+        let mut context = jetstream::new(self.client.clone());
+        // That the store does not answer is to be known before the leases that are in it lapse.
+        context.set_timeout(REQUEST_TIMEOUT);
         let store = Store::open(&context, &self.name, self.replicas).await?;
         let mut leases = store.leases.watch_all().await?;
         let own = self.client.subscribe(format!("{}.base.{}", self.prefix, self.base)).await?;
@@ -239,7 +245,8 @@ impl Link {
         let (base, heard) = (self.base, self.heard.clone());
         match output {
             BusOutput::Lease(lease) => {
-                self.requests.spawn(async move { store.put_lease(base, lease.into()).await });
+                self.requests
+                    .spawn(async move { drop(heard.send(store.put_lease(base, lease.into()).await).await) });
             }
             BusOutput::EndLease => {
                 self.requests.spawn(async move { store.end_lease(base).await });

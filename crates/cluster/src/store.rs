@@ -45,7 +45,8 @@ impl Store {
             num_replicas: replicas,
             discard: DiscardPolicy::New,
             allow_rollup: true,
-            allow_direct: true,
+            // Of several copies some are behind: a read that shows an older revision than was written would end in a refusal.
+            allow_direct: replicas == 1,
             // A base takes an entry back by its revision, and leaves no tombstone behind.
             deny_delete: false,
             ..stream::Config::default()
@@ -89,9 +90,13 @@ impl Store {
         }
     }
 
-    pub(crate) async fn put_lease(&self, base: DeviceId, lease: Bytes) {
-        if let Err(error) = self.leases.put(base.to_string(), lease).await {
-            tracing::warn!(%error, "cannot write this base's lease to the cluster's store");
+    pub(crate) async fn put_lease(&self, base: DeviceId, lease: Bytes) -> Heard {
+        match self.leases.put(base.to_string(), lease).await {
+            Ok(_) => Heard::LeaseWritten,
+            Err(error) => {
+                tracing::debug!(%error, "cannot write this base's lease to the cluster's store");
+                Heard::LeaseFailed
+            }
         }
     }
 

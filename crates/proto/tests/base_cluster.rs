@@ -212,6 +212,13 @@ fn a_store_that_fails_is_asked_ever_more_rarely_and_all_that_waited_when_it_answ
     assert_eq!(finds(&mut world), []);
     bus(&mut world, BusInput::Failed { device: tried });
     assert_eq!(finds(&mut world), []);
+
+    // It takes a lease: perhaps it answers again.
+    bus(&mut world, BusInput::LeaseWritten);
+    let [tried] = finds(&mut world)[..] else { panic!("one question") };
+    bus(&mut world, BusInput::LeaseWritten);
+    assert_eq!(finds(&mut world), [], "it is being asked");
+    bus(&mut world, BusInput::Failed { device: tried });
     world.advance(secs(30));
 
     let mut stored = BTreeSet::new();

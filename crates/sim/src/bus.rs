@@ -28,12 +28,16 @@ pub enum Heard {
     Lease(Vec<u8>),
     /// A lease was taken back.
     LeaseEnded(DeviceId),
+    /// The base's own lease is written, or not.
+    LeaseWritten(bool),
     /// The answer to a find.
     Found(DeviceId, Option<(Vec<u8>, u64, Duration)>),
     /// The answer to a store.
     Stored(DeviceId, u64),
     /// The other one.
     Refused(DeviceId),
+    /// The store did not answer.
+    Failed(DeviceId),
     /// A control message.
     Message(Vec<u8>),
     /// A message from base to base.
@@ -49,6 +53,8 @@ impl Heard {
             Self::Down => BusInput::Down,
             Self::Lease(bytes) => BusInput::Lease(bytes),
             Self::LeaseEnded(base) => BusInput::LeaseEnded(*base),
+            Self::LeaseWritten(true) => BusInput::LeaseWritten,
+            Self::LeaseWritten(false) => BusInput::LeaseFailed,
             Self::Found(device, entry) => BusInput::Found {
                 device: *device,
                 entry: entry.as_ref().map(|(record, revision, age)| Entry {
@@ -59,6 +65,7 @@ impl Heard {
             },
             &Self::Stored(device, revision) => BusInput::Stored { device, revision },
             Self::Refused(device) => BusInput::Refused { device: *device },
+            Self::Failed(device) => BusInput::Failed { device: *device },
             Self::Message(bytes) => BusInput::Message(bytes),
             Self::Data(..) => return None,
         })
@@ -114,8 +121,10 @@ pub struct Bus {
     records: BTreeMap<DeviceId, (Vec<u8>, u64, Time)>,
     leases: BTreeMap<DeviceId, (Vec<u8>, Time)>,
     links: BTreeMap<NodeId, Link>,
-    /// The server runs.
+    /// The server does not run.
     stopped: bool,
+    /// The store takes and tells nothing, as one whose servers have no leader; subjects go on.
+    pub without_leader: bool,
     /// What it did, by kind: finds, stores, messages.
     pub counts: [u64; 3],
 }
@@ -198,17 +207,25 @@ impl Bus {
         match output {
             BusOutput::Lease(lease) => {
                 let Some(id) = self.links.get(&node).map(|link| link.id) else { return };
+                self.answer(node, Heard::LeaseWritten(!self.without_leader), now, out);
+                if self.without_leader {
+                    return;
+                }
                 self.leases.insert(id, (lease.clone(), now));
                 for other in self.others(node) {
                     self.deliver(other, &Heard::Lease(lease.clone()), now, rng, out);
                 }
             }
+            BusOutput::EndLease | BusOutput::Erase { .. } if self.without_leader => {}
             BusOutput::EndLease => {
                 let Some(id) = self.links.get(&node).map(|link| link.id) else { return };
                 self.leases.remove(&id);
                 for other in self.others(node) {
                     self.deliver(other, &Heard::LeaseEnded(id), now, rng, out);
                 }
+            }
+            BusOutput::Find(device) | BusOutput::Store { device, .. } if self.without_leader => {
+                self.answer(node, Heard::Failed(device), now, out);
             }
             BusOutput::Find(device) => {
                 self.counts[0] += 1;

@@ -196,6 +196,26 @@ fn without_the_bus_devices_of_one_base_go_on_and_over_udp_those_of_two_as_well()
 }
 
 #[test]
+fn while_the_store_has_no_leader_bases_count_as_they_did_and_who_comes_meanwhile_is_found_afterwards() {
+    for over_udp in [true, false] {
+        let mut many = Many::new(2, over_udp, 14);
+        let (a, b) = (many.host(&[0]), many.host(&[1]));
+        settle(&mut many.world);
+        assert_eq!(many.lost_of_a_talk(a, b, 100 * MS, 5 * SECOND), 0);
+        many.world.bus.without_leader = true;
+        let late = many.host(&[1]);
+        assert_eq!(many.lost_of_a_talk(a, b, 100 * MS, 40 * SECOND), 0, "over UDP: {over_udp}");
+        assert_eq!(total(&many, |base| base.counters().bases_lost), 0);
+        many.world.bus.without_leader = false;
+        let back = first_to_arrive(&mut many.world, a, late, 50 * MS, 10 * SECOND);
+        assert!(back < 6 * SECOND, "{back:?}");
+        assert_eq!(many.lost_of_a_talk(a, b, 100 * MS, 20 * SECOND), 0);
+        assert_eq!(total(&many, |base| base.counters().bases_lost), 0);
+        many.world.assert_held();
+    }
+}
+
+#[test]
 fn a_bus_that_comes_back_with_nothing_stored_is_filled_again() {
     for over_udp in [true, false] {
         let mut many = Many::new(2, over_udp, 8);

@@ -55,6 +55,17 @@ impl Nats {
         nats
     }
 
+    /// Three servers with one store between them.
+    pub(crate) fn start_three() -> [Self; 3] {
+        let routes = [(); 3].map(|()| format!("nats://127.0.0.1:{}", free_port()));
+        [0, 1, 2].map(|n| {
+            let others: Vec<&str> = (0..3).filter(|&m| m != n).map(|m| routes[m].as_str()).collect();
+            let cluster =
+                format!("-n s{n} --cluster_name c --cluster {} --routes {}", routes[n], others.join(","));
+            Self::start_with(|_| cluster.split(' ').map(str::to_owned).collect())
+        })
+    }
+
     pub(crate) fn run(&mut self) {
         let mut command = Command::new("nats-server");
         command.args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"]);

@@ -1,7 +1,8 @@
 //! The other bases of the cluster: who lives, by the leases in the store, and whether data goes there over UDP.
 //!
-//! A lease that is not renewed ends within [`LEASE_LIFE`], and with it all that its base has stored. While the bus is gone
-//! nobody's silence means anything: what is known holds for a while, and over UDP, where it is open, data goes on.
+//! A lease that is not renewed ends within [`LEASE_LIFE`], and with it all that its base has stored. While the bus is gone, or the
+//! store takes no leases (its servers have no leader), nobody's silence means anything: what is known holds for a while, and over
+//! UDP, where it is open, data goes on.
 //!
 //! UDP between bases is used as long as it answers: BASE-PING and BASE-PONG, as long as the largest message that goes there, each under a tag
 //! that only who knows the receiver's key can make. What is not answered goes over the bus.
@@ -15,7 +16,8 @@ use crate::{
     base::{
         Output, Via,
         config::{
-            BASE_PING_EVERY, BASE_PING_UNANSWERED, BASE_REPLY_RATE, BASE_UDP_FRESH, LEASE_LIFE, MAX_MEMBERS,
+            BASE_PING_EVERY, BASE_PING_UNANSWERED, BASE_REPLY_RATE, BASE_UDP_FRESH, BUS_GRACE, LEASE_LIFE,
+            MAX_MEMBERS,
         },
         routes::BaseLeg,
     },
@@ -160,10 +162,34 @@ impl Base {
         self.unsettle(base, now);
     }
 
+    /// The store has taken this base's lease, and so can take those of others.
+    pub(super) fn lease_written(&mut self, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.leases_rest.take().is_some() {
+            tracing::info!("the cluster's store takes leases again");
+            for member in cluster.members.values_mut() {
+                member.until = member.until.max(now + LEASE_LIFE);
+            }
+        }
+        // Who takes a lease may answer again, too.
+        self.store_rested();
+    }
+
+    /// The store takes no leases: those of the others are not missing there because their bases are dead.
+    pub(super) fn lease_failed(&mut self, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.leases_rest.is_none() {
+            tracing::warn!(
+                "the cluster's store does not take this base's lease; other bases count as they did for a minute"
+            );
+            cluster.leases_rest = Some(now + BUS_GRACE);
+        }
+    }
+
     pub(super) fn members_due(&mut self, now: Instant) {
         let Some(cluster) = &self.cluster else { return };
         let over = |until: Instant| match cluster.link {
-            Link::Up => until <= now,
+            Link::Up => until.max(cluster.leases_rest.unwrap_or(until)) <= now,
             Link::Down { until } => until <= now,
         };
         let gone: Vec<DeviceId> =

@@ -71,6 +71,8 @@ pub(super) struct Cluster {
     seq: u64,
     link: Link,
     lease_at: Instant,
+    /// While the store takes no leases: until then nobody's silence there means anything.
+    leases_rest: Option<Instant>,
     pub(super) members: Map<DeviceId, Member>,
     incarnations: Map<Incarnation, DeviceId>,
     shards: Vec<Shard>,
@@ -118,6 +120,7 @@ impl Cluster {
             seq: 0,
             link: Link::Down { until: now },
             lease_at: now,
+            leases_rest: None,
             members: Map::with_hasher(keyed),
             incarnations: Map::with_hasher(keyed),
             shards: (0..SHARDS).map(|_| shard()).collect(),
@@ -216,6 +219,14 @@ impl Base {
                 self.lose_member(base, "it left", now);
                 Ok(())
             }
+            BusInput::LeaseWritten => {
+                self.lease_written(now);
+                Ok(())
+            }
+            BusInput::LeaseFailed => {
+                self.lease_failed(now);
+                Ok(())
+            }
             BusInput::Found { device, entry } => {
                 let read = |entry: Entry<'_>| {
                     Record::decode(entry.record).map(|record| (record, entry.revision, entry.age))
@@ -278,6 +289,7 @@ impl Base {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.link = Link::Up;
         cluster.connection += 1;
+        cluster.leases_rest = None;
         cluster.questions.clear();
         for member in cluster.members.values_mut() {
             member.until = now + LEASE_LIFE;

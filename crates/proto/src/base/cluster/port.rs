@@ -15,6 +15,10 @@ pub enum BusInput<'a> {
     Lease(&'a [u8]),
     /// A base took its lease back.
     LeaseEnded(DeviceId),
+    /// The answer to [`BusOutput::Lease`]: it is written.
+    LeaseWritten,
+    /// The answer to [`BusOutput::Lease`]: the store did not take it.
+    LeaseFailed,
     /// The answer to [`BusOutput::Find`].
     Found {
         /// The device.
@@ -57,7 +61,8 @@ pub struct Entry<'a> {
 /// What the shell has to do at store and bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BusOutput {
-    /// Write this base's lease, in place of the one before; it lapses after [`LEASE_LIFE`](crate::base::LEASE_LIFE).
+    /// Write this base's lease, in place of the one before, and answer with [`BusInput::LeaseWritten`] or [`BusInput::LeaseFailed`]; it
+    /// lapses after [`LEASE_LIFE`](crate::base::LEASE_LIFE).
     Lease(Vec<u8>),
     /// Take it back.
     EndLease,
