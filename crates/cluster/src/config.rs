@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterConfig {
-    /// `servers = ["nats://10.0.0.1:4222"]`: the NATS servers, JetStream on; `tls://` requires TLS. Empty: no cluster.
+    /// `servers = ["nats://10.0.0.1:4222"]`: the NATS servers, JetStream on, the nearest first; `tls://` requires TLS. Empty: no cluster.
     pub servers: Vec<String>,
     /// `name = "bowline"`: bases of one name are one service; several may share the NATS servers.
     pub name: String,
@@ -124,6 +124,7 @@ impl ClusterConfig {
             .name(client)
             .no_echo()
             .retry_on_initial_connect()
+            .retain_servers_order()
             .request_timeout(Some(REQUEST_TIMEOUT))
             .connection_timeout(REQUEST_TIMEOUT)
             .ping_interval(PING_EVERY)

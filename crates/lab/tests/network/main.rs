@@ -8,6 +8,7 @@ mod a_base_that_is_silent_holds_nobody_up;
 mod a_base_that_stands_still_has_its_devices_back;
 mod a_base_without_ipv6_serves_ipv4;
 mod a_blackholed_path_falls_back_to_the_relay;
+mod a_device_that_vanishes_is_let_go;
 mod a_dual_stack_base_joins_ipv4_and_ipv6;
 mod a_new_address_is_taken_up_at_once;
 mod a_refusal_looks_like_an_absence;
