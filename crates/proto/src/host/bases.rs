@@ -1,22 +1,19 @@
-//! All that a host has to do with its bases: when to race, which session is in use, what still counts of older ones,
-//! and what came in from them.
+//! All that a host has to do with its bases: which session is in use, what still counts of older ones, and what came in from
+//! them. When to race for another one, and for whom, is in `choosing`.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+mod choosing;
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+
+use choosing::{Entry, Leaving, Wait};
 
 use super::{
     BaseName, CloseReason, ConnId, Event, HostConfig, Output, Sizes,
-    config::{
-        CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MAX_OLD_SESSIONS, NAT_UNKNOWN_REACTION, OLD_SESSION,
-        PATH_SILENT_REACTION, RACE_BACKOFF, REPLACED_WAIT, STABLE_SESSION,
-    },
+    config::{MAX_OLD_SESSIONS, NAT_UNKNOWN_REACTION, OLD_SESSION, PATH_SILENT_REACTION, STABLE_SESSION},
     context::{Context, earlier},
     mapping::Mapping,
     master_key::MasterKey,
-    race::{Attempt, Outcome, Race},
+    race::Race,
     session::{Session, Verdict},
 };
 use crate::{
@@ -74,45 +71,6 @@ pub(super) struct Bases {
     closed: bool,
 }
 
-#[derive(Debug)]
-struct Entry {
-    name: BaseName,
-    /// Not before this moment.
-    avoid: Option<Instant>,
-    /// Not before this moment, unless there is no other: it is being started anew.
-    rest: Option<Instant>,
-}
-
-impl Entry {
-    fn may_be_tried(&self, now: Instant) -> bool {
-        self.avoid.is_none_or(|at| at <= now)
-    }
-
-    fn is_rested(&self, now: Instant) -> bool {
-        self.may_be_tried(now) && self.rest.is_none_or(|at| at <= now)
-    }
-}
-
-/// Whether a race may start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// At any time.
-    No,
-    /// Not before this moment; a change of network ends the wait.
-    BackOff(Instant),
-    /// Not before this moment: another process has our key, and no network changes that.
-    Key(Instant),
-}
-
-impl Wait {
-    fn until(self) -> Option<Instant> {
-        match self {
-            Self::No => None,
-            Self::BackOff(at) | Self::Key(at) => Some(at),
-        }
-    }
-}
-
 /// A session that has a successor: what still comes from it counts.
 #[derive(Debug)]
 struct OldSession {
@@ -123,22 +81,10 @@ struct OldSession {
     lingers: bool,
 }
 
-/// GOAWAY was received.
-#[derive(Debug)]
-struct Leaving {
-    at: Instant,
-    /// It takes nobody until then.
-    gone_until: Instant,
-}
-
 impl Bases {
     pub(super) fn new(config: &HostConfig, ctx: &mut Context, now: Instant) -> Self {
         Self {
-            entries: config
-                .bases
-                .iter()
-                .map(|name| Entry { name: name.clone(), avoid: None, rest: None })
-                .collect(),
+            entries: config.bases.iter().cloned().map(Entry::new).collect(),
             boot: ctx.random(),
             attempt: 0,
             session_attempt: 0,
@@ -502,126 +448,6 @@ impl Bases {
         }
     }
 
-    // --- The race ----------------------------------------------------------------------------------------------
-
-    fn start_race(&mut self, ctx: &mut Context, now: Instant) {
-        if self.entries.is_empty() || self.closed {
-            return;
-        }
-        if let Some(race) = self.race.take() {
-            race.cancel(ctx);
-        }
-        self.wait = Wait::No;
-        let present = self.session.as_ref().map(|s| s.base);
-        // Bases that are restarted one after the other faster than they are at rest would leave none.
-        let rested = self.entries.iter().any(|e| e.is_rested(now));
-        let usable = |e: &Entry| if rested { e.is_rested(now) } else { e.may_be_tried(now) };
-        if !self.entries.iter().any(usable) {
-            self.wait = self.entries.iter().filter_map(|e| e.avoid).min().map_or(Wait::No, Wait::BackOff);
-            return;
-        }
-        let entrants = self
-            .entries
-            .iter()
-            .enumerate()
-            .filter(|(_, e)| usable(e))
-            .map(|(i, e)| {
-                let expected = e.name.id.or_else(|| self.remembered.get(&e.name.authority()).copied());
-                let late = present.is_some_and(|p| p != i)
-                    && self.entries.get(present.unwrap_or(i)).is_some_and(usable);
-                (i, e.name.clone(), expected, if late { now + HEAD_START } else { now })
-            })
-            .collect();
-        self.race = Some(Race::new(entrants));
-    }
-
-    fn tick_race(&mut self, ctx: &mut Context, now: Instant) {
-        let Some(race) = &mut self.race else { return };
-        match race.tick(&mut self.next_conn, ctx, now) {
-            Outcome::Running => {}
-            Outcome::Register(conn) => {
-                self.attempt += 1;
-                race.register(conn, Attempt { boot: self.boot, number: self.attempt }, ctx, now);
-            }
-            Outcome::Lost => {
-                self.race = None;
-                self.lost_races += 1;
-                self.back_off(ctx, now);
-            }
-        }
-    }
-
-    /// Full jitter: one second doubling to sixty.
-    fn back_off(&mut self, ctx: &mut Context, now: Instant) {
-        let (first, last) = RACE_BACKOFF;
-        let limit = first.saturating_mul(1 << self.lost_races.saturating_sub(1).min(10)).min(last);
-        self.wait = Wait::BackOff(now + ctx.random_below(limit));
-    }
-
-    fn handle_race_frame<'a>(
-        &mut self,
-        conn: ConnId,
-        message: BaseFrame<'a>,
-        ctx: &mut Context,
-        now: Instant,
-    ) -> FromBase<'a> {
-        let Some(race) = &mut self.race else { return FromBase::Nothing };
-        let problem = match message {
-            BaseFrame::BaseHello(hello) => match race.handle_hello(conn, hello) {
-                Ok(()) => {
-                    self.note_cluster(conn, hello.cluster, ctx);
-                    self.tick_race(ctx, now);
-                    return FromBase::Nothing;
-                }
-                Err(problem) => problem,
-            },
-            BaseFrame::Registered(registered) if race.is_registering(conn) => {
-                return self.registered(conn, &registered, ctx, now);
-            }
-            BaseFrame::Error(error) => {
-                ctx.push(Output::Close { conn });
-                let reason = format!("it refused: {}", describe(error.code, &error.text));
-                self.obey(conn, error.code, error.retry_after, ctx, now);
-                self.conn_failed(conn, Some(error.code), reason, ctx, now);
-                return FromBase::Nothing;
-            }
-            _ => "it sent something out of order".to_owned(),
-        };
-        ctx.push(Output::Close { conn });
-        self.conn_failed(conn, None, problem, ctx, now);
-        FromBase::Nothing
-    }
-
-    fn registered<'a>(
-        &mut self,
-        conn: ConnId,
-        registered: &tcp::Registered,
-        ctx: &mut Context,
-        now: Instant,
-    ) -> FromBase<'a> {
-        let Some(opening) = self.race.take().and_then(|race| race.win(conn, ctx)) else {
-            return FromBase::Nothing;
-        };
-        self.lost_races = 0;
-        self.session_attempt = self.attempt;
-        self.wait = Wait::No;
-        self.leave = None;
-        self.why_not = None;
-        let session = Session::open(opening, registered, ctx.config.relay_udp, now);
-        self.remembered.insert(self.entries[session.base].name.authority(), session.hello.base);
-        ctx.event(Event::Registered {
-            base: session.name.clone(),
-            id: session.hello.base,
-            remote: session.remote,
-            seen: session.seen,
-        });
-        if let Some(old) = self.session.replace(session) {
-            self.retire(old, true, false, ctx, now);
-        }
-        self.report_udp(ctx, now);
-        FromBase::Registered
-    }
-
     fn retire(&mut self, session: Session, open: bool, lingers: bool, ctx: &mut Context, now: Instant) {
         if self.old.len() == MAX_OLD_SESSIONS {
             let oldest = self.old.remove(0);
@@ -635,17 +461,6 @@ impl Bases {
     fn close_old(&mut self, conn: ConnId) {
         for old in self.old.iter_mut().filter(|o| o.session.conn == conn) {
             old.open = false;
-        }
-    }
-
-    fn note_cluster(&mut self, conn: ConnId, cluster: DeviceId, ctx: &mut Context) {
-        let Some(base) = self.race.as_ref().and_then(|race| race.base_of(conn)) else { return };
-        if self.clusters.insert(base, cluster) == Some(cluster) {
-            return;
-        }
-        if let Some((&other, &its)) = self.clusters.iter().find(|&(&b, &c)| b != base && c != cluster) {
-            let name = |i: usize| self.entries[i].name.to_string();
-            ctx.event(Event::ClustersDiffer { one: (name(base), cluster), other: (name(other), its) });
         }
     }
 
@@ -682,26 +497,6 @@ impl Bases {
             BaseFrame::Unknown(_) => {}
         }
         FromBase::Nothing
-    }
-
-    /// Leave at a random moment within the seconds; alone, stay.
-    fn go_away(&mut self, seconds: u16, ctx: &mut Context, now: Instant) {
-        if self.entries.len() < 2 {
-            return;
-        }
-        let limit = Duration::from_secs(u64::from(seconds));
-        let at = now + ctx.random_below(limit);
-        self.leave = Some(Leaving { at, gone_until: now + limit });
-    }
-
-    fn tick_leaving(&mut self, ctx: &mut Context, now: Instant) {
-        let Some(leaving) = self.leave.take_if(|l| l.at <= now) else { return };
-        if let Some(session) = &self.session {
-            let entry = &mut self.entries[session.base];
-            entry.avoid = Some(leaving.gone_until);
-            entry.rest = Some(leaving.gone_until + GOAWAY_REST);
-            self.start_race(ctx, now);
-        }
     }
 
     /// A connection ended, for whatever reason: of the race, of the session, or of an old one.
@@ -741,53 +536,6 @@ impl Bases {
                 self.back_off(ctx, now);
             }
         }
-    }
-
-    /// What an ERROR asks of us beyond the end of its connection.
-    fn obey(&mut self, conn: ConnId, code: ErrorCode, retry_after: u16, ctx: &mut Context, now: Instant) {
-        let base = match (&self.race, &self.session) {
-            (Some(race), _) if race.owns(conn) => race.base_of(conn),
-            (_, Some(session)) if session.conn == conn => Some(session.base),
-            _ => None,
-        };
-        let Some(base) = base else { return };
-        let session = self.session.as_ref().is_some_and(|s| s.conn == conn);
-        if code == ErrorCode::Replaced && session && self.attempt > self.session_attempt {
-            // By ourselves: this overtook the answer to a REGISTER of ours on a newer connection.
-            return;
-        }
-        if matches!(code, ErrorCode::Replaced | ErrorCode::Cloned) {
-            self.why_not = Some(format!("{}: {}", self.entries[base].name, describe(code, "")));
-        }
-        match code {
-            ErrorCode::Replaced => {
-                ctx.event(Event::Replaced);
-                self.wait_for_key(conn, REPLACED_WAIT, ctx, now);
-            }
-            ErrorCode::Cloned => {
-                let wait = CLONED_BACKOFF.0.saturating_mul(1 << self.cloned.min(6)).min(CLONED_BACKOFF.1);
-                self.cloned += 1;
-                ctx.event(Event::Replaced);
-                self.wait_for_key(conn, wait, ctx, now);
-            }
-            ErrorCode::Draining => {
-                self.entries[base].rest = Some(now + Duration::from_secs(u64::from(retry_after)));
-            }
-            _ if retry_after > 0 => {
-                self.entries[base].avoid = Some(now + Duration::from_secs(u64::from(retry_after)));
-            }
-            _ => {}
-        }
-    }
-
-    /// Another process has this key, as it was told on a connection that is closed already: stay away from all bases for
-    /// a while.
-    fn wait_for_key(&mut self, conn: ConnId, wait: Duration, ctx: &mut Context, now: Instant) {
-        if let Some(mut race) = self.race.take() {
-            race.drop_conn(conn, now);
-            race.cancel(ctx);
-        }
-        self.wait = Wait::Key(now + wait);
     }
 
     fn report_udp(&mut self, ctx: &mut Context, now: Instant) {
