@@ -52,6 +52,11 @@ impl Bucket {
         self.full_at = Some(full_at.min(now + full * 2));
     }
 
+    /// Gives one back that was taken and not used up.
+    pub fn give_back(&mut self, rate: Rate) {
+        self.full_at = self.full_at.and_then(|t| t.checked_sub(rate.every));
+    }
+
     /// When the next one can be taken.
     #[must_use]
     pub fn next(&self, rate: Rate, now: Instant) -> Instant {

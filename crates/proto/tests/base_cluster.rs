@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 use base_world::{FIRST, Host, World, addr, ms, over_tcp, over_udp, secs, send_data};
 use bowline_proto::{
     DeviceId,
-    base::{BusInput, BusOutput, CameOver, ClusterConfig, Forward, Over, ToBase},
+    base::{BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase},
     wire::{
         cluster::{Body, Change, Incarnation, Lease, Message, Record, prefix, shard_of},
         relay::{self, RECV_DATA},
@@ -286,4 +286,33 @@ fn the_first_messages_to_a_device_whose_entry_is_on_its_way_go_to_all_bases_that
     bus(&mut world, BusInput::Found { device: Host::new(4).id, entry: None });
     world.advance(secs(2));
     assert_eq!(world.data_tcp(&sender, Host::new(4).id, 10), Forward::Nowhere);
+}
+
+#[test]
+fn of_the_devices_that_messages_have_looked_for_only_those_that_are_not_found_count() {
+    let other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let mut sender = Host::new(1);
+    world.join(&mut sender);
+    store(&mut world, &sender, 1);
+    let id = |kind: u8, n: u16| {
+        let mut bytes = [kind; 14];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        DeviceId::from_bytes(bytes)
+    };
+    for n in 0..3_000 {
+        let device = id(0x2a, n);
+        assert!(matches!(world.data_tcp(&sender, device, 10), Forward::Base(_)), "device {n}");
+        let record = other.record(&sender, 1).encode();
+        let entry = Entry { record: &record, revision: u64::from(n) + 2, age: secs(1) };
+        bus(&mut world, BusInput::Found { device, entry: Some(entry) });
+    }
+    let missed = (0..3_000).take_while(|&n| {
+        let device = id(0x2b, n);
+        let went = world.data_tcp(&sender, device, 10) != Forward::Nowhere;
+        bus(&mut world, BusInput::Found { device, entry: None });
+        went
+    });
+    assert_eq!(missed.count(), 1_024);
+    assert_eq!(world.base.counters().remotes_refused, 1);
 }

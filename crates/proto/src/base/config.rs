@@ -188,6 +188,9 @@ pub(super) const PAIR_LIFE: Duration = Duration::from_secs(90);
 pub(super) const REMOTE_GRACE: Duration = Duration::from_secs(5);
 /// A device elsewhere that nobody here is interested in is remembered for as long after a message to it.
 pub(super) const REMOTE_MEMORY: Duration = Duration::from_secs(60);
+/// Devices elsewhere that one device here may have looked for because of a message; one that is found costs nothing. Those that it asks
+/// for have a limit of their own.
+pub(super) const SEEK_RATE: Rate = Rate { burst: 1_024, every: Duration::from_millis(50) };
 /// Messages to a device that is at no base, as far as is known, that go to all bases that may have it: it may have registered there a
 /// moment ago, and its entry be on its way.
 pub(super) const BLIND_MESSAGES: u8 = 16;

@@ -3,18 +3,11 @@
 //! What came from a base goes to a device that is here, or nowhere: it is never handed on to a base again, so there are no loops,
 //! whatever two bases believe of a device.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Base, CameOver, Over, ToBase, remote::Place};
 use crate::{
-    base::{
-        Forward, Ticket,
-        config::BASE_REPLY_RATE,
-        interest::Interest,
-        push::Told,
-        registry::{Device, Link},
-    },
-    bucket::Rate,
+    base::{Forward, Ticket, config::BASE_REPLY_RATE, interest::Interest, push::Told, registry::Link},
     id::DeviceId,
     wire::{
         ANY_PATH_DATA, MAX_DATA, Malformed,
@@ -22,9 +15,6 @@ use crate::{
         tcp::UnreachableReason,
     },
 };
-
-/// Devices elsewhere that one device here may have looked for because of a message; those that it asks for have a limit of their own.
-const SEEK_RATE: Rate = Rate { burst: 256, every: Duration::from_millis(50) };
 
 impl Base {
     /// Where a message goes whose destination is not here.
@@ -37,13 +27,7 @@ impl Base {
     ) -> Option<ToBase> {
         let tag_on_bus = self.own_incarnation();
         // Each device that is looked for takes a place and a question to the store.
-        let known = self.cluster.as_ref()?.remote(to).is_some();
-        let over = |sender: &mut Device| !sender.seeks.take(SEEK_RATE, now);
-        if !known && self.devices.get_mut(&from).is_some_and(over) {
-            self.counters.remotes_refused += 1;
-            return None;
-        }
-        if !self.seek(to, now) {
+        if self.cluster.as_ref()?.remote(to).is_none() && !self.seek_for(from, to, now) {
             return None;
         }
         self.used(to, now);

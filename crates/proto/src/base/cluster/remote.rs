@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Base, Link, pairs::Pair};
 use crate::{
     base::{
-        config::{BLIND_MESSAGES, BLIND_TIME, REMOTE_GRACE, REMOTE_MEMORY},
+        config::{BLIND_MESSAGES, BLIND_TIME, REMOTE_GRACE, REMOTE_MEMORY, SEEK_RATE},
         deadline::Key,
         memory::{Keyed, Map},
         push::Told,
@@ -36,6 +36,8 @@ pub(super) struct Remote {
     pub(super) revision: u64,
     /// Its entry is being read; what was known when that began.
     pub(super) sought: Option<u64>,
+    /// The device here because of whose message it is looked for, until it is found.
+    sought_for: Option<DeviceId>,
     /// Messages sent to all bases that may have it since it is not known where it is.
     blind: u8,
     /// Such messages are sent until then, and while its entry is being read.
@@ -50,7 +52,16 @@ impl Remote {
     fn new(keyed: Keyed, now: Instant) -> Self {
         let pairs = Map::with_hasher(keyed);
         let (blind, blind_until) = (0, now + BLIND_TIME);
-        Self { place: None, revision: 0, sought: None, blind, blind_until, pairs, used_until: now }
+        Self {
+            place: None,
+            revision: 0,
+            sought: None,
+            sought_for: None,
+            blind,
+            blind_until,
+            pairs,
+            used_until: now,
+        }
     }
 
     /// Whether one more message may go to all bases that may have it.
@@ -98,6 +109,19 @@ impl Base {
         self.follow(shard);
         self.find(id);
         true
+    }
+
+    /// The same because of a message, which may have so many looked for as are not found.
+    pub(super) fn seek_for(&mut self, from: DeviceId, id: DeviceId, now: Instant) -> bool {
+        if self.devices.get_mut(&from).is_some_and(|sender| !sender.seeks.take(SEEK_RATE, now)) {
+            self.counters.remotes_refused += 1;
+            return false;
+        }
+        let sought = self.seek(id, now);
+        if let Some(remote) = self.cluster.as_mut().and_then(|cluster| cluster.remote_mut(id)) {
+            remote.sought_for = Some(from);
+        }
+        sought
     }
 
     /// Reads the entries of all devices elsewhere.
@@ -153,7 +177,11 @@ impl Base {
             return remote.place == Some(place);
         }
         remote.revision = revision;
-        if remote.place.replace(place) != Some(place) {
+        let (moved, sought_for) = (remote.place.replace(place) != Some(place), remote.sought_for.take());
+        if let Some(sender) = sought_for.and_then(|from| self.devices.get_mut(&from)) {
+            sender.seeks.give_back(SEEK_RATE);
+        }
+        if moved {
             self.place_changed(id, now);
         }
         true
