@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::{Config, DEFAULT_PORT, SECOND_PORT_OFFSET};
 
 /// Connections that the system holds until they are accepted.
-const BACKLOG: i32 = 1_024;
+const BACKLOG: i32 = 4_096;
 /// Asked of the system for each UDP socket, which may give less: some 450 datagrams, a millisecond or two of one worker. What waits longer
 /// than that is worth less than what comes after it.
 const UDP_BUFFER: usize = 1 << 20;

@@ -128,9 +128,19 @@ impl Member {
 
     /// Whether its metrics say this, word for word.
     pub(crate) fn shows(&self, metric: &str) -> bool {
+        self.metrics().lines().any(|line| line == metric)
+    }
+
+    /// The devices that are registered there.
+    pub(crate) fn devices(&self) -> usize {
+        let metrics = self.metrics();
+        let counts = metrics.lines().filter(|line| line.starts_with("bowline_devices{"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as usize).sum()
+    }
+
+    fn metrics(&self) -> String {
         let address = ([127, 0, 0, 1], self.admin).into();
-        let (_, text) = ask(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        text.lines().any(|line| line == metric)
+        ask(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").1
     }
 
     pub(crate) fn name(&self) -> BaseName {
