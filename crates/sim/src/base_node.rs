@@ -69,6 +69,7 @@ pub struct BaseNode {
     next_conn: u64,
     deadline: Option<Instant>,
     waiting: Vec<(SockId, TcpEvent)>,
+    waiting_on_bus: Vec<Heard>,
     said: Vec<Said>,
     violations: Vec<String>,
 }
@@ -97,6 +98,7 @@ impl BaseNode {
             next_conn: 0,
             deadline: None,
             waiting: Vec::new(),
+            waiting_on_bus: Vec::new(),
             said: Vec::new(),
             violations: Vec::new(),
         }
@@ -122,6 +124,7 @@ impl BaseNode {
         self.deadline = None;
         self.conns.clear();
         self.waiting.clear();
+        self.waiting_on_bus.clear();
         self.said.clear();
         self.stack.listening.clear();
         self.stack.reset_all(silently, env);
@@ -139,9 +142,13 @@ impl BaseNode {
     }
 
     /// Something came from store or bus.
-    pub fn on_bus(&mut self, heard: &Heard, env: &mut Env<'_>) {
+    pub fn on_bus(&mut self, heard: Heard, env: &mut Env<'_>) {
+        if self.frozen {
+            self.waiting_on_bus.push(heard);
+            return;
+        }
         let Some(machine) = self.machine.as_mut() else { return };
-        match (heard.input(), heard) {
+        match (heard.input(), &heard) {
             (Some(input), _) => machine.handle_bus(input, env.instant()),
             (None, Heard::Data(came, bytes)) => {
                 let forward = machine.handle_base_data(*came, bytes, env.instant());
@@ -175,6 +182,9 @@ impl BaseNode {
         self.frozen = false;
         let waiting = std::mem::take(&mut self.waiting);
         self.on_tcp(waiting, env);
+        for heard in std::mem::take(&mut self.waiting_on_bus) {
+            self.on_bus(heard, env);
+        }
         self.on_wake(env);
     }
 

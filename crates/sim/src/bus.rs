@@ -12,8 +12,10 @@ use std::{
 use bowline_proto::{
     DeviceId,
     base::{BusInput, BusOutput, CameOver, Entry, LEASE_LIFE, RECORD_LIFE},
+    wire::cluster::{Incarnation, Lease, Record},
 };
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 use crate::packet::{NodeId, Time};
 
@@ -84,7 +86,7 @@ pub enum Said {
 }
 
 /// What the bus does to messages.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Weather {
     /// Each is under way for as long at least,
     pub least: Duration,
@@ -100,6 +102,12 @@ impl Default for Weather {
     fn default() -> Self {
         let delay = Duration::from_micros(500);
         Self { least: delay, most: delay, lost: 0, doubled: 0 }
+    }
+}
+
+impl Weather {
+    fn delay(&self, rng: &mut impl Rng) -> Duration {
+        if self.most > self.least { rng.random_range(self.least..=self.most) } else { self.least }
     }
 }
 
@@ -174,6 +182,20 @@ impl Bus {
         }
     }
 
+    /// What is stored of devices.
+    pub fn records(&self) -> impl Iterator<Item = (DeviceId, Record)> {
+        let read = |(&device, (record, ..)): (&DeviceId, &(Vec<u8>, u64, Time))| {
+            Some((device, Record::decode(record).ok()?))
+        };
+        self.records.iter().filter_map(read)
+    }
+
+    /// The start of a base whose lease was written last, if it has one.
+    #[must_use]
+    pub fn incarnation(&self, base: DeviceId) -> Option<Incarnation> {
+        Some(Lease::decode(&self.leases.get(&base)?.0).ok()?.incarnation)
+    }
+
     /// Whether what was sent in a session still comes.
     #[must_use]
     pub fn delivers(&self, node: NodeId, session: u32) -> bool {
@@ -207,7 +229,7 @@ impl Bus {
         match output {
             BusOutput::Lease(lease) => {
                 let Some(id) = self.links.get(&node).map(|link| link.id) else { return };
-                self.answer(node, Heard::LeaseWritten(!self.without_leader), now, out);
+                self.answer(node, Heard::LeaseWritten(!self.without_leader), now, rng, out);
                 if self.without_leader {
                     return;
                 }
@@ -225,14 +247,14 @@ impl Bus {
                 }
             }
             BusOutput::Find(device) | BusOutput::Store { device, .. } if self.without_leader => {
-                self.answer(node, Heard::Failed(device), now, out);
+                self.answer(node, Heard::Failed(device), now, rng, out);
             }
             BusOutput::Find(device) => {
                 self.counts[0] += 1;
                 self.records.retain(|_, (_, _, written)| *written + RECORD_LIFE > now);
                 let entry = self.records.get(&device);
                 let entry = entry.map(|(record, revision, at)| (record.clone(), *revision, now - *at));
-                self.answer(node, Heard::Found(device, entry), now, out);
+                self.answer(node, Heard::Found(device, entry), now, rng, out);
             }
             BusOutput::Store { device, record, over } => {
                 self.counts[1] += 1;
@@ -244,7 +266,7 @@ impl Bus {
                 } else {
                     Heard::Refused(device)
                 };
-                self.answer(node, heard, now, out);
+                self.answer(node, heard, now, rng, out);
             }
             BusOutput::Erase { device, revision } => {
                 self.records.extract_if(device..=device, |_, entry| entry.1 == revision).for_each(drop);
@@ -301,8 +323,9 @@ impl Bus {
     }
 
     /// An answer of the store: late, never lost while the link stands.
-    fn answer(&mut self, node: NodeId, heard: Heard, now: Time, out: &mut Vec<Delivery>) {
-        out.push((node, self.links[&node].session, heard, now + 2 * self.weather.least));
+    fn answer(&self, node: NodeId, heard: Heard, now: Time, rng: &mut impl Rng, out: &mut Vec<Delivery>) {
+        let delay = self.weather.delay(rng) + self.weather.delay(rng);
+        out.push((node, self.links[&node].session, heard, now + delay));
     }
 
     fn deliver(
@@ -314,17 +337,16 @@ impl Bus {
         out: &mut Vec<Delivery>,
     ) {
         self.counts[2] += 1;
-        let Weather { least, most, lost, doubled } = self.weather;
+        let weather = self.weather;
         let chance = |rng: &mut dyn Rng, of_a_thousand: u32| {
             of_a_thousand > 0 && rng.next_u32() % 1_000 < of_a_thousand
         };
-        if chance(rng, lost) {
+        if chance(rng, weather.lost) {
             return;
         }
-        let copies = 1 + usize::from(chance(rng, doubled));
+        let copies = 1 + usize::from(chance(rng, weather.doubled));
         for _ in 0..copies {
-            let delay = if most > least { rng.random_range(least..=most) } else { least };
-            out.push((node, self.links[&node].session, heard.clone(), now + delay));
+            out.push((node, self.links[&node].session, heard.clone(), now + weather.delay(rng)));
         }
     }
 }

@@ -95,6 +95,15 @@ pub enum Fault {
         /// The other device.
         twin: NodeId,
     },
+    /// A base's link with the bus of its cluster is broken.
+    CutBus(NodeId),
+    /// The server of the bus stops, and with it store and links of all bases.
+    StopBus {
+        /// It has lost what was stored when it starts again.
+        emptied: bool,
+    },
+    /// The store has no leader: it takes and tells nothing, while messages of the bus go on.
+    NoLeader,
     /// Somebody on the internet listens, replays, changes and forges.
     Attack,
     /// A host writes to its base what no machine would; then its program starts anew.
@@ -160,9 +169,7 @@ impl Fault {
             Self::StallTcp(net) => world.fabric.net_mut(net).gateway.blocks_tcp = true,
             Self::ResetTcp(net) => world.reset_tcp(net),
             Self::HalfOpenTcp(net) => world.forget_tcp(net),
-            Self::BaseCrash { base, silently } => {
-                world.with_base(base, |base, env| base.crash(silently, env));
-            }
+            Self::BaseCrash { base, silently } => world.lose_base(base, silently),
             Self::Freeze(base) => world.with_base(base, |base, _| base.frozen = true),
             Self::Drain(base) => {
                 let seconds = lasts.as_secs() as u16;
@@ -175,6 +182,9 @@ impl Fault {
             Self::HostCrash(host) => world.with_host(host, HostNode::crash),
             Self::ClockJump { node, by, told } => world.jump_clock(node, by, told),
             Self::Twin { twin, .. } => start_host(world, twin),
+            Self::CutBus(base) => world.link_with_bus(base, false),
+            Self::StopBus { emptied } => world.run_bus(false, emptied),
+            Self::NoLeader => world.bus.without_leader = true,
             Self::Attack => world.attack(true),
             Self::Flood(host) => world.flood(host, true),
             Self::Lie(host) => world.lie(host),
@@ -220,7 +230,7 @@ impl Fault {
                 world.with_base(base, |base, env| {
                     base.with(env, |machine: &mut Base, now| machine.drain(0, now));
                 });
-                world.with_base(base, |base, env| base.crash(false, env));
+                world.kill_base(base);
                 restart_base(world, base);
             }
             Self::Sleep(host) => {
@@ -242,6 +252,9 @@ impl Fault {
             }),
             Self::HostCrash(host) => start_host(world, host),
             Self::Twin { twin, .. } => world.with_host(twin, HostNode::crash),
+            Self::CutBus(base) => world.link_with_bus(base, true),
+            Self::StopBus { .. } => world.run_bus(true, false),
+            Self::NoLeader => world.bus.without_leader = false,
             Self::Attack => world.attack(false),
             Self::Flood(host) => {
                 world.flood(host, false);
@@ -249,6 +262,51 @@ impl Fault {
             }
             Self::Lie(host) => restart_host(world, host),
         }
+    }
+
+    /// The same in a world whose nodes and nets have other numbers; `None` if one of its own is not there.
+    #[must_use]
+    pub fn renumbered(
+        &self,
+        node: impl Fn(NodeId) -> Option<NodeId>,
+        net: impl Fn(NetId) -> Option<NetId>,
+    ) -> Option<Self> {
+        let mut fault = self.clone();
+        let (nodes, nets): (Vec<&mut NodeId>, Vec<&mut NetId>) = match &mut fault {
+            Self::Roam { host, to, .. } => (vec![host], vec![to]),
+            Self::Partition(one, other) | Self::OneWay(one, other) => (vec![one, other], vec![]),
+            Self::Twin { of, twin } => (vec![of, twin], vec![]),
+            Self::Readdress { host: node, .. }
+            | Self::BaseCrash { base: node, .. }
+            | Self::ClockJump { node, .. }
+            | Self::Freeze(node)
+            | Self::Drain(node)
+            | Self::Sleep(node)
+            | Self::FreezeHost(node)
+            | Self::HostCrash(node)
+            | Self::CutBus(node)
+            | Self::Flood(node)
+            | Self::Lie(node) => (vec![node], vec![]),
+            Self::RouterReboot(net)
+            | Self::MappingsExpire(net)
+            | Self::NewPublicAddress(net)
+            | Self::Cut(net)
+            | Self::BadLink(net, _)
+            | Self::BlockUdp(net)
+            | Self::BlockUdpIn(net)
+            | Self::BlockUdpOut(net)
+            | Self::StallTcp(net)
+            | Self::ResetTcp(net)
+            | Self::HalfOpenTcp(net) => (vec![], vec![net]),
+            Self::StopBus { .. } | Self::NoLeader | Self::Attack => (vec![], vec![]),
+        };
+        for one in nodes {
+            *one = node(*one)?;
+        }
+        for one in nets {
+            *one = net(*one)?;
+        }
+        Some(fault)
     }
 
     /// The net whose links it changes.
@@ -259,11 +317,9 @@ impl Fault {
 }
 
 fn restart_base(world: &mut World, base: NodeId) {
-    world.with_base(base, |base, env| {
-        if !base.is_running() {
-            base.start(env);
-        }
-    });
+    if !world.at_base(base).is_running() {
+        world.start_base(base);
+    }
 }
 
 /// A device whose program does not run is switched on.

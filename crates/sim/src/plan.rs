@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bus::Weather,
     fabric::NetId,
     faults::{Fault, Planned},
     link::Profile,
@@ -57,6 +58,18 @@ impl Place {
 pub struct HostPlan {
     /// The places of its interfaces.
     pub places: Vec<usize>,
+    /// The bases that it knows; empty: all.
+    #[serde(default)]
+    pub bases: Vec<usize>,
+}
+
+/// How the bases of a plan are one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterPlan {
+    /// Data between bases may take UDP; else it takes the bus.
+    pub over_udp: bool,
+    /// What their bus does to messages.
+    pub weather: Weather,
 }
 
 /// A world to be, and what happens in it.
@@ -70,6 +83,9 @@ pub struct Plan {
     pub places: Vec<(Place, Profile)>,
     /// The bases, by their latency.
     pub bases: Vec<Duration>,
+    /// What joins them; `None`: they know nothing of each other.
+    #[serde(default)]
+    pub cluster: Option<ClusterPlan>,
     /// The hosts.
     pub hosts: Vec<HostPlan>,
     /// Pairs of hosts (by position) that talk.
@@ -96,8 +112,13 @@ impl Plan {
 
     fn chosen(seed: u64, rng: &mut impl Rng) -> Self {
         let places: Vec<_> = (0..rng.random_range(1..=4)).map(|_| (place(rng), profile(rng))).collect();
-        // Bases that know nothing of each other keep their hosts apart, so most worlds have one.
-        let bases = if rng.random_bool(0.75) { 1 } else { rng.random_range(2..=3) };
+        let cluster = rng.random_bool(0.25).then(|| cluster(rng));
+        let bases = match &cluster {
+            Some(_) => rng.random_range(2..=4),
+            // Bases that know nothing of each other keep their hosts apart, so most such worlds have one.
+            None if rng.random_bool(0.75) => 1,
+            None => rng.random_range(2..=3),
+        };
         let bases: Vec<Duration> = (0..bases).map(|_| millis(rng, 1, 40)).collect();
         let hosts: Vec<HostPlan> = (0..rng.random_range(2..=6))
             .map(|_| {
@@ -106,7 +127,8 @@ impl Plan {
                     own.push(rng.random_range(0..places.len()));
                     own.dedup();
                 }
-                HostPlan { places: own }
+                let known = if cluster.is_some() { some_of(rng, bases.len()) } else { Vec::new() };
+                HostPlan { places: own, bases: known }
             })
             .collect();
         let mut pairs = Vec::new();
@@ -122,7 +144,7 @@ impl Plan {
         } else {
             Vec::new()
         };
-        let mut plan = Self { seed, faults: Vec::new(), places, bases, hosts, pairs, twins };
+        let mut plan = Self { seed, faults: Vec::new(), places, bases, cluster, hosts, pairs, twins };
         plan.faults = plan.some_faults(rng);
         plan
     }
@@ -150,6 +172,19 @@ impl Plan {
         let base = |rng: &mut _| NodeId(RngExt::random_range(rng, 0..self.bases.len()));
         let host = |rng: &mut _| self.host(RngExt::random_range(rng, 0..self.hosts.len()));
         let net = |rng: &mut _| nets[RngExt::random_range(rng, 0..nets.len())];
+        if self.cluster.is_some() && rng.random_bool(0.4) {
+            let (one, other) = (base(rng), base(rng));
+            return match rng.random_range(0..12) {
+                0..=2 => Fault::CutBus(one),
+                3 | 4 => Fault::StopBus { emptied: rng.random_bool(0.5) },
+                5 => Fault::NoLeader,
+                6 | 7 => Fault::BaseCrash { base: one, silently: rng.random_bool(0.5) },
+                8 => Fault::Partition(one, other),
+                9 => Fault::OneWay(one, other),
+                10 => Fault::Cut(self.net_of_base(one)),
+                _ => Fault::BadLink(self.net_of_base(one), bad_profile(rng)),
+            };
+        }
         match rng.random_range(0..30) {
             0..=2 => Fault::Roam { host: host(rng), interface: 1, to: net(rng) },
             3 => Fault::Readdress { host: host(rng), interface: 1 },
@@ -196,6 +231,37 @@ impl Plan {
         self.host(self.hosts.len() + twin)
     }
 
+    /// The net of a base.
+    #[must_use]
+    pub fn net_of_base(&self, base: NodeId) -> NetId {
+        NetId(1 + base.0)
+    }
+
+    /// The plan without a base: nodes and nets have other numbers then, and what goes wrong with it does not. `None` if
+    /// somebody knows no other.
+    #[must_use]
+    pub fn without_base(&self, base: usize) -> Option<Self> {
+        let mut plan = self.clone();
+        plan.bases.remove(base);
+        for host in &mut plan.hosts {
+            let knew_some = !host.bases.is_empty();
+            host.bases.retain(|&known| known != base);
+            if plan.bases.is_empty() || (knew_some && host.bases.is_empty()) {
+                return None;
+            }
+            host.bases.iter_mut().filter(|known| **known > base).for_each(|known| *known -= 1);
+        }
+        let net = self.net_of_base(NodeId(base));
+        let less = |number: usize, gone: usize| (number != gone).then(|| number - usize::from(number > gone));
+        plan.faults.retain_mut(|planned| {
+            let there = planned
+                .fault
+                .renumbered(|node| less(node.0, base).map(NodeId), |other| less(other.0, net.0).map(NetId));
+            there.map(|fault| planned.fault = fault).is_some()
+        });
+        Some(plan)
+    }
+
     /// The nets that hosts are on, by place: those of bases come first, a carrier's before its home's.
     #[must_use]
     pub fn nets(&self) -> Vec<NetId> {
@@ -217,8 +283,16 @@ impl Plan {
         for ((place, profile), net) in self.places.iter().zip(self.nets()) {
             text += &format!("  net{}: {place:?}\n      {profile:?}\n", net.0);
         }
+        if let Some(cluster) = &self.cluster {
+            text += &format!("  one cluster: {cluster:?}\n");
+        }
         for (i, host) in self.hosts.iter().enumerate() {
-            text += &format!("  host{i} ({:?}): on places {:?}\n", self.host(i), host.places);
+            text += &format!("  host{i} ({:?}): on places {:?}", self.host(i), host.places);
+            text += &if host.bases.is_empty() {
+                "\n".into()
+            } else {
+                format!(", knows bases {:?}\n", host.bases)
+            };
         }
         for (i, (of, place)) in self.twins.iter().enumerate() {
             text += &format!("  twin{i} ({:?}): has the key of host{of}, on place {place}\n", self.twin(i));
@@ -260,6 +334,30 @@ impl TryRng for Bytes<'_> {
         self.then.fill_bytes(&mut into[taken..]);
         Ok(())
     }
+}
+
+fn cluster(rng: &mut impl Rng) -> ClusterPlan {
+    let over_udp = rng.random_bool(0.6);
+    if rng.random_bool(0.4) {
+        return ClusterPlan { over_udp, weather: Weather::default() };
+    }
+    let least = Duration::from_micros(rng.random_range(200..=30_000));
+    let most = least + if rng.random_bool(0.5) { millis(rng, 0, 20) } else { millis(rng, 0, 500) };
+    let lost = if rng.random_bool(0.5) { rng.random_range(1..=50) } else { 0 };
+    let doubled = if rng.random_bool(0.5) { rng.random_range(1..=100) } else { 0 };
+    ClusterPlan { over_udp, weather: Weather { least, most, lost, doubled } }
+}
+
+/// Some of so many, or none for all.
+fn some_of(rng: &mut impl Rng, count: usize) -> Vec<usize> {
+    if rng.random_bool(0.4) {
+        return Vec::new();
+    }
+    let mut some: Vec<usize> = (0..count).filter(|_| rng.random_bool(0.4)).collect();
+    if some.is_empty() {
+        some.push(rng.random_range(0..count));
+    }
+    some
 }
 
 fn place(rng: &mut impl Rng) -> Place {

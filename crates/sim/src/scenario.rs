@@ -3,9 +3,13 @@
 //! Safety is checked by the world at every step; here stands liveness: within stated times of the last fault every pair
 //! that shares a base talks, through the base first, then directly exactly where the oracle says that it can.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
-use bowline_proto::host::{BaseName, Host, config};
+use bowline_proto::{
+    DeviceId,
+    host::{BaseName, Host, config},
+    wire::cluster::Record,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -18,7 +22,7 @@ use crate::{
     nat::Firewall,
     oracle::{self, Skill},
     packet::{NodeId, Time},
-    plan::{Place, Plan},
+    plan::{ClusterPlan, Place, Plan},
     world::World,
 };
 
@@ -27,6 +31,9 @@ use crate::{
 const AFTER_A_CHANGE: Duration = Duration::from_secs(20);
 /// Where no base could be reached: a back-off of up to 60 s (section 4), and the race.
 const AFTER_AN_OUTAGE: Duration = Duration::from_secs(75);
+/// Where bases are one cluster and its bus failed or lost something: all is said again within 32 s (section 17), and what
+/// follows from that takes its course.
+const AFTER_A_LOSS_ON_THE_BUS: Duration = Duration::from_secs(45);
 /// Where a base drained: nobody comes back before 60 s after its end (section 4), and the same again.
 const AFTER_A_DRAIN: Duration = Duration::from_secs(150);
 /// Where another device used a host's key: 60 s, then a back-off that begins with 60 s and doubles while the other's
@@ -46,6 +53,9 @@ const FINAL_PAUSE: Duration = Duration::from_millis(500);
 const LOST_TO_FORGETTING: usize = 8;
 /// What is wanted no longer is given back within this time of the moment it is due: a TCP segment may be late.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(10);
+/// An interest whose release overtook its last statement on the bus lapses by itself (section 17): 90 s, and up to 32 s until
+/// its shard has its turn.
+const LAPSES_WITHIN: Duration = Duration::from_secs(122);
 /// Between two messages of a pair: well below the 120 s after which a peer is idle.
 const CHATTER: Duration = Duration::from_secs(2);
 /// The same after the last fault, so that the end of an outage shows.
@@ -137,8 +147,20 @@ fn build(plan: &Plan) -> World {
     let nets: Vec<NetId> =
         places.map(|(i, (place, profile))| make_net(&mut world, i, *place, *profile)).collect();
     debug_assert_eq!(nets, plan.nets());
-    let bases: Vec<NodeId> =
-        centres.iter().enumerate().map(|(i, &net)| world.base(&format!("base{i}"), net)).collect();
+    if let Some(cluster) = &plan.cluster {
+        world.bus.weather = cluster.weather;
+    }
+    let bases: Vec<NodeId> = centres
+        .iter()
+        .enumerate()
+        .map(|(i, &net)| {
+            let name = format!("base{i}");
+            match &plan.cluster {
+                Some(cluster) => world.clustered_base(&name, net, cluster.over_udp),
+                None => world.base(&name, net),
+            }
+        })
+        .collect();
     // Names with A and AAAA records: a host that roams to a net of the other family finds its base again.
     let names: Vec<BaseName> = bases
         .iter()
@@ -151,7 +173,11 @@ fn build(plan: &Plan) -> World {
         .collect();
     for (i, host) in plan.hosts.iter().enumerate() {
         let own: Vec<NetId> = host.places.iter().map(|&place| nets[place]).collect();
-        world.host_with(&format!("host{i}"), &own, &[], None, |config| config.bases.clone_from(&names));
+        let known = match &host.bases[..] {
+            [] => names.clone(),
+            known => known.iter().map(|&base| names[base].clone()).collect(),
+        };
+        world.host_with(&format!("host{i}"), &own, &[], None, |config| config.bases = known);
     }
     for (i, &(of, place)) in plan.twins.iter().enumerate() {
         world.idle_twin(&format!("twin{i}"), nets[place], plan.host(of));
@@ -191,13 +217,14 @@ impl Run<'_> {
 
     /// After the last fault.
     fn recover(&mut self) {
-        // What stays of the links is latency, jitter and reordering.
+        // What stays of the links is latency, jitter and reordering; of the bus's weather the same, and copies.
         for net in self.world.fabric.ids().collect::<Vec<_>>() {
             let net = self.world.fabric.net_mut(net);
             for link in [&mut net.up, &mut net.down] {
                 (link.profile.loss, link.profile.corrupt) = (0.0, 0.0);
             }
         }
+        self.world.bus.weather.lost = 0;
         let quiet = self.world.now();
         self.world.note(None, "END OF ALL FAULTS");
         let relay_within = self.relay_within();
@@ -217,6 +244,12 @@ impl Run<'_> {
         if self.held() {
             self.everybody_falls_silent();
         }
+        if self.held() && self.plan.cluster.is_some() {
+            self.the_cluster_is_of_one_mind();
+        }
+        if self.held() {
+            self.everybody_talks();
+        }
     }
 
     fn held(&self) -> bool {
@@ -224,7 +257,10 @@ impl Run<'_> {
     }
 
     fn relay_within(&self) -> Duration {
-        self.plan.faults.iter().map(|planned| relay_within(&planned.fault)).max().unwrap_or(AFTER_A_CHANGE)
+        let faults = self.plan.faults.iter().map(|planned| relay_within(&planned.fault)).max();
+        let lost = self.plan.cluster.as_ref().is_some_and(|cluster| cluster.weather.lost > 0);
+        let least = if lost { AFTER_A_LOSS_ON_THE_BUS } else { AFTER_A_CHANGE };
+        faults.unwrap_or_default().max(least)
     }
 
     /// Lets the pairs talk until that is enough or the time is over, and notes when what was asked of them has come.
@@ -327,8 +363,13 @@ impl Run<'_> {
 
     /// Nobody says anything any more: nothing may be left of what they wanted from each other.
     fn everybody_falls_silent(&mut self) {
+        let overtakes = |cluster: &ClusterPlan| cluster.weather.most > cluster.weather.least;
+        let lapses = self.plan.cluster.as_ref().is_some_and(overtakes);
         let world = &mut self.world;
         world.run_for(config::IDLE + GIVEN_BACK_WITHIN);
+        if lapses {
+            world.run_for(LAPSES_WITHIN);
+        }
         for base in world.bases() {
             let interests = world.at_base(base).machine().map_or(0, |machine| machine.sizes().interests);
             if interests > 0 {
@@ -347,6 +388,53 @@ impl Run<'_> {
                 );
                 return world.violate(Some(host), what);
             }
+        }
+    }
+
+    /// Long after the last message: each device is registered at one base, the store says the same, and no base keeps anything
+    /// of devices of the others.
+    fn the_cluster_is_of_one_mind(&mut self) {
+        let world = &mut self.world;
+        let bases = world.bases();
+        let mut wrong = Vec::new();
+        for &base in &bases {
+            let Some(machine) = world.at_base(base).machine() else { continue };
+            let sizes = machine.sizes();
+            let kept = (sizes.remote_devices, sizes.remote_interests, sizes.lingering);
+            if kept != (0, 0, 0) {
+                let what = format!(
+                    "{} devices of other bases, {} of their interests and {} old sessions kept (section 17)",
+                    kept.0, kept.1, kept.2
+                );
+                wrong.push((base, what));
+            }
+            let others = machine.members(world.instant_at(base));
+            if others.len() + 1 != bases.len() {
+                wrong.push((base, format!("knows {} of {} other bases", others.len(), bases.len() - 1)));
+            }
+        }
+        let at = |id: DeviceId| -> Vec<NodeId> {
+            let has = |base: &NodeId| world.at_base(*base).machine().is_some_and(|m| m.is_registered(id));
+            bases.iter().copied().filter(has).collect()
+        };
+        let records: BTreeMap<DeviceId, Record> = world.bus.records().collect();
+        for host in world.hosts() {
+            let (id, at) = (world.id(host), at(world.id(host)));
+            let registered = world.at_host(host).machine().is_some_and(Host::is_registered);
+            if registered && at.len() != 1 {
+                wrong.push((host, format!("is registered at {at:?} (section 17)")));
+            }
+            // An entry of a start of a base that is over is void.
+            let lives = |record: &&Record| world.bus.incarnation(record.base) == Some(record.incarnation);
+            let stored = records.get(&id).filter(lives).map(|record| record.base);
+            let is = at.first().map(|&base| world.id(base));
+            if stored != is {
+                let what = format!("is registered at {is:?}, and the store says {stored:?} (section 17)");
+                wrong.push((host, what));
+            }
+        }
+        for (node, what) in wrong {
+            world.violate(Some(node), what);
         }
     }
 
@@ -422,17 +510,20 @@ fn relay_within(fault: &Fault) -> Duration {
         | Fault::ClockJump { .. }
         | Fault::Flood(_)
         | Fault::Lie(_) => AFTER_AN_OUTAGE,
+        Fault::CutBus(_) | Fault::StopBus { .. } | Fault::NoLeader => AFTER_A_LOSS_ON_THE_BUS,
         Fault::Drain(_) => AFTER_A_DRAIN,
         Fault::Twin { .. } => AFTER_A_TWIN,
     }
 }
 
+/// Whether both are registered, at the same base or at two of one cluster.
 fn share_base(world: &World, one: NodeId, other: NodeId) -> bool {
-    let base = |node: NodeId| {
-        let status = world.at_host(node).machine()?.status(world.instant());
-        status.base.map(|base| base.id)
+    let service = |node: NodeId| {
+        let id = world.at_host(node).machine()?.status(world.instant()).base?.id;
+        let base = world.bases().into_iter().find(|&base| world.id(base) == id)?;
+        Some(world.at_base(base).cluster.map_or(id, |(cluster, _)| cluster))
     };
-    base(one).is_some() && base(one) == base(other)
+    service(one).is_some() && service(one) == service(other)
 }
 
 fn reaches_a_base(world: &World, host: NodeId) -> bool {

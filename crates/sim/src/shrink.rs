@@ -1,12 +1,12 @@
 //! A failing plan made small: what it does not need to fail is left out.
 //!
 //! Each attempt runs the smaller plan; what still fails is kept. Faults go first, one by one and then in the hope that two
-//! of them hid each other, again and again until none can go; then pairs; then links become perfect; then faults
-//! become short.
+//! of them hid each other, again and again until none can go; then pairs; then bases, and what makes
+//! their cluster special; then links become perfect; then faults become short.
 
 use std::time::Duration;
 
-use crate::{link::Profile, plan::Plan};
+use crate::{bus::Weather, link::Profile, plan::Plan};
 
 /// Runs at most: a failure that takes long to be made small is shown less small.
 const MAX_RUNS: u32 = 300;
@@ -34,6 +34,8 @@ impl Shrinking {
     fn shrink(&mut self) {
         while self.fewer_faults() {}
         self.fewer_pairs();
+        self.fewer_bases();
+        self.plainer_cluster();
         self.perfect_links();
         self.shorter_faults();
     }
@@ -76,6 +78,29 @@ impl Shrinking {
                 i += 1;
             }
         }
+    }
+
+    fn fewer_bases(&mut self) {
+        let mut i = 0;
+        while i < self.plan.bases.len() && self.plan.bases.len() > 1 {
+            let without = self.plan.without_base(i);
+            if !without.is_some_and(|without| self.try_with(|plan| *plan = without)) {
+                i += 1;
+            }
+        }
+    }
+
+    fn plainer_cluster(&mut self) {
+        self.try_with(|plan| plan.cluster = None);
+        let changes: [fn(&mut Weather); 3] = [
+            |weather| *weather = Weather::default(),
+            |weather| weather.lost = 0,
+            |weather| weather.doubled = 0,
+        ];
+        for change in changes {
+            self.try_with(|plan| plan.cluster.iter_mut().for_each(|cluster| change(&mut cluster.weather)));
+        }
+        self.try_with(|plan| plan.cluster.iter_mut().for_each(|cluster| cluster.over_udp = false));
     }
 
     fn perfect_links(&mut self) {

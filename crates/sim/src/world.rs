@@ -274,8 +274,15 @@ impl World {
 
     /// A base's program is killed: its connections are reset, and its link with the bus breaks.
     pub fn kill_base(&mut self, node: NodeId) {
-        self.with_base(node, |base, env| base.crash(false, env));
-        self.link_with_bus(node, false);
+        self.lose_base(node, false);
+    }
+
+    /// A base's program dies, or with `silently` its whole machine: then nobody is told.
+    pub fn lose_base(&mut self, node: NodeId, silently: bool) {
+        self.with_base(node, |base, env| base.crash(silently, env));
+        if self.at_base(node).cluster.is_some() {
+            self.link_with_bus(node, false);
+        }
     }
 
     /// Makes or breaks a base's link with the bus.
@@ -736,7 +743,7 @@ impl World {
             }
             Event::Bus { node, session, heard } => {
                 if self.bus.delivers(node, session) {
-                    self.with_base(node, |base, env| base.on_bus(&heard, env));
+                    self.with_base(node, |base, env| base.on_bus(heard, env));
                 }
             }
             Event::Attack => self.attack_step(),
