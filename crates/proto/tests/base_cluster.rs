@@ -10,7 +10,7 @@ use bowline_proto::{
     DeviceId,
     base::{BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase},
     wire::{
-        cluster::{Body, Change, Incarnation, Lease, Message, Record, prefix, shard_of},
+        cluster::{Body, Change, Incarnation, Lease, Message, Record, Want, prefix, shard_of},
         relay::{self, RECV_DATA},
         tcp::DeviceAddresses,
         udp::NAT_OK_LEN,
@@ -181,6 +181,95 @@ fn what_an_old_base_says_of_a_device_that_has_moved_on_is_not_believed() {
     // The new base knows.
     new.says(&mut world, gone());
     assert_eq!(world.told(&asker), [DeviceAddresses::gone(mover.id)]);
+}
+
+/// What was said to another base since this was asked last, with its numbers.
+fn said(world: &mut World, other: &Other) -> Vec<(u64, Body)> {
+    let bus = std::mem::take(&mut world.bus).into_iter();
+    bus.filter_map(|output| match output {
+        BusOutput::Send { to, message } if to == other.id => Message::decode(&message).ok(),
+        _ => None,
+    })
+    .map(|message| (message.seq, message.body))
+    .collect()
+}
+
+/// Half a minute and some in which the other base and a device here say that they are there.
+fn half_a_minute(world: &mut World, other: &Other, host: &mut Host) {
+    for _ in 0..9 {
+        world.advance(secs(4));
+        bus(world, BusInput::Lease(&other.lease()));
+        world.info(host);
+    }
+}
+
+#[test]
+fn addresses_that_were_lost_between_bases_are_sent_again_when_the_interest_is_stated_again() {
+    let mut other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let (mut device, asker) = (Host::new(1), Host::new(2));
+    world.register(&mut device);
+    world.info(&mut device);
+    store(&mut world, &device, 1);
+    world.request(&device, &asker);
+    let ids = (asker.id, device.id);
+    let want = |heard| {
+        let (asker, about) = ids;
+        Body::Wants(vec![Want { asker, revision: 2, about, heard, on: true, again: false }])
+    };
+    let numbers = |world: &mut World, other: &Other| -> Vec<u64> {
+        let said = said(world, other).into_iter();
+        said.filter(|(_, body)| matches!(body, Body::Addresses { .. })).map(|(number, _)| number).collect()
+    };
+    other.says(&mut world, want(0));
+    let [first] = numbers(&mut world, &other)[..] else { panic!("addresses are told once") };
+    half_a_minute(&mut world, &other, &mut device);
+    other.says(&mut world, want(first));
+    assert_eq!(numbers(&mut world, &other), [], "they have come");
+    // It moves, and what is said of that is lost.
+    device.own = vec![addr("192.0.2.7:7")];
+    world.info(&mut device);
+    let [second] = numbers(&mut world, &other)[..] else { panic!("a change is told once") };
+    half_a_minute(&mut world, &other, &mut device);
+    other.says(&mut world, want(first));
+    let [third] = numbers(&mut world, &other)[..] else { panic!("what was lost is told once more") };
+    assert!(first < second && second < third);
+    other.says(&mut world, want(third));
+    // It no longer wants the other, and that is lost as well.
+    world.release(&device, &asker);
+    let [gone] = numbers(&mut world, &other)[..] else { panic!("its end is told once") };
+    half_a_minute(&mut world, &other, &mut device);
+    other.says(&mut world, want(third));
+    let again = said(&mut world, &other);
+    let is_gone = |body: &Body| matches!(body, Body::Addresses { addresses, .. } if !addresses.online);
+    assert!(again.iter().any(|(number, body)| *number > gone && is_gone(body)), "{again:?}");
+}
+
+#[test]
+fn a_statement_says_which_addresses_came_last() {
+    let mut other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let (mut asker, device) = (Host::new(1), Host::new(2));
+    world.join(&mut asker);
+    store(&mut world, &asker, 1);
+    world.request(&asker, &device);
+    change(&mut world, &device, 2, other.record(&device, 1));
+    let heard = |world: &mut World, other: &Other| -> Option<u64> {
+        let wants = said(world, other).into_iter().filter_map(|(_, body)| match body {
+            Body::Wants(wants) => wants.last().map(|want| want.heard),
+            _ => None,
+        });
+        wants.last()
+    };
+    assert_eq!(heard(&mut world, &other), Some(0));
+    let addresses = DeviceAddresses { online: true, ..DeviceAddresses::gone(device.id) };
+    other.seq = 6;
+    other.says(&mut world, Body::Addresses { to: asker.id, revision: 2, left: false, addresses });
+    half_a_minute(&mut world, &other, &mut asker);
+    assert_eq!(heard(&mut world, &other), Some(7));
+    // Who asks anew may have missed it all.
+    world.request(&asker, &device);
+    assert_eq!(heard(&mut world, &other), Some(0));
 }
 
 #[test]

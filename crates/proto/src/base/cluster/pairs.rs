@@ -3,7 +3,8 @@
 //! Consent is judged where the device is that addresses are told of. A's base says to X's base "A wants X" (a *pair* there); X's base tells X
 //! WANTED, and as soon as X wants A, it sends X's addresses and the introduction key that it derives for A to A's base, at once and at
 //! every change, through the same windows as to a device of its own. The other direction is the same with the names exchanged.
-//! A's base keeps none of it: what A missed is asked for again.
+//! A's base keeps none of it but the number of the message: each statement says which one came last, and where that is not the last
+//! that was sent, X's base sends anew.
 
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ pub(super) struct Pair {
     pub(super) interest: Interest,
     incarnation: Incarnation,
     seq: u64,
+    /// The number of the last ADDRESSES that was sent for it; 0: none was.
+    said: u64,
     /// It has to be stated again by then.
     pub(super) until: Instant,
 }
@@ -38,6 +41,12 @@ impl Base {
     /// A device here wants one that is not.
     pub(in crate::base) fn want_elsewhere(&mut self, asker: DeviceId, about: DeviceId, now: Instant) {
         if self.cluster.is_some() && !self.devices.contains_key(&about) && self.seek(about, now) {
+            // Should this statement be lost, the next one still says that nothing has come since.
+            if let Some(interest) = self.devices.get_mut(&asker).and_then(|d| d.interests.get_mut(&about))
+                && let Told::Elsewhere { seq, .. } = &mut interest.told
+            {
+                *seq = 0;
+            }
             self.state(asker, about, true);
         }
     }
@@ -52,17 +61,23 @@ impl Base {
         if let Some(place) = self.place_of(about)
             && let Some(revision) = revision
         {
-            self.queue_want(place.base, Want { asker, revision, about, on: false, again: false });
+            let want = Want { asker, revision, about, heard: 0, on: false, again: false };
+            self.queue_want(place.base, want);
         }
     }
 
     /// States an interest to the base of the device that it is about, if both are known in the store.
     pub(super) fn state(&mut self, asker: DeviceId, about: DeviceId, again: bool) {
-        let revision = self.devices.get(&asker).and_then(|device| device.claim.revision());
+        let Some(device) = self.devices.get(&asker) else { return };
+        let (revision, interest) = (device.claim.revision(), device.interests.get(&about));
         if let Some(revision) = revision
             && let Some(place) = self.place_of(about)
         {
-            self.queue_want(place.base, Want { asker, revision, about, on: true, again });
+            let heard = match interest.map(|interest| interest.told) {
+                Some(Told::Elsewhere { incarnation, seq, .. }) if incarnation == place.incarnation => seq,
+                _ => 0,
+            };
+            self.queue_want(place.base, Want { asker, revision, about, heard, on: true, again });
         }
     }
 
@@ -118,7 +133,7 @@ impl Base {
 
     /// Another base states an interest of a device of its own.
     pub(super) fn handle_want(&mut self, from: Place, seq: u64, want: Want, now: Instant) {
-        let Want { asker, revision, about, on, again } = want;
+        let Want { asker, revision, about, heard, on, again } = want;
         if asker == about || self.devices.contains_key(&asker) {
             return;
         }
@@ -157,7 +172,8 @@ impl Base {
             }
             None => {
                 let interest = Interest::new(0);
-                remote.pairs.insert(about, Pair { interest, incarnation: from.incarnation, seq, until });
+                let pair = Pair { interest, incarnation: from.incarnation, seq, said: 0, until };
+                remote.pairs.insert(about, pair);
                 self.wanters.entry(about).or_insert_with(|| Set::with_hasher(keyed)).insert(asker);
                 self.interests_in_all += 1;
                 true
@@ -165,8 +181,22 @@ impl Base {
         };
         if new || again {
             self.ask(about, asker, now);
+        }
+        let missed = self.missed(asker, about, heard);
+        if new || again || missed {
             self.push(asker, about, now);
         }
+    }
+
+    /// Whether what was last said for a pair has not come, or what has come is not known here: then it counts as not told.
+    fn missed(&mut self, asker: DeviceId, about: DeviceId, heard: u64) -> bool {
+        let remote = self.cluster.as_mut().and_then(|cluster| cluster.remote_mut(asker));
+        let Some(pair) = remote.and_then(|remote| remote.pairs.get_mut(&about)) else { return false };
+        let missed = heard != pair.said;
+        if missed {
+            pair.interest.told = Told::Unsure;
+        }
+        missed
     }
 
     /// An interest was released, unless it was stated again since.
@@ -239,7 +269,13 @@ impl Base {
         let left = device.is_none();
         // What is gone has no entry any more: its base's word counts as long as nothing newer is known.
         let revision = device.and_then(|device| device.claim.revision()).unwrap_or(u64::MAX);
+        let about = addresses.device;
         self.send_to_base(place.base, Body::Addresses { to, revision, left, addresses });
+        let Some(cluster) = &mut self.cluster else { return };
+        let said = cluster.seq;
+        if let Some(pair) = cluster.remote_mut(to).and_then(|remote| remote.pairs.get_mut(&about)) {
+            pair.said = said;
+        }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Want {
     pub revision: u64,
     /// In whom.
     pub about: DeviceId,
+    /// The number of the last ADDRESSES about the two that came from the receiver of this; 0: none has.
+    pub heard: u64,
     /// Whether it stands (or was released).
     pub on: bool,
     /// He asked anew, and is to be told anew.
@@ -148,6 +150,7 @@ fn put_wants(wants: &[Want], out: &mut Vec<u8>) {
         out.put_id(want.asker);
         out.put(&want.revision.to_be_bytes());
         out.put_id(want.about);
+        out.put(&want.heard.to_be_bytes());
         out.put(&[if want.on { FLAG_ON } else { 0 } | if want.again { FLAG_AGAIN } else { 0 }]);
     }
 }
@@ -158,8 +161,9 @@ fn read_wants(r: &mut Reader<'_>) -> Result<Vec<Want>, Malformed> {
         return Err(Malformed::OverLimit);
     }
     let want = |r: &mut Reader<'_>| {
-        let (asker, revision, about, flags) = (r.id()?, r.u64()?, r.id()?, r.u8()?);
-        Ok(Want { asker, revision, about, on: flags & FLAG_ON != 0, again: flags & FLAG_AGAIN != 0 })
+        let (asker, revision, about, heard, flags) = (r.id()?, r.u64()?, r.id()?, r.u64()?, r.u8()?);
+        let (on, again) = (flags & FLAG_ON != 0, flags & FLAG_AGAIN != 0);
+        Ok(Want { asker, revision, about, heard, on, again })
     };
     (0..count).map(|_| want(r)).collect()
 }

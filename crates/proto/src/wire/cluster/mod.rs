@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn bodies() -> Vec<Body> {
-        let want = Want { asker: id(1), revision: 7, about: id(2), on: true, again: false };
+        let want = Want { asker: id(1), revision: 7, about: id(2), heard: 3, on: true, again: false };
         let addresses = DeviceAddresses {
             device: id(3),
             online: true,
