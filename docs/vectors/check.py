@@ -62,7 +62,26 @@ PEER = {
     ("peer", 0x03): ("UNKNOWN-SOURCE", []),
     ("peer", 0x04): ("KNOCK", []),
 }
-INTEGERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "flags8": 1, "flags32": 4, "version": 1}
+RECORD = [("base_id", 14), ("incarnation", 8), ("boot_id", 8), ("attempt", "u32"), ("replaced", "boots4")]
+HEADER = [("base_id", 14), ("incarnation", 8), ("number", "u64")]
+WANT = [("asker_id", 14), ("revision", "u64"), ("about_id", 14), ("heard", "u64"), ("flags", "two_flags")]
+PROBE = [("tag", 8), ("base_id", 14), ("nonce", 8), ("=", "tail")]
+CLUSTER = {
+    ("base", 0x40): ("BASE-DATA", [("destination_id", 14), ("tag", 8), ("=", b"\x21"), ("source_id", 14), ("data", "rest")]),
+    ("base", 0x41): ("BASE-PING", PROBE),
+    ("base", 0x42): ("BASE-PONG", PROBE),
+    ("base", 0x50): ("LEASE", [("=", b"\x01"), ("base_id", 14), ("incarnation", 8), ("connection", "u32"), ("key", 16), ("udp_addresses", "list4")]),
+    ("base", 0x51): ("RECORD", RECORD),
+    ("base", 0x52): ("CHANGE", [("device_id", 14), ("revision", "u64"), ("record", "record")]),
+    ("base", 0x53): ("WANTS", [("header", HEADER), ("wants", "wants256")]),
+    ("base", 0x54): ("ADDRESSES", [("header", HEADER), ("to_id", 14), ("revision", "u64"), ("flags", "two_flags"), ("about_id", 14), ("introduction_key", 16), ("reflexive", "list4"), ("own", "list12")]),
+    ("base", 0x55): ("BLOCKED", [("header", HEADER), ("sender_id", 14), ("destination_id", 14), ("reason", "u8")]),
+    ("base", 0x56): ("NOT-HERE", [("header", HEADER), ("device_id", 14), ("sender_id", 14)]),
+    ("base", 0x57): ("CLONED", [("header", HEADER), ("device_id", 14)]),
+}
+# BASE-PING and BASE-PONG are as long as the largest BASE-DATA that goes over UDP: its prefix, the RECV-DATA's header, 1,200 bytes.
+PROBE_LENGTH = 1 + 14 + 8 + 1 + 14 + 1200
+INTEGERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "flags8": 1, "flags32": 4, "two_flags": 1, "version": 1}
 
 
 def put_addr(text):
@@ -78,7 +97,21 @@ def get_addr(data):
     return f"{shown}:{int.from_bytes(data[16:], 'big')}"
 
 
+def encode_fields(fields, values):
+    return b"".join(encode_field(kind, None if name == "=" else values[name]) for name, kind in fields)
+
+
 def encode_field(kind, value):
+    if isinstance(kind, list):
+        return encode_fields(kind, value)
+    if kind == "record":
+        return bytes(1) if value is None else b"\x01" + encode_fields(RECORD, value)
+    if kind == "wants256":
+        return len(value).to_bytes(2, "big") + b"".join(encode_fields(WANT, want) for want in value)
+    if kind == "boots4":
+        return bytes([len(value)]) + b"".join(map(unhex, value))
+    if kind == "tail":
+        return bytes(PROBE_LENGTH - 1 - 8 - 14 - 8)
     if isinstance(kind, bytes):
         return kind
     if isinstance(kind, int):
@@ -101,6 +134,22 @@ def encode_field(kind, value):
 
 
 def decode_field(kind, take, left):
+    if isinstance(kind, list):
+        return {name: decode_field(kind, take, left) for name, kind in kind}
+    if kind == "record":
+        return decode_field(RECORD, take, left) if take(1)[0] else None
+    if kind == "wants256":
+        count = int.from_bytes(take(2), "big")
+        if count > 256:
+            raise Malformed("more statements than there may be")
+        return [decode_field(WANT, take, left) for _ in range(count)]
+    if kind == "boots4":
+        count = take(1)[0]
+        if count > 4:
+            raise Malformed("more boots than there may be")
+        return [take(8).hex() for _ in range(count)]
+    if kind == "tail":
+        return take(PROBE_LENGTH - 1 - 8 - 14 - 8)
     if isinstance(kind, bytes):
         if take(len(kind)) != kind:
             raise Malformed("fixed part")
@@ -111,6 +160,8 @@ def decode_field(kind, take, left):
         value = int.from_bytes(take(INTEGERS[kind]), "big")
         if kind == "version" and value == 0:
             raise Malformed("version 0")
+        if kind == "two_flags":
+            return value & 3
         if kind.startswith("flags"):
             return value & 1
         return str(value) if kind == "u64" else value
@@ -194,6 +245,12 @@ def decode(family, sender, data):
         if len(frame) < 65:
             raise Malformed("too short")
         return name, decode_body(fields, frame[1:-64], False)[0], frame[:-64], frame[-64:]
+    if family == "cluster":
+        if not data:
+            raise Malformed("empty")
+        name, fields = lookup(CLUSTER, sender, data[0])
+        # What follows the fields of other messages is for later versions.
+        return name, decode_body(fields, data[1:], fields is PROBE)[0], None, None
     if family == "udp":
         if not data:
             raise Malformed("empty")
@@ -222,9 +279,9 @@ def encode(family, vector):
         return bytes.fromhex(values["device_id"])
     if name == "DATA":
         return bytes.fromhex(values["data"])
-    table = {"tcp": TCP, "udp": UDP, "peer": PEER}[family]
+    table = {"tcp": TCP, "udp": UDP, "peer": PEER, "cluster": CLUSTER}[family]
     ((kind, fields),) = [(key[1], entry[1]) for key, entry in table.items() if entry[0] == name and key[0] == sender]
-    body = b"".join(encode_field(kind_, values.get(field)) if field != "=" else kind_ for field, kind_ in fields)
+    body = encode_fields(fields, values)
     if name == "REGISTER":
         body += bytes.fromhex(values["signature"])
     if family == "tcp":
@@ -392,12 +449,28 @@ def signature_holds(file, signing, name, fields, body, signature):
     return verify(key, to_sign(signing, body), signature)
 
 
+def to_tag(name, data, fields):
+    if name == "BASE-DATA":
+        return unhex(fields["source_id"]) + unhex(fields["destination_id"])
+    return data[:1] + unhex(fields["base_id"]) + unhex(fields["nonce"])
+
+
+def tag_holds(vector, name, data, fields, label):
+    """Whether a base whose key is the one of `tagging` takes the message for one of its cluster."""
+    tagged = to_tag(name, data, fields)
+    expect(tagged.hex() == vector["tagging"]["tagged"], *label, "what is tagged")
+    # The hash is a number; here it is in network byte order.
+    return siphash_2_4(unhex(vector["tagging"]["key"]), tagged)[::-1].hex() == fields["tag"]
+
+
 def check_message(file, family, vector, exact):
     label = (family, vector["message"], vector["name"])
     data = unhex(vector["bytes"])
     name, fields, body, signature = decode(family, vector["from"], data)
     expect((name, fields) == (vector["message"], vector["fields"]), *label, "decoding")
     expect((encode(family, vector) == data) == exact, *label, "encoding")
+    if "tagging" in vector:
+        expect(tag_holds(vector, name, data, fields, label), *label, "tag")
     signing = vector.get("signing")
     expect((signing is None) == (signature is None), *label, "signed or not")
     if signing is None:
@@ -419,6 +492,10 @@ def check_refused(file, family, refused):
     except (Malformed, WrongSide, UnknownType) as error:
         reason = {Malformed: "malformed", WrongSide: "wrong-side", UnknownType: "unknown-type"}[type(error)]
         expect(reason == refused["why"], *label, reason)
+        return
+    if "tagging" in refused:
+        expect(refused["why"] == "tag", *label, "is well-formed")
+        expect(not tag_holds(refused, name, unhex(refused["bytes"]), fields, label), *label, "its tag holds")
         return
     expect(refused["why"] == "signature", *label, "is well-formed")
     signing = refused["signing"]
@@ -446,7 +523,7 @@ def check_identity(file):
 def main():
     # The reference code's own vector: key 00…0f, message 00…0e.
     assert siphash_2_4(bytes(range(16)), bytes(range(15))).hex() == "e545be4961ca29a1"
-    for family in ("identity", "tcp", "udp", "peer", "announce"):
+    for family in ("identity", "tcp", "udp", "peer", "announce", "cluster"):
         file = json.loads((FOLDER / f"{family}.json").read_text())
         check_keys(file)
         if family == "identity":

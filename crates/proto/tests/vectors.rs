@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fs};
 use bowline_proto::{
     DeviceId, PublicKey,
     wire::{
-        Malformed,
+        Malformed, cluster,
         peer::{IntroductionKey, MAGIC, PeerDatagram},
         tcp::{BaseFrame, HostFrame},
         udp::BaseDatagram,
@@ -19,11 +19,12 @@ use vectors_support::{
     folder, make,
 };
 
-const FILES: [(&str, Family); 4] = [
+const FILES: [(&str, Family); 5] = [
     ("tcp.json", Family::Tcp),
     ("udp.json", Family::Udp),
     ("peer.json", Family::Peer),
     ("announce.json", Family::Announce),
+    ("cluster.json", Family::Cluster),
 ];
 
 fn read(name: &str) -> String {
@@ -51,7 +52,10 @@ fn every_message_encodes_to_its_bytes_and_decodes_to_its_fields() {
     for (name, family) in FILES {
         let file = messages(name);
         for vector in &file.messages {
-            let bytes = codec::encode(family, &vector.message, vector.signing.as_ref(), &file.keys);
+            let bytes = match family {
+                Family::Cluster => codec::encode_cluster(&vector.message, vector.tagging.as_ref()),
+                _ => codec::encode(family, &vector.message, vector.signing.as_ref(), &file.keys),
+            };
             assert_eq!(vector.bytes.0, bytes, "{name}: {}", vector.name);
         }
         for vector in file.messages.iter().chain(&file.tolerated) {
@@ -84,6 +88,19 @@ fn every_signature_verifies() {
 }
 
 #[test]
+fn every_tag_holds_under_its_key_and_without_one_it_is_the_senders() {
+    let file = messages("cluster.json");
+    let mut tagged = BTreeSet::new();
+    for vector in file.messages.iter().chain(&file.tolerated) {
+        if let Some(tagging) = &vector.tagging {
+            assert!(codec::tag_holds(&vector.bytes.0, tagging), "{}", vector.name);
+            tagged.insert(vector.bytes.0[0]);
+        }
+    }
+    assert_eq!(tagged, BTreeSet::from([cluster::BASE_DATA, cluster::BASE_PING, cluster::BASE_PONG]));
+}
+
+#[test]
 fn what_is_to_be_refused_is_refused_for_that_reason() {
     for (name, family) in FILES {
         let file = messages(name);
@@ -103,6 +120,10 @@ fn what_is_to_be_refused_is_refused_for_that_reason() {
                 Why::Signature => {
                     let signing = refused.signing.as_ref().expect("says what it is checked against");
                     decoded.is_ok() && !codec::verifies(family, &refused.bytes.0, signing, &file.keys)
+                }
+                Why::Tag => {
+                    let tagging = refused.tagging.as_ref().expect("says what it is checked against");
+                    decoded.is_ok() && !codec::tag_holds(&refused.bytes.0, tagging)
                 }
             };
             assert!(as_it_should, "{name}: {}: {decoded:?}", refused.name);
@@ -140,6 +161,11 @@ fn every_message_type_has_a_vector() {
         file.messages.iter().filter(|v| v.bytes.0.starts_with(&MAGIC)).map(|v| v.bytes.0[8]).collect();
     assert_eq!(peer, in_peer);
     assert!(!messages("announce.json").messages.is_empty());
+    let bases = known(&|bytes| {
+        let bytes = [bytes, &[bytes[0]; cluster::PROBE_LEN - 400]].concat();
+        codec::decode(Family::Cluster, Sender::Base, &bytes).map(|_| true)
+    });
+    assert_eq!(bases, in_file("cluster.json", Sender::Base, 0));
 }
 
 #[test]

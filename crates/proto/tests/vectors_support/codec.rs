@@ -4,7 +4,9 @@ use bowline_proto::{
     DeviceId, PublicKey,
     identity::KnownKeys,
     wire::{
-        Malformed, announce, frame,
+        Malformed, announce,
+        cluster::{self, Body, Change, Lease, Probe, Record, Want},
+        frame,
         peer::{self, Hello, HelloReply, PeerDatagram},
         relay,
         tcp::{
@@ -16,8 +18,8 @@ use bowline_proto::{
 };
 
 use super::{
-    file::{Hex, Keys, Sender, Signing},
-    message::Message,
+    file::{Hex, Keys, Sender, Signing, Tagging},
+    message::{HeaderFields, Message, RecordFields, WantFields},
 };
 
 /// Which decoder reads it.
@@ -27,6 +29,7 @@ pub(crate) enum Family {
     Udp,
     Peer,
     Announce,
+    Cluster,
 }
 
 fn id(hex: &Hex) -> DeviceId {
@@ -47,6 +50,89 @@ pub(crate) fn encode(family: Family, message: &Message, signing: Option<&Signing
             Message::Announcement { device_id } => id(device_id).as_bytes().to_vec(),
             other => panic!("{other:?} is no announcement"),
         },
+        Family::Cluster => panic!("what bases say has a tag beside it: `encode_cluster`"),
+    }
+}
+
+/// The bytes of a message between bases.
+pub(crate) fn encode_cluster(message: &Message, tagging: Option<&Tagging>) -> Vec<u8> {
+    let probe = |kind, base_id: &Hex, nonce: &Hex| {
+        let key = tagging.expect("a probe is tagged").key.array();
+        Probe { kind, base: id(base_id), nonce: nonce.array() }.encode(&key)
+    };
+    match message {
+        Message::Lease { base_id, incarnation, connection, key, udp_addresses } => Lease {
+            base: id(base_id),
+            incarnation: incarnation.array(),
+            connection: *connection,
+            key: key.array(),
+            addresses: udp_addresses.clone(),
+        }
+        .encode(),
+        Message::Record(fields) => record(fields).encode(),
+        Message::Change { device_id, revision, record: fields } => {
+            let record = fields.as_ref().map(record);
+            Change { device: id(device_id), revision: *revision, record }.encode()
+        }
+        Message::BaseData { destination_id, tag, source_id, data } => {
+            let (to, from) = (id(destination_id), id(source_id));
+            let tag = tagging.map_or(tag.array(), |tagging| cluster::tag(&tagging.key.array(), from, to));
+            let header = relay::header(relay::RECV_DATA, from);
+            [&cluster::prefix(to, tag), &header[..], &data.0].concat()
+        }
+        Message::BasePing { base_id, nonce, .. } => probe(cluster::BASE_PING, base_id, nonce),
+        Message::BasePong { base_id, nonce, .. } => probe(cluster::BASE_PONG, base_id, nonce),
+        other => {
+            let (header, body) = body(other);
+            let (base, incarnation) = (id(&header.base_id), header.incarnation.array());
+            cluster::Message { base, incarnation, seq: header.number, body }.encode()
+        }
+    }
+}
+
+fn record(fields: &RecordFields) -> Record {
+    Record {
+        base: id(&fields.base_id),
+        incarnation: fields.incarnation.array(),
+        boot: fields.boot_id.array(),
+        attempt: fields.attempt,
+        replaced: fields.replaced.iter().map(Hex::array).collect(),
+    }
+}
+
+fn body(message: &Message) -> (&HeaderFields, Body) {
+    match message {
+        Message::Wants { header, wants } => {
+            let want = |want: &WantFields| Want {
+                asker: id(&want.asker_id),
+                revision: want.revision,
+                about: id(&want.about_id),
+                heard: want.heard,
+                on: want.flags & 1 != 0,
+                again: want.flags & 2 != 0,
+            };
+            (header, Body::Wants(wants.iter().map(want).collect()))
+        }
+        Message::Addresses { header, to_id, revision, flags, about_id, introduction_key, reflexive, own } => {
+            let addresses = DeviceAddresses {
+                device: id(about_id),
+                online: flags & 1 != 0,
+                introduction: peer::IntroductionKey(introduction_key.array()),
+                reflexive: reflexive.clone(),
+                own: own.clone(),
+            };
+            let (to, left) = (id(to_id), flags & 2 != 0);
+            (header, Body::Addresses { to, revision: *revision, left, addresses })
+        }
+        Message::Blocked { header, sender_id, destination_id, reason } => {
+            let (from, about) = (id(sender_id), id(destination_id));
+            (header, Body::Blocked { from, about, reason: UnreachableReason::from_u8(*reason) })
+        }
+        Message::NotHere { header, device_id, sender_id } => {
+            (header, Body::NotHere { device: id(device_id), from: id(sender_id) })
+        }
+        Message::Cloned { header, device_id } => (header, Body::Cloned(id(device_id))),
+        other => panic!("{other:?} does not travel between bases"),
     }
 }
 
@@ -201,8 +287,113 @@ pub(crate) fn decode(family: Family, from: Sender, bytes: &[u8]) -> Result<Optio
         (Family::Announce, Sender::Link) => {
             announce::decode(bytes).map(|device| Some(Message::Announcement { device_id: hex(device) }))
         }
+        (Family::Cluster, Sender::Base) => read_cluster(bytes).map(Some),
         other => panic!("nobody sends {other:?}"),
     }
+}
+
+fn read_cluster(bytes: &[u8]) -> Result<Message, Malformed> {
+    // As protocol section 17 numbers them.
+    Ok(match *bytes.first().ok_or(Malformed::TooShort)? {
+        0x50 => {
+            let m = Lease::decode(bytes)?;
+            Message::Lease {
+                base_id: hex(m.base),
+                incarnation: m.incarnation.into(),
+                connection: m.connection,
+                key: m.key.into(),
+                udp_addresses: m.addresses,
+            }
+        }
+        0x51 => Message::Record(record_fields(&Record::decode(bytes)?)),
+        0x52 => {
+            let m = Change::decode(bytes)?;
+            let record = m.record.as_ref().map(record_fields);
+            Message::Change { device_id: hex(m.device), revision: m.revision, record }
+        }
+        cluster::BASE_DATA => {
+            let m = cluster::BaseData::decode(bytes)?;
+            let data = &bytes[bytes.len() - m.length..];
+            Message::BaseData {
+                destination_id: hex(m.to),
+                tag: m.tag.into(),
+                source_id: hex(m.from),
+                data: data.into(),
+            }
+        }
+        kind @ (cluster::BASE_PING | cluster::BASE_PONG) => read_probe(kind, bytes)?,
+        _ => read_body(cluster::Message::decode(bytes)?),
+    })
+}
+
+/// The decoder looks at the tag at once; for its fields the tag is taken as it is. [`tag_holds`] says the rest.
+fn read_probe(kind: u8, bytes: &[u8]) -> Result<Message, Malformed> {
+    match bytes.len() {
+        cluster::PROBE_LEN => {}
+        length if length < cluster::PROBE_LEN => return Err(Malformed::TooShort),
+        _ => return Err(Malformed::TooLong),
+    }
+    let (tag, base_id, nonce) = (bytes[1..9].into(), bytes[9..23].into(), bytes[23..31].into());
+    Ok(match kind {
+        cluster::BASE_PING => Message::BasePing { tag, base_id, nonce },
+        _ => Message::BasePong { tag, base_id, nonce },
+    })
+}
+
+fn record_fields(m: &Record) -> RecordFields {
+    RecordFields {
+        base_id: hex(m.base),
+        incarnation: m.incarnation.into(),
+        boot_id: m.boot.into(),
+        attempt: m.attempt,
+        replaced: m.replaced.iter().map(Hex::from).collect(),
+    }
+}
+
+fn read_body(m: cluster::Message) -> Message {
+    let header = HeaderFields { base_id: hex(m.base), incarnation: m.incarnation.into(), number: m.seq };
+    match m.body {
+        Body::Wants(wants) => {
+            let want = |want: &Want| WantFields {
+                asker_id: hex(want.asker),
+                revision: want.revision,
+                about_id: hex(want.about),
+                heard: want.heard,
+                flags: u8::from(want.on) | u8::from(want.again) << 1,
+            };
+            Message::Wants { header, wants: wants.iter().map(want).collect() }
+        }
+        Body::Addresses { to, revision, left, addresses } => Message::Addresses {
+            header,
+            to_id: hex(to),
+            revision,
+            flags: u8::from(addresses.online) | u8::from(left) << 1,
+            about_id: hex(addresses.device),
+            introduction_key: addresses.introduction.0.into(),
+            reflexive: addresses.reflexive,
+            own: addresses.own,
+        },
+        Body::Blocked { from, about, reason } => Message::Blocked {
+            header,
+            sender_id: hex(from),
+            destination_id: hex(about),
+            reason: reason.to_u8(),
+        },
+        Body::NotHere { device, from } => {
+            Message::NotHere { header, device_id: hex(device), sender_id: hex(from) }
+        }
+        Body::Cloned(device) => Message::Cloned { header, device_id: hex(device) },
+    }
+}
+
+/// Whether a receiver with this key takes the message for one of the cluster's.
+pub(crate) fn tag_holds(bytes: &[u8], tagging: &Tagging) -> bool {
+    let key = tagging.key.array();
+    if bytes[0] == cluster::BASE_DATA {
+        let data = cluster::BaseData::decode(bytes).expect("a BASE-DATA");
+        return data.tag == cluster::tag(&key, data.from, data.to);
+    }
+    Probe::decode(bytes, &key).is_some()
 }
 
 fn whole_frame(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
@@ -381,6 +572,6 @@ pub(crate) fn verifies(family: Family, bytes: &[u8], signing: &Signing, keys: &K
             Ok(PeerDatagram::HelloReply(m)) => m.verify(&mut KnownKeys::default()).is_some(),
             other => panic!("{other:?} is not signed"),
         },
-        Family::Announce => panic!("announcements are not signed"),
+        Family::Announce | Family::Cluster => panic!("{family:?} is not signed"),
     }
 }

@@ -122,6 +122,13 @@ impl Signing {
     }
 }
 
+/// How a message between bases is tagged: SipHash-2-4 under the receiver's key over `tagged`, in network byte order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tagging {
+    pub(crate) key: Hex,
+    pub(crate) tagged: Hex,
+}
+
 pub(crate) fn context(label: &str) -> Context {
     match label {
         "register" => Context::Register,
@@ -141,6 +148,8 @@ pub(crate) struct Vector {
     pub(crate) message: Message,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signing: Option<Signing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tagging: Option<Tagging>,
     pub(crate) bytes: Hex,
 }
 
@@ -156,6 +165,8 @@ pub(crate) enum Why {
     UnknownType,
     /// Well-formed, but its signature does not hold for this key, context, base, cookie or index.
     Signature,
+    /// Well-formed, but its tag does not hold under the receiver's key.
+    Tag,
 }
 
 /// Bytes that a receiver must not act on.
@@ -166,6 +177,8 @@ pub(crate) struct Refused {
     pub(crate) why: Why,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signing: Option<Signing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tagging: Option<Tagging>,
     pub(crate) bytes: Hex,
 }
 

@@ -6,6 +6,37 @@ use serde::{Deserialize, Serialize};
 
 use super::file::{Hex, decimal};
 
+/// The fields of a RECORD, alone or in a CHANGE.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RecordFields {
+    pub(crate) base_id: Hex,
+    pub(crate) incarnation: Hex,
+    pub(crate) boot_id: Hex,
+    pub(crate) attempt: u32,
+    pub(crate) replaced: Vec<Hex>,
+}
+
+/// One statement of a WANTS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WantFields {
+    pub(crate) asker_id: Hex,
+    #[serde(with = "decimal")]
+    pub(crate) revision: u64,
+    pub(crate) about_id: Hex,
+    #[serde(with = "decimal")]
+    pub(crate) heard: u64,
+    pub(crate) flags: u8,
+}
+
+/// What every message on a base's subject begins with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HeaderFields {
+    pub(crate) base_id: Hex,
+    pub(crate) incarnation: Hex,
+    #[serde(with = "decimal")]
+    pub(crate) number: u64,
+}
+
 /// A message. Signatures are not among the fields; they stand beside them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "message", content = "fields", rename_all = "SCREAMING-KEBAB-CASE")]
@@ -141,5 +172,65 @@ pub(crate) enum Message {
     Knock {},
     Announcement {
         device_id: Hex,
+    },
+    Lease {
+        base_id: Hex,
+        incarnation: Hex,
+        connection: u32,
+        key: Hex,
+        udp_addresses: Vec<SocketAddr>,
+    },
+    Record(RecordFields),
+    Change {
+        device_id: Hex,
+        #[serde(with = "decimal")]
+        revision: u64,
+        record: Option<RecordFields>,
+    },
+    Wants {
+        header: HeaderFields,
+        wants: Vec<WantFields>,
+    },
+    Addresses {
+        header: HeaderFields,
+        to_id: Hex,
+        #[serde(with = "decimal")]
+        revision: u64,
+        flags: u8,
+        about_id: Hex,
+        introduction_key: Hex,
+        reflexive: Vec<SocketAddr>,
+        own: Vec<SocketAddr>,
+    },
+    Blocked {
+        header: HeaderFields,
+        sender_id: Hex,
+        destination_id: Hex,
+        reason: u8,
+    },
+    NotHere {
+        header: HeaderFields,
+        device_id: Hex,
+        sender_id: Hex,
+    },
+    Cloned {
+        header: HeaderFields,
+        device_id: Hex,
+    },
+    BaseData {
+        destination_id: Hex,
+        tag: Hex,
+        source_id: Hex,
+        data: Hex,
+    },
+    BasePing {
+        tag: Hex,
+        base_id: Hex,
+        nonce: Hex,
+    },
+    BasePong {
+        tag: Hex,
+        base_id: Hex,
+        nonce: Hex,
     },
 }

@@ -1,6 +1,7 @@
 //! Makes the vector files: the same bytes at every run.
 
 mod announce;
+mod cluster;
 mod identity;
 mod peer;
 mod tcp;
@@ -12,7 +13,7 @@ use bowline_proto::{SecretKey, identity::SIGNATURE_LEN, wire::frame::LENGTH_LEN}
 
 use super::{
     codec::{self, Family},
-    file::{Hex, Key, Keys, MessageFile, Refused, Sender, Signing, Vector, Why},
+    file::{Hex, Key, Keys, MessageFile, Refused, Sender, Signing, Tagging, Vector, Why},
     message::Message,
 };
 
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<(&'static str, String)> {
         ("udp.json", text(&udp::file())),
         ("peer.json", text(&peer::file())),
         ("announce.json", text(&announce::file())),
+        ("cluster.json", text(&cluster::file())),
     ]
 }
 
@@ -130,6 +132,7 @@ impl Maker {
             from,
             message,
             signing: None,
+            tagging: None,
             bytes: bytes_hex,
         });
         bytes
@@ -146,6 +149,7 @@ impl Maker {
             from,
             message,
             signing: Some(signing),
+            tagging: None,
             bytes: bytes_hex,
         });
         bytes
@@ -182,6 +186,21 @@ impl Maker {
         (signing.signed, signing.signature) = (signed.into(), signature.into());
     }
 
+    /// A message between bases.
+    fn between_bases(&mut self, name: &str, message: Message, tagging: Option<Tagging>) -> Vec<u8> {
+        let bytes = codec::encode_cluster(&message, tagging.as_ref());
+        let (name, from, bytes_hex) = (name.to_owned(), Sender::Base, Hex::from(&bytes));
+        self.file.messages.push(Vector { name, from, message, signing: None, tagging, bytes: bytes_hex });
+        bytes
+    }
+
+    /// A well-formed message between bases whose tag does not hold.
+    fn refused_tag(&mut self, name: &str, bytes: &[u8], tagging: Tagging) {
+        let (name, from, bytes) = (name.to_owned(), Sender::Base, bytes.into());
+        let (why, tagging) = (Why::Tag, Some(tagging));
+        self.file.refused.push(Refused { name, from, why, signing: None, tagging, bytes });
+    }
+
     /// Other bytes that decode to the fields of the last message.
     fn tolerated(&mut self, name: &str, bytes: &[u8]) {
         let last = self.file.messages.last().expect("a message before").clone();
@@ -194,6 +213,7 @@ impl Maker {
             from,
             why,
             signing: None,
+            tagging: None,
             bytes: bytes.into(),
         });
     }
@@ -207,7 +227,8 @@ impl Maker {
         self.finish(&mut signing, &last.message, bytes);
         let name = name.to_owned();
         let bytes = bytes.into();
-        self.file.refused.push(Refused { name, from, why: Why::Signature, signing: Some(signing), bytes });
+        let (why, signing) = (Why::Signature, Some(signing));
+        self.file.refused.push(Refused { name, from, why, signing, tagging: None, bytes });
     }
 }
 
