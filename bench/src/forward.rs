@@ -115,13 +115,27 @@ fn flow(from: &Node, address: &str, sink: &Sink, turn: Duration) -> f64 {
     rate
 }
 
-/// `bowline serve` there and `bowline forward` here, without a base: each knows where the other is.
+/// `bowline serve` there and `bowline forward` here.
 fn bowline(cable: &Cable) -> [Process; 2] {
-    let program = std::env::var("BOWLINE_BIN").expect("bench/run names the program");
+    let ids = introduce(cable);
+    let start = |node: &Node, words: &[&str]| node.spawn(program(), &words_of(node, words));
+    let serve = start(&cable.receiver, &["serve", "--allow", &ids[0], "--target", TARGET]);
+    serve.wait("ID", PATIENCE, 0, |line| line.text.contains("listening as").then_some(()));
+    let forward = start(&cable.sender, &["forward", "-L", &format!("{HERE}:{TARGET}"), &ids[1]]);
+    forward.wait("listener", PATIENCE, 0, |line| line.text.starts_with(HERE).then_some(()));
+    [serve, forward]
+}
+
+pub(crate) fn program() -> String {
+    std::env::var("BOWLINE_BIN").expect("bench/run names the program")
+}
+
+/// The IDs of both ends of a cable. There is no base: the program's configuration on each says where the other is.
+pub(crate) fn introduce(cable: &Cable) -> [String; 2] {
     let ends = [(&cable.sender, 7001), (&cable.receiver, 7002)];
     let ids = ends.map(|(node, _)| {
         let key = node.home().join("key").display().to_string();
-        let shown = node.command(&program).args(["id", "--json", "--key", &key]).output().expect("it runs");
+        let shown = node.command(program()).args(["id", "--json", "--key", &key]).output().expect("it runs");
         let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
         shown["id"].as_str().expect("an ID").to_owned()
     });
@@ -130,15 +144,13 @@ fn bowline(cable: &Cable) -> [Process; 2] {
         let config = format!("link_local = false\nport = {port}\n[given]\n{other} = [\"{address}\"]\n");
         fs::write(node.home().join("config.toml"), config).expect("the run's folder can be written to");
     }
-    let start = |node: &Node, words: &[&str]| {
-        let [key, config] = ["key", "config.toml"].map(|name| node.home().join(name).display().to_string());
-        node.spawn(&program, &[words, &["--key", &key, "--config", &config]].concat())
-    };
-    let serve = start(&cable.receiver, &["serve", "--allow", &ids[0], "--target", TARGET]);
-    serve.wait("ID", PATIENCE, 0, |line| line.text.contains("listening as").then_some(()));
-    let forward = start(&cable.sender, &["forward", "-L", &format!("{HERE}:{TARGET}"), &ids[1]]);
-    forward.wait("listener", PATIENCE, 0, |line| line.text.starts_with(HERE).then_some(()));
-    [serve, forward]
+    ids
+}
+
+/// A command with the key and the configuration of that end.
+pub(crate) fn words_of(node: &Node, words: &[&str]) -> Vec<String> {
+    let [key, config] = ["key", "config.toml"].map(|name| node.home().join(name).display().to_string());
+    words.iter().copied().chain(["--key", &key, "--config", &config]).map(str::to_owned).collect()
 }
 
 /// An SSH server there.

@@ -25,6 +25,7 @@ mod netns;
 mod network;
 mod overload;
 mod peers;
+mod pipe;
 mod probe;
 mod raw;
 mod relay;
@@ -105,7 +106,7 @@ const BENCHMARKS: &[Benchmark] = &[
     },
     Benchmark {
         name: "stream",
-        what: "one encrypted stream, direct and through the relay, against quinn alone",
+        what: "one encrypted stream, direct and through the relay, against quinn alone, iroh and a pipe over iroh",
         run: stream::run,
     },
     Benchmark {

@@ -1,10 +1,10 @@
 //! `stream`: one encrypted stream from a device to another, direct and through the relay.
 //!
 //! Direct: two machines on one veth, a process on each, each on a core of its own. The reference is quinn alone on the same cable: its own
-//! socket, its defaults but for the windows, which are ours; a certificate in the place of the device's key. Through the relay: a base between two
-//! machines; without a reference.
+//! socket, its defaults but for the windows, which are ours; a certificate in the place of the device's key. iroh: its endpoints on the same cable with
+//! its defaults, each told the other's address, no relay. Through the relay: a base between two machines; without a reference.
 //!
-//! The receiver counts the bytes that came out of the stream.
+//! The receiver counts the bytes that came out of the stream. What goes through pipes is counted by the system ([`crate::pipe`]).
 
 use std::{
     io::{self, BufRead as _},
@@ -31,7 +31,9 @@ use crate::{
     direct::{Cable, key_of},
     host::BaseProcess,
     netns::{Links, Net, Side},
-    report::{Goal, Options, Report, in_turn},
+    peers::{iroh, load},
+    pipe,
+    report::{Goal, Options, Report},
     say,
 };
 
@@ -54,19 +56,10 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
         let cable = Cable::new(options);
         for links in Links::ALL {
             cable.set(links);
-            let one = |how: &'static str| measure(&cable.sender, &cable.receiver, how, None, turn);
-            let pairs = in_turn(rounds, || one("bowline"), || one("quinn"));
-            let name = links.name();
-            let rates: Vec<_> = pairs.iter().map(|(a, b)| (a.rate, b.rate)).collect();
-            report.pairs(
-                &format!("direct, {name}"),
-                "Gbit/s (reference: quinn alone)",
-                &rates,
-                Goal::AtLeast(0.90),
-            );
-            let costs: Vec<_> = pairs.iter().map(|(a, b)| (1.0 / a.cost, 1.0 / b.cost)).collect();
-            report.pairs(&format!("direct, {name}: cost"), "Gbit per CPU-s, both ends", &costs, Goal::None);
+            direct(&cable, links.name(), rounds, turn, report);
         }
+        cable.set(Links::Single);
+        pipe::run(&cable, rounds, WARM_UP, turn, report);
     }
     let net = Net::new(options);
     let base = BaseProcess::start(&net.middle, "");
@@ -76,11 +69,44 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     report.figures("through the relay, UDP", "Gbit/s", &rates, Goal::None);
 }
 
-struct Turn {
+/// Beside quinn alone, and beside iroh, in the same rounds.
+fn direct(cable: &Cable, links: &str, rounds: usize, turn: Duration, report: &mut Report) {
+    let one = |how: &'static str| measure(&cable.sender, &cable.receiver, how, None, turn);
+    let theirs = || iroh::direct(cable, "stream", 1, WARM_UP, turn).map(Turn::of_bytes);
+    let rounds: Vec<_> = (0..rounds).map(|_| (one("bowline"), one("quinn"), theirs())).collect();
+    let quinn: Vec<_> = rounds.iter().map(|(ours, quinn, _)| (ours, quinn)).collect();
+    rows(&format!("direct, {links}"), "quinn alone", &quinn, Goal::AtLeast(0.90), report);
+    let case = format!("direct, {links}, beside iroh");
+    match rounds.iter().map(|(ours, _, iroh)| Ok((ours, iroh.as_ref()?))).collect::<Result<Vec<_>, &String>>()
+    {
+        Ok(pairs) => {
+            let version = iroh::version("iroh").unwrap_or_default();
+            rows(&case, &version, &pairs, Goal::AtLeast(1.0), report);
+        }
+        Err(why) => report.missing(&case, "Gbit/s", Goal::AtLeast(1.0), why),
+    }
+}
+
+/// What goes across in a second, and what it costs.
+pub(crate) fn rows(case: &str, reference: &str, pairs: &[(&Turn, &Turn)], goal: Goal, report: &mut Report) {
+    let rates: Vec<_> = pairs.iter().map(|(a, b)| (a.rate, b.rate)).collect();
+    report.pairs(case, &format!("Gbit/s (reference: {reference})"), &rates, goal);
+    let costs: Vec<_> = pairs.iter().map(|(a, b)| (1.0 / a.cost, 1.0 / b.cost)).collect();
+    report.pairs(&format!("{case}: cost"), "Gbit per CPU-s, both ends", &costs, Goal::None);
+}
+
+pub(crate) struct Turn {
     /// Gigabits a second.
-    rate: f64,
+    pub(crate) rate: f64,
     /// CPU seconds of both ends for a gigabit.
-    cost: f64,
+    pub(crate) cost: f64,
+}
+
+impl Turn {
+    /// One in which each unit was a byte.
+    fn of_bytes(turn: load::Turn) -> Self {
+        Self { rate: turn.rate * 8.0 / 1e9, cost: turn.cost * 1e3 / 8.0 }
+    }
 }
 
 fn measure(from: &Node, to: &Node, how: &str, bases: Option<&[String; 2]>, turn: Duration) -> Turn {

@@ -3,7 +3,8 @@
 //!
 //! `relayed` uses the relay's own client and nothing above it: so many datagrams in a message, 40 between two flushes. The receiver says now and then what has
 //! come, by way of the relay, and the sender keeps a window; what is silent for long is taken for lost. `datagrams` and
-//! `stream` (counted in pieces of that size) go over a QUIC connection, direct, without any relay.
+//! `stream` (counted in pieces of that size) go over a QUIC connection, direct, without any relay. `pipe` is what dumbpipe does with an endpoint:
+//! standard input and output, copied to and from one bidirectional stream; it is ready when it says so on standard error.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -156,7 +157,7 @@ async fn relayed_send(client: Client, size: usize, batch: usize, window: u64, co
 }
 
 /// A direct connection: the sender's end, or the receiver's, with the endpoint that keeps it alive.
-async fn connection(sends: bool, receiver: IpAddr) -> (Endpoint, Connection) {
+async fn connection(sends: bool, receiver: IpAddr, ready: fn()) -> (Endpoint, Connection) {
     let builder = Endpoint::builder(presets::Minimal)
         .secret_key(key(if sends { SENDER } else { RECEIVER }))
         .alpns(vec![ALPN.to_vec()])
@@ -168,7 +169,7 @@ async fn connection(sends: bool, receiver: IpAddr) -> (Endpoint, Connection) {
         let address = EndpointAddr::new(key(RECEIVER).public()).with_ip_addr((receiver, PORT).into());
         endpoint.connect(address, ALPN).await.expect("the receiver is there")
     } else {
-        println!("ready");
+        ready();
         let incoming = endpoint.accept().await.expect("the sender dials");
         incoming.accept().expect("it goes on").await.expect("it comes")
     };
@@ -178,7 +179,7 @@ async fn connection(sends: bool, receiver: IpAddr) -> (Endpoint, Connection) {
 pub async fn datagrams(role: &str, receiver: IpAddr, size: usize) {
     let count = counter(1);
     let sends = role == "sender";
-    let (_endpoint, connection) = connection(sends, receiver).await;
+    let (_endpoint, connection) = connection(sends, receiver, || println!("ready")).await;
     if !sends {
         while connection.read_datagram().await.is_ok() {
             count.fetch_add(1, Ordering::Relaxed);
@@ -199,7 +200,7 @@ pub async fn datagrams(role: &str, receiver: IpAddr, size: usize) {
 pub async fn stream(role: &str, receiver: IpAddr, size: usize) {
     let count = counter(size as u64);
     let sends = role == "sender";
-    let (_endpoint, connection) = connection(sends, receiver).await;
+    let (_endpoint, connection) = connection(sends, receiver, || println!("ready")).await;
     if !sends {
         let mut stream = connection.accept_uni().await.expect("the sender opens one");
         while let Ok(Some(chunk)) = stream.read_chunk(BLOCK).await {
@@ -213,4 +214,27 @@ pub async fn stream(role: &str, receiver: IpAddr, size: usize) {
     while stream.write_chunk(block.clone()).await.is_ok() {
         count.fetch_add(BLOCK as u64, Ordering::Relaxed);
     }
+}
+
+pub async fn pipe(role: &str, receiver: IpAddr) -> ExitCode {
+    let sends = role == "sender";
+    let (endpoint, connection) = connection(sends, receiver, || eprintln!("ready")).await;
+    // The accepting end learns of a stream with its first bytes.
+    let mut hello = *b"hello";
+    let opened = if sends { connection.open_bi().await } else { connection.accept_bi().await };
+    let (mut send, mut receive) = opened.expect("a stream");
+    if sends {
+        send.write_all(&hello).await.expect("the receiver is there");
+    } else {
+        receive.read_exact(&mut hello).await.expect("the sender is there");
+    }
+    let out = async {
+        let copied = tokio::io::copy(&mut tokio::io::stdin(), &mut send).await;
+        let _ = send.finish();
+        copied
+    };
+    let (mut output, mut receive) = (tokio::io::stdout(), receive);
+    let copied = tokio::try_join!(out, tokio::io::copy(&mut receive, &mut output));
+    endpoint.close().await;
+    if copied.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

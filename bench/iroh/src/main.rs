@@ -66,6 +66,7 @@ async fn start() -> ExitCode {
         ["stream", role, ip, size] => {
             flow::stream(role, ip.parse().expect("an address"), size.parse().expect("a size")).await;
         }
+        ["pipe", role, ip] => return flow::pipe(role, ip.parse().expect("an address")).await,
         _ => return ExitCode::from(2),
     }
     ExitCode::SUCCESS
@@ -116,7 +117,8 @@ async fn device(own: u64, peer: u64, urls: &[&str]) {
         println!("online {}", clock());
     });
     let peer_id = key(peer).public();
-    let address = urls.iter().fold(EndpointAddr::new(peer_id), |address, url| address.with_relay_url(url.clone()));
+    let address =
+        urls.iter().fold(EndpointAddr::new(peer_id), |address, url| address.with_relay_url(url.clone()));
 
     let (connections, current) = watch::channel(None::<Connection>);
     let (messages, mut received) = mpsc::channel::<(u64, Bytes, char)>(1024);
@@ -199,7 +201,11 @@ async fn accept(
 async fn read(connection: Connection, messages: mpsc::Sender<(u64, Bytes, char)>) {
     let mut said = ' ';
     while let Ok(message) = connection.read_datagram().await {
-        let way = connection.paths().iter().find(|path| path.is_selected()).map_or('-', |path| if path.is_ip() { 'd' } else { 'r' });
+        let way = connection
+            .paths()
+            .iter()
+            .find(|path| path.is_selected())
+            .map_or('-', |path| if path.is_ip() { 'd' } else { 'r' });
         if way != said {
             said = way;
             println!("path {} {way}", clock());

@@ -27,13 +27,13 @@ const LOCK: &str = include_str!("../../iroh/Cargo.lock");
 /// Datagrams that are handed over together, and how many may be under way.
 const OFFERS: [(u64, u64); 4] = [(1, 1_024), (10, 1_024), (10, 4_096), (10, u64::MAX)];
 
-fn program() -> Result<PathBuf, String> {
+pub(crate) fn program() -> Result<PathBuf, String> {
     let named = env::var_os(PROGRAM).map(PathBuf::from);
     named.ok_or_else(|| "not built: see what bench/run said when it tried".to_owned())
 }
 
 /// Of one of its crates.
-pub(super) fn version(name: &str) -> Result<String, String> {
+pub(crate) fn version(name: &str) -> Result<String, String> {
     program()?;
     let entry = LOCK.split("[[package]]").find(|entry| entry.contains(&format!("name = \"{name}\"\n")));
     let version = entry.and_then(|entry| entry.split("version = \"").nth(1)?.split('"').next());
@@ -80,9 +80,15 @@ impl<'a> Relay<'a> {
 }
 
 /// One turn with fresh processes: `datagrams`, or a `stream`.
-pub(super) fn direct(cable: &Cable, how: &str, size: usize, time: Duration) -> Result<Turn, String> {
+pub(crate) fn direct(
+    cable: &Cable,
+    how: &str,
+    size: usize,
+    warm_up: Duration,
+    time: Duration,
+) -> Result<Turn, String> {
     let words = |role: &str| [how, role, "10.9.0.2", &size.to_string()].map(str::to_owned).to_vec();
     let nodes = [&cable.sender, &cable.receiver];
     let mut ends = Ends::start(&program()?, nodes, [cpu::BASE_CORE, cpu::GEAR_CORE], words)?;
-    ends.turn(None, super::QUIC_WARM_UP, time)
+    ends.turn(None, warm_up, time)
 }

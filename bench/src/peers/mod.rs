@@ -8,8 +8,8 @@
 
 mod coturn;
 mod ends;
-mod iroh;
-mod load;
+pub(crate) mod iroh;
+pub(crate) mod load;
 mod n2n;
 mod ours;
 mod rows;
@@ -149,7 +149,9 @@ fn directs(cable: &Cable, effort: Effort, report: &mut Report) {
         name,
         version: iroh::version("iroh"),
         more,
-        start: Box::new(move || Ok(Box::new(move |size, time| iroh::direct(cable, how, size, time)))),
+        start: Box::new(move || {
+            Ok(Box::new(move |size, time| iroh::direct(cable, how, size, QUIC_WARM_UP, time)))
+        }),
     };
     let datagrams = iroh("iroh datagrams", "datagrams", "QUIC: encrypted, congestion control");
     compare("direct", vec![ours(Direct::Plain)], datagrams, effort, report);
