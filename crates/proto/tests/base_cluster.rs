@@ -273,6 +273,31 @@ fn a_statement_says_which_addresses_came_last() {
 }
 
 #[test]
+fn a_store_that_has_begun_anew_is_read_before_anything_is_said_under_its_revisions() {
+    let other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let (mut asker, device) = (Host::new(1), Host::new(2));
+    world.join(&mut asker);
+    store(&mut world, &asker, 12);
+    world.request(&asker, &device);
+    change(&mut world, &device, 13, other.record(&device, 1));
+    let revisions = |world: &mut World, other: &Other| -> Vec<u64> {
+        let said = said(world, other).into_iter();
+        let wants =
+            said.filter_map(|(_, body)| if let Body::Wants(wants) = body { Some(wants) } else { None });
+        wants.flatten().map(|want| want.revision).collect()
+    };
+    assert_eq!(revisions(&mut world, &other), [12]);
+    bus(&mut world, BusInput::Down);
+    bus(&mut world, BusInput::Lease(&other.lease()));
+    bus(&mut world, BusInput::Up);
+    assert_eq!(revisions(&mut world, &other), []);
+    world.bus.clear();
+    store(&mut world, &asker, 3);
+    assert_eq!(revisions(&mut world, &other), [3]);
+}
+
+#[test]
 fn a_store_that_fails_is_asked_ever_more_rarely_and_all_that_waited_when_it_answers() {
     let mut world = joined(&[]);
     let mut hosts: Vec<Host> = (1..=50).map(Host::new).collect();

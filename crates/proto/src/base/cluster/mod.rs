@@ -305,8 +305,12 @@ impl Base {
             self.follow(shard);
         }
         let devices: Vec<DeviceId> = self.devices.keys().copied().collect();
-        for device in devices {
-            self.claim_device(device);
+        for id in devices {
+            // Nor may the others be told of revisions of the one before: they would take what is newer for older.
+            if let Some(device) = self.devices.get_mut(&id) {
+                device.claim = Claim::None;
+            }
+            self.claim_device(id);
         }
         self.seek_all();
         let members: Vec<DeviceId> =

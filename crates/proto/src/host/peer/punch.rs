@@ -77,6 +77,8 @@ pub(super) struct Punch {
     attempts: Bucket,
     /// Further sockets that are open for this peer.
     sockets: Vec<SocketId>,
+    /// Those of them at which a HELLO came.
+    heard: Vec<SocketId>,
 }
 
 #[derive(Debug, Default)]
@@ -264,9 +266,18 @@ impl Peer {
         }
     }
 
+    /// A HELLO of the peer came here, and was answered: its path may lead to this socket from now on.
+    pub(in crate::host) fn note_hello_at(&mut self, socket: SocketId) {
+        let Punch { sockets, heard, .. } = &mut self.punch;
+        if socket != SocketId::MAIN && sockets.contains(&socket) && !heard.contains(&socket) {
+            heard.push(socket);
+        }
+    }
+
     /// One of its sockets cannot be had: no more of them.
     pub(in crate::host) fn handle_socket_failed(&mut self, socket: SocketId) {
         self.punch.sockets.retain(|&open| open != socket);
+        self.punch.heard.retain(|&open| open != socket);
         self.pairs.retain(|pair| pair.hop.socket != socket);
         if let Stage::Attempt(attempt) = &mut self.punch.stage {
             attempt.left = 0;
@@ -278,7 +289,8 @@ impl Peer {
         self.punch.stage = next;
         ctx.punching.take_if(|punching| *punching == self.id);
         // Those by which something came stay while there is a path: the other side may have chosen any of them.
-        let hit: Vec<SocketId> = self.pairs.iter().map(|pair| pair.hop.socket).collect();
+        let heard = std::mem::take(&mut self.punch.heard);
+        let hit: Vec<SocketId> = self.pairs.iter().map(|pair| pair.hop.socket).chain(heard).collect();
         self.punch.sockets.retain(|socket| {
             let kept = hit.contains(socket);
             if !kept {
@@ -290,6 +302,7 @@ impl Peer {
 
     /// Closes its further sockets, but for that of the standing path if it is named.
     fn close_sockets(&mut self, but: Option<SocketId>, ctx: &mut Context) {
+        self.punch.heard.clear();
         if self.punch.sockets.is_empty() {
             return;
         }

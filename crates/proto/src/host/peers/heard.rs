@@ -136,12 +136,16 @@ impl Peers {
     fn accept_hello(&mut self, id: DeviceId, token: Token, hop: Hop, ctx: &mut Context, now: Instant) {
         let from = hop.to;
         let claim = self.sources.claim(from, id, now);
-        if claim != Claim::Held {
+        let answered = claim != Claim::Held;
+        if answered {
             let reply = HelloReply::encode(id, token, &ctx.key);
             ctx.transmit(hop, reply);
         }
         let Some(peer) = self.map.get_mut(&id) else { return };
         peer.heard.note(&token, now);
+        if answered {
+            peer.note_hello_at(hop.socket);
+        }
         if claim == Claim::New {
             peer.claims.retain(|&a| a != from);
             if peer.claims.len() == MAX_CLAIMS
