@@ -255,11 +255,11 @@ fn a_statement_says_which_addresses_came_last() {
     world.request(&asker, &device);
     change(&mut world, &device, 2, other.record(&device, 1));
     let heard = |world: &mut World, other: &Other| -> Option<u64> {
-        let wants = said(world, other).into_iter().filter_map(|(_, body)| match body {
+        let mut wants = said(world, other).into_iter().filter_map(|(_, body)| match body {
             Body::Wants(wants) => wants.last().map(|want| want.heard),
             _ => None,
         });
-        wants.last()
+        wants.next_back()
     };
     assert_eq!(heard(&mut world, &other), Some(0));
     let addresses = DeviceAddresses { online: true, ..DeviceAddresses::gone(device.id) };
