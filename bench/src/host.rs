@@ -137,6 +137,17 @@ impl Wire {
         }
     }
 
+    /// Reads away all that is there: how many datagrams.
+    pub(crate) fn count(&self) -> usize {
+        let mut buffer = vec![0; LARGEST];
+        let mut metas = [RecvMeta::default()];
+        let mut count = 0;
+        while self.receive(&mut [IoSliceMut::new(&mut buffer)], &mut metas) > 0 {
+            count += metas[0].len.div_ceil(metas[0].stride.max(1));
+        }
+        count
+    }
+
     /// Reads away all that is there.
     pub(crate) fn drain(&self) {
         while self.receive_one().is_some() {}
@@ -166,6 +177,8 @@ pub(crate) struct Host {
     pub(crate) tcp: TcpStream,
     cookie: Cookie,
     pub(crate) ip: Option<Ipv4Addr>,
+    /// The base's UDP addresses as REGISTERED told them.
+    udp: Vec<SocketAddrV4>,
     number: u64,
 }
 
@@ -187,10 +200,10 @@ impl Host {
         let register = host.register_frame();
         host.write(&register);
         let answer = host.read();
-        assert!(
-            matches!(BaseFrame::decode(&answer), Ok(BaseFrame::Registered(_))),
-            "no REGISTERED: {answer:?}"
-        );
+        let Ok(BaseFrame::Registered(registered)) = BaseFrame::decode(&answer) else {
+            panic!("no REGISTERED: {answer:?}")
+        };
+        host.udp = registered.udp.iter().map(|a| SocketAddrV4::new(*base.ip(), a.port())).collect();
         host
     }
 
@@ -220,8 +233,8 @@ impl Host {
             socket.into()
         });
         tcp.set_nodelay(true).expect("a socket just made");
-        let mut host =
-            Self { id: key.device_id(), key, base, base_id, tcp, cookie: [0; 8], ip: None, number: 0 };
+        let (id, cookie) = (key.device_id(), [0; 8]);
+        let mut host = Self { id, key, base, base_id, tcp, cookie, ip: None, udp: Vec::new(), number: 0 };
         let mut out = Vec::new();
         GetCookie { highest_version: 1, capabilities: 0 }.write(&mut out);
         host.write(&out);
@@ -263,9 +276,26 @@ impl Host {
 
     /// A signed NAT-INIT, padded.
     pub(crate) fn nat_init(&mut self) -> Vec<u8> {
+        self.nat_init_for(0, PADDED_LEN)
+    }
+
+    fn nat_init_for(&mut self, index: u8, length: usize) -> Vec<u8> {
         self.number += 1;
         let init = NatInit { cookie: self.cookie, seq: self.number, own: vec![] };
-        init.encode(&self.key, self.base_id, 0, PADDED_LEN)
+        init.encode(&self.key, self.base_id, index, length)
+    }
+
+    /// What a host does at a keepalive while nothing changes: a bare NAT-INIT to each UDP address of the base, and INFO. Nothing is
+    /// waited for; how many NAT-OKs are to come.
+    pub(crate) fn keep_alive(&mut self, wire: &Wire) -> usize {
+        let addresses = self.udp.clone();
+        for (index, &to) in addresses.iter().enumerate() {
+            let init = self.nat_init_for(index as u8, 0);
+            wire.send(self.ip, to, &init, None).expect("a datagram can be sent");
+        }
+        let info = self.info();
+        self.write(&info);
+        addresses.len()
     }
 
     /// An INFO.
@@ -299,12 +329,28 @@ impl Host {
         });
     }
 
-    /// What a host does every keepalive: both halves live on.
+    /// Has each UDP address of the base know where it is, beside the first, which does.
+    pub(crate) fn bind_all(&mut self, wire: &Wire) {
+        for index in 1..self.udp.len() {
+            let init = self.nat_init_for(index as u8, 0);
+            let (seq, cookie) = (self.number, self.cookie);
+            wire.send(self.ip, self.udp[index], &init, None).expect("a datagram can be sent");
+            wire.expect("NAT-OK", |datagram| {
+                NatOk::decode(datagram).ok().filter(|ok| ok.seq == seq && ok.cookie == cookie)
+            });
+        }
+    }
+
+    /// Both halves are brought up again, one message after the other.
     pub(crate) fn refresh(&mut self, wire: &Wire) {
         wire.drain();
         self.confirm(wire);
         let info = self.info();
         self.write(&info);
+        self.await_pong();
+    }
+
+    pub(crate) fn await_pong(&mut self) {
         while !matches!(BaseFrame::decode(&self.read()), Ok(BaseFrame::Pong(_))) {}
     }
 }

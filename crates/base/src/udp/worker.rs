@@ -5,10 +5,12 @@
 //! them by turns, so that a flood fills one lane and delays the others by one turn.
 //!
 //! A round: receive from a few lanes, judge each datagram by the routes as they are at that moment, send the runs. It allocates
-//! nothing for a datagram, takes no lock, and counts in numbers of its own.
+//! nothing for a datagram that goes on, takes no lock for it, and counts in numbers of its own.
 //!
-//! What is not data to a device that is reached over UDP goes to the owner of the machine, by three queues, each bounded by itself, so that
-//! a flood of one kind costs the others nothing: handshakes under living cookies; messages that go over TCP; notes about strangers
+//! Keepalives in which nothing is new are answered here, too, among what is sent on; each takes the lock of its own session for a moment.
+//!
+//! What is neither that nor data to a device that is reached over UDP goes to the owner of the machine, by three queues, each bounded by itself, so that
+//! a flood of one kind costs the others nothing: other handshakes under living cookies; messages that go over TCP; notes about strangers
 //! and spent budgets, of which the machine answers few. What does not fit is dropped and counted.
 //!
 //! Not here: any state of the protocol.
@@ -139,6 +141,7 @@ pub(crate) struct Counts {
     handshakes_dropped: AtomicU64,
     data_dropped: AtomicU64,
     not_sent: AtomicU64,
+    renewed: AtomicU64,
 }
 
 impl Counts {
@@ -156,6 +159,7 @@ impl Counts {
         counters.unknown_source += self.strangers_untold.load(Relaxed);
         counters.dropped_busy += self.handshakes_dropped.load(Relaxed) + self.data_dropped.load(Relaxed);
         counters.dropped_not_sent += self.not_sent.load(Relaxed);
+        counters.nat_init_unverified += self.renewed.load(Relaxed);
     }
 
     /// Adds a round. A plain store: nobody else writes.
@@ -178,6 +182,7 @@ impl Counts {
         add(&self.handshakes_dropped, round.handshakes_dropped);
         add(&self.data_dropped, round.data_dropped);
         add(&self.not_sent, round.not_sent);
+        add(&self.renewed, round.renewed);
     }
 }
 
@@ -197,6 +202,7 @@ struct Round {
     handshakes_dropped: u64,
     data_dropped: u64,
     not_sent: u64,
+    renewed: u64,
     handshakes: Datagrams,
     data: Datagrams,
     notes: Vec<Note>,
@@ -306,6 +312,10 @@ impl Worker {
                     round.from_bases_bytes += (datagram.len() - HEADER_LEN - skip) as u64;
                     Some(Onward { via, to, skip, prefix: None })
                 }
+                Verdict::Answer { skip } => {
+                    round.renewed += 1;
+                    Some(Onward { via, to: from, skip, prefix: None })
+                }
                 verdict => {
                     round.hand_over(verdict, via, from, datagram, strangers, now);
                     None
@@ -331,7 +341,10 @@ impl Round {
         now: Instant,
     ) {
         match verdict {
-            Verdict::Forward { .. } | Verdict::ToBase { .. } | Verdict::Deliver { .. } => {}
+            Verdict::Forward { .. }
+            | Verdict::ToBase { .. }
+            | Verdict::Deliver { .. }
+            | Verdict::Answer { .. } => {}
             Verdict::Handshake => self.handshakes.put(via, from, datagram, now),
             Verdict::Data => self.data.put(via, from, datagram, now),
             Verdict::OverRate { from, to } => {

@@ -9,7 +9,7 @@ use rand::Rng;
 
 use super::{
     Base, BaseConfig, ConnId, Draining, Forward, Output, UdpAddress,
-    config::WIDE_SHARE,
+    config::{SMALL_DATA, WIDE_SHARE},
     deadline::Key,
     memory::{Keyed, Map, Source},
 };
@@ -189,7 +189,7 @@ impl Base {
             && frame.first() == Some(&SEND_DATA)
         {
             let length = frame.len().saturating_sub(HEADER_LEN);
-            if self.devices.get_mut(&device).is_some_and(|d| d.location.doubt(length, now)) {
+            if length <= SMALL_DATA && self.devices.get(&device).is_some_and(|d| d.location().doubt(now)) {
                 self.publish(device);
             }
             return match self.relay(device, frame, now) {

@@ -21,6 +21,7 @@ mod conn;
 mod counters;
 mod deadline;
 mod interest;
+mod location;
 mod memory;
 mod push;
 mod registry;
@@ -181,8 +182,6 @@ pub struct Base {
     config: BaseConfig,
     id: DeviceId,
     rng: ChaCha12Rng,
-    /// What challenges are made with.
-    secret: [u8; 16],
     keyed: Keyed,
     draining: Draining,
     /// The other bases, if there are any.
@@ -241,7 +240,6 @@ impl Base {
         deadlines.by(Key::Memory, now + config::SWEEP_EVERY);
         Self {
             id,
-            secret,
             keyed,
             draining: Draining::No,
             cluster: None,
@@ -251,7 +249,7 @@ impl Base {
             asked: Map::with_hasher(keyed),
             short_of_memory: false,
             devices: Map::with_hasher(keyed),
-            routes: Arc::new(Routes::new(config.relay_messages, config.relay_rate, keyed, now)),
+            routes: Arc::new(Routes::new(config.relay_messages, config.relay_rate, (keyed, secret), now)),
             wanters: Map::with_hasher(keyed),
             interests_in_all: 0,
             absent: Expiring::new(config::ABSENT_MEMORY, config.max_absent_interests, keyed),
@@ -373,12 +371,12 @@ impl Base {
     #[must_use]
     pub fn routes_agree(&self) -> bool {
         let known =
-            self.devices.iter().filter(|(_, device)| device.location.confirmed_leg().is_some()).count();
+            self.devices.iter().filter(|(_, device)| device.location().confirmed_leg().is_some()).count();
         known == self.routes.legs()
             && self
                 .devices
                 .iter()
-                .all(|(&id, device)| self.routes.agrees(id, device.location.confirmed_leg()))
+                .all(|(&id, device)| self.routes.agrees(id, device.location().confirmed_leg()))
     }
 
     /// The devices that are registered here, in no order.
@@ -387,7 +385,7 @@ impl Base {
             id,
             since: device.since,
             remote: device.link.conn().and_then(|conn| self.conns.get(&conn)).map(|conn| conn.remote),
-            udp: device.location.confirmed_leg().map(|(_, to, _, until)| (to, until)),
+            udp: device.location().confirmed_leg().map(|(_, to, _, until)| (to, until)),
             interests: device.interests.len(),
         })
     }

@@ -229,12 +229,13 @@ impl Base {
             News::Here => {
                 let Some(d) = self.devices.get(&about) else { return };
                 let master = d.master_key.value;
+                let location = d.location();
                 let message = DeviceAddresses {
                     device: about,
                     online: true,
                     introduction: master.map_or(IntroductionKey::NONE, |k| IntroductionKey::derive(&k, to)),
-                    reflexive: d.location.reflexive(),
-                    own: d.own.value.clone(),
+                    reflexive: location.reflexive(),
+                    own: location.own.value.clone(),
                 };
                 (message, Told::Version(d.version))
             }

@@ -5,15 +5,13 @@
 //! that, and nobody else notices. State is soft: a host brings everything back by itself.
 
 use std::{
-    net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
 
 use super::{
-    Base, ConnId, SocketId, UdpAddress,
+    Base, ConnId, UdpAddress,
     admission::not_allowed,
-    binding::Location,
     cluster::Claim,
     config::{
         CLONE_RETRY_AFTER, INHERITED_LIFE, NOTICE_RATE, OUTLIVES_TCP, REPEAT_WITHIN, WANTED_RATE,
@@ -22,6 +20,7 @@ use super::{
     conn::Failure,
     deadline::Key,
     interest::{Interest, Wanted},
+    location::{Location, Session},
     memory::{Map, Source},
     push::Window,
     relay::Unreached,
@@ -42,16 +41,13 @@ pub(super) struct Device {
     pub(super) public_key: PublicKey,
     pub(super) boot: BootId,
     pub(super) attempt: u32,
-    pub(super) cookie: Cookie,
     pub(super) since: Instant,
     pub(super) link: Link,
-    /// The base's UDP addresses as REGISTERED told them; the index of one is what NAT-INITs are signed for.
-    pub(super) udp: Arc<[UdpAddress]>,
+    /// Where it is on UDP: shared with those who answer its NAT-INITs.
+    pub(super) session: Arc<Session>,
     /// Dropped then, unless an INFO comes.
     info_by: Instant,
-    pub(super) own: Numbered<Vec<SocketAddr>>,
     pub(super) master_key: Numbered<Option<[u8; INTRODUCTION_KEY_LEN]>>,
-    pub(super) location: Location,
     pub(super) interests: Map<DeviceId, Interest>,
     /// How often this boot has registered: tells repeated interests from inherited ones.
     pub(super) epoch: u32,
@@ -115,21 +111,21 @@ impl<T: PartialEq> Numbered<T> {
     }
 
     /// Keeps the value; numbers start anew.
-    fn inherit(&mut self) {
+    pub(super) fn inherit(&mut self) {
         self.number = 0;
     }
 }
 
 impl Device {
-    /// Which of the base's UDP addresses, as told to this host, is behind a socket.
-    pub(super) fn index_of(&self, socket: SocketId) -> Option<usize> {
-        self.udp.iter().position(|a| a.socket == socket)
+    /// Where it is on UDP. To be given back before anything else is asked.
+    pub(super) fn location(&self) -> MutexGuard<'_, Location> {
+        self.session.location()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         let link = match self.link {
             Link::Tcp(_) => self.info_by,
-            Link::Lost { until } => until.min(self.location.vouched_until().unwrap_or(until)),
+            Link::Lost { until } => until.min(self.location().vouched_until.unwrap_or(until)),
         };
         [Some(link), self.repeat_by, self.wanted.next(), self.changes.next(), self.claim.renew_at()]
             .into_iter()
@@ -254,18 +250,16 @@ impl Base {
 
     fn insert(&mut self, conn: ConnId, cookie: &Cookie, register: &Register, now: Instant) {
         self.versions += 1;
+        let session = Session::new(register.device, *cookie, self.udp_of(conn));
         let device = Device {
             public_key: register.public_key,
             boot: register.boot,
             attempt: register.attempt,
-            cookie: *cookie,
             since: now,
             link: Link::Tcp(conn),
-            udp: self.conns.get(&conn).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.udp)),
+            session: Arc::clone(&session),
             info_by: now + self.config.info_timeout,
-            own: Numbered::default(),
             master_key: Numbered::default(),
-            location: Location::default(),
             interests: Map::with_hasher(self.keyed),
             epoch: 0,
             repeat_by: None,
@@ -282,7 +276,7 @@ impl Base {
         };
         self.arrived(register.device, now);
         self.devices.insert(register.device, device);
-        self.routes.cookies.pin().insert(*cookie, register.device);
+        self.routes.cookies.pin().insert(*cookie, session);
         self.absent.remove(&register.device);
         self.replaced.remove(&(register.device, register.boot));
         self.counters.registered += 1;
@@ -292,18 +286,17 @@ impl Base {
     /// The same boot again: it inherits everything, under new numbers.
     fn reattach(&mut self, conn: ConnId, cookie: &Cookie, register: &Register, now: Instant) {
         let id = register.device;
+        let udp = self.udp_of(conn);
         let Some(device) = self.devices.get_mut(&id) else { return };
         let loser = device.link.conn();
-        self.routes.cookies.pin().remove(&device.cookie);
-        self.routes.cookies.pin().insert(*cookie, id);
-        device.cookie = *cookie;
+        let before = device.location().cookie;
+        self.routes.cookies.pin().remove(&before);
+        device.location().inherit(*cookie, udp, now + INHERITED_LIFE);
+        self.routes.cookies.pin().insert(*cookie, Arc::clone(&device.session));
         device.attempt = register.attempt;
         device.link = Link::Tcp(conn);
-        device.udp = self.conns.get(&conn).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.udp));
         device.info_by = now + self.config.info_timeout;
-        device.own.inherit();
         device.master_key.inherit();
-        device.location.inherit(now + INHERITED_LIFE);
         device.epoch = device.epoch.wrapping_add(1);
         device.repeat_by = Some(now + REPEAT_WITHIN);
         device.wanted = Wanted::default();
@@ -318,6 +311,11 @@ impl Base {
         }
     }
 
+    /// The base's UDP addresses as the host of this connection is told them.
+    fn udp_of(&self, conn: ConnId) -> Arc<[UdpAddress]> {
+        self.conns.get(&conn).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.udp))
+    }
+
     /// REGISTERED, and what has waited for this device.
     fn welcome(&mut self, conn: ConnId, id: DeviceId, now: Instant) {
         self.finish(conn, id);
@@ -326,7 +324,7 @@ impl Base {
         let registered = Registered {
             seen,
             keepalive: self.config.keepalive.clamp(10, 25),
-            udp: device.udp.iter().map(|a| a.address).collect(),
+            udp: device.location().udp.iter().map(|a| a.address).collect(),
         };
         let askers: Vec<DeviceId> = self.wanters.get(&id).map_or_else(Vec::new, |wanters| {
             let strangers = wanters.iter().filter(|asker| !device.interests.contains_key(asker));
@@ -344,7 +342,7 @@ impl Base {
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.info_by = now + self.config.info_timeout;
         let key = device.master_key.update(info.number, Some(info.master_key));
-        let own = device.own.update(info.number, info.own);
+        let own = device.location().own.update(info.number, info.own);
         self.write(conn, &BaseFrame::Pong(info.number));
         if key || own {
             self.changed(id, now);
@@ -362,7 +360,8 @@ impl Base {
     /// A registered connection was lost: UDP, while it is confirmed, vouches for the device a little longer.
     pub(super) fn link_lost(&mut self, id: DeviceId, now: Instant) {
         let Some(device) = self.devices.get_mut(&id) else { return };
-        if device.location.vouched_until().is_some_and(|until| until > now) {
+        let vouched_until = device.location().vouched_until;
+        if vouched_until.is_some_and(|until| until > now) {
             device.link = Link::Lost { until: now + OUTLIVES_TCP };
             device.wanted = Wanted::default();
             tracing::debug!(device = %id, "TCP lost, UDP is confirmed");
@@ -393,7 +392,8 @@ impl Base {
     /// Takes a device and all that hangs on it out of every table; gives back whom it wanted.
     pub(super) fn remove(&mut self, id: DeviceId) -> Vec<DeviceId> {
         let Some(device) = self.take_registration(id) else { return Vec::new() };
-        for address in device.location.addresses() {
+        let addresses = device.location().addresses();
+        for address in addresses {
             self.let_go(id, address);
         }
         device.interests.into_keys().collect()
@@ -402,7 +402,8 @@ impl Base {
     /// Takes a device out of every table but that of addresses.
     pub(super) fn take_registration(&mut self, id: DeviceId) -> Option<Device> {
         let device = self.devices.remove(&id)?;
-        self.routes.cookies.pin().remove(&device.cookie);
+        let cookie = device.location().cookie;
+        self.routes.cookies.pin().remove(&cookie);
         self.routes.set_leg(id, None);
         self.deadlines.forget(Key::Device(id));
         let revision = device.claim.revision();
@@ -417,15 +418,14 @@ impl Base {
     /// Something of a device may have had its time.
     pub(super) fn device_due(&mut self, id: DeviceId, now: Instant) {
         let Some(device) = self.devices.get(&id) else { return };
+        let vouched_until = device.location().vouched_until;
         match device.link {
             Link::Tcp(conn) if device.info_by <= now => {
                 let text = format!("no INFO within {} seconds", self.config.info_timeout.as_secs());
                 self.fail(conn, Failure::new(ErrorCode::Silent, 0, text), now);
                 return;
             }
-            Link::Lost { until }
-                if until <= now || device.location.vouched_until().is_none_or(|until| until <= now) =>
-            {
+            Link::Lost { until } if until <= now || vouched_until.is_none_or(|until| until <= now) => {
                 self.unregister(id, "its connection was lost, and UDP did not outlive it", now);
                 return;
             }
@@ -442,7 +442,7 @@ impl Base {
     /// Has the device woken when the next of its deadlines comes.
     pub(super) fn schedule(&mut self, id: DeviceId) {
         let Some(device) = self.devices.get(&id) else { return };
-        let binding = device.location.next_deadline(|socket, address| self.heard(id, socket, address));
+        let binding = device.location().next_deadline(|socket, address| self.heard(id, socket, address));
         if let Some(at) = [device.next_deadline(), binding].into_iter().flatten().min() {
             self.deadlines.by(Key::Device(id), at);
         }

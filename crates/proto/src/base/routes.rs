@@ -5,9 +5,12 @@
 //! another core reads: each lookup is a hash table's (`papaya`), a refresh moves one number, and only what changes is replaced. What
 //! lapses carries its moment with it, so nobody has to take it out in time.
 //!
+//! A NAT-INIT in which nothing is new is answered by whoever gets it ([`Routes::renew`]): a device that only keeps itself alive costs the
+//! machine nothing.
+//!
 //! [`Reader::judge`] is the whole of a worker's decision. The machine relays through the same functions, so that a
 //! simulated world, which has no workers, and a real server cannot differ. What is not plain data to a device that is
-//! reached over UDP is the machine's: a worker hands it on, cheapest check first.
+//! reached over UDP, and no such NAT-INIT, is the machine's: a worker hands it on, cheapest check first.
 
 use std::{
     hash::{Hash, Hasher},
@@ -20,10 +23,12 @@ use std::{
 };
 
 use papaya::{HashMapRef, LocalGuard};
+use siphasher::sip::SipHasher24;
 
 use super::{
     Over, SocketId, ToBase, Via,
     config::{RELAY_UNIT, SMALL_DATA},
+    location::Session,
     memory::Keyed,
 };
 use crate::{
@@ -33,7 +38,10 @@ use crate::{
         ANY_PATH_DATA, COOKIE_LEN, Cookie, MAX_DATA, addr,
         cluster::{self, BASE_DATA, BASE_PING, BASE_PONG, BaseData, BaseKey, PREFIX_LEN, PROBE_LEN, Probe},
         relay::{self, SEND_DATA},
-        udp::{MAP_CHECK, MAP_CHECK_LEN, NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN},
+        udp::{
+            MAP_CHECK, MAP_CHECK_LEN, NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN, NatInit, NatOk,
+            PADDED_LEN, UnverifiedNatInit,
+        },
     },
 };
 
@@ -46,8 +54,10 @@ pub struct Routes {
     rates: Option<Rates>,
     sources: Table<SourceKey, Source>,
     legs: Table<DeviceId, Leg>,
-    /// The cookies of registered devices.
-    pub(super) cookies: Table<Cookie, DeviceId>,
+    /// What challenges are made with.
+    pub(super) secret: [u8; 16],
+    /// The registered devices by their cookies.
+    pub(super) cookies: Table<Cookie, Arc<Session>>,
     /// Devices of other bases that are reached over UDP.
     remotes: Table<DeviceId, Arc<BaseLeg>>,
     /// Where other bases send from.
@@ -233,8 +243,13 @@ pub enum Verdict {
         /// For whom it was.
         to: DeviceId,
     },
-    /// NAT-INIT or NAT-CONFIRM under a cookie that is alive: for the machine, before all else.
+    /// NAT-INIT with something new in it, or NAT-CONFIRM, under a cookie that is alive: for the machine, before all else.
     Handshake,
+    /// A NAT-INIT with nothing new in it: what is left of it after so many bytes is its answer, which goes back the way it came.
+    Answer {
+        /// So many bytes at its front do not go back.
+        skip: usize,
+    },
     /// What nobody can be behind: no binding there, no such cookie. The machine may answer NAT-UNKNOWN, rarely.
     Stranger,
     /// NAT-CONFIRM under a cookie that is not alive, or what only a base of the cluster may send: drop it.
@@ -244,9 +259,15 @@ pub enum Verdict {
 }
 
 impl Routes {
-    pub(super) fn new(messages: Option<u32>, bytes: Option<u32>, keyed: Keyed, start: Instant) -> Self {
+    pub(super) fn new(
+        messages: Option<u32>,
+        bytes: Option<u32>,
+        (keyed, secret): (Keyed, [u8; 16]),
+        start: Instant,
+    ) -> Self {
         Self {
             start,
+            secret,
             rates: Rates::of(messages, bytes),
             sources: Table::with_hasher(keyed),
             legs: Table::with_hasher(keyed),
@@ -387,6 +408,57 @@ impl Routes {
             && within(rates.bytes, &budget.bytes_full_at, units)
     }
 
+    /// A NAT-INIT came, of so many bytes. If it says nothing new the device's binding lives on, and this is the answer.
+    pub(super) fn renew(
+        &self,
+        session: &Session,
+        via: Via,
+        from: SocketAddr,
+        (init, length): (&NatInit, usize),
+        now: Instant,
+    ) -> Option<NatOk> {
+        self.renew_by(&self.legs.pin(), session, (via.socket, from), (init, length), now)
+    }
+
+    fn renew_by(
+        &self,
+        legs: &Pinned<'_, DeviceId, Leg>,
+        session: &Session,
+        (socket, from): (SocketId, SocketAddr),
+        (init, length): (&NatInit, usize),
+        now: Instant,
+    ) -> Option<NatOk> {
+        let renewed = session.location().renew(socket, from, init, length >= PADDED_LEN, now)?;
+        if let Some(until) = renewed.until
+            && let Some(leg) = legs.get(&session.device())
+            && (leg.via.socket, leg.to) == (socket, from)
+        {
+            leg.prolong(self.nanos(until));
+        }
+        let challenge = self.challenge(&init.cookie, renewed.index, from);
+        Some(NatOk {
+            cookie: init.cookie,
+            seq: init.seq,
+            challenge,
+            confirmed: renewed.confirmed,
+            seen: from,
+        })
+    }
+
+    /// What only the receiver of a NAT-OK at this address can know; nothing is stored for it.
+    pub(super) fn challenge(&self, cookie: &Cookie, index: usize, from: SocketAddr) -> [u8; 8] {
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
+        hasher.write(cookie);
+        hasher.write(&[index as u8]);
+        hasher.write(&addr::encode(from));
+        hasher.finish().to_be_bytes()
+    }
+
+    /// The device under a cookie.
+    pub(super) fn session(&self, cookie: &Cookie) -> Option<Arc<Session>> {
+        self.cookies.pin().get(cookie).cloned()
+    }
+
     /// Says where a device is on UDP from now on. A leg that only lives longer moves one number.
     pub(super) fn set_leg(&self, device: DeviceId, leg: Option<(Via, SocketAddr, bool, Instant)>) {
         let legs = self.legs.pin();
@@ -397,7 +469,7 @@ impl Routes {
         let until = self.nanos(until);
         match legs.get(&device) {
             Some(leg) if leg.via == via && leg.to == to && leg.full_size == full_size => {
-                leg.until.store(until, Ordering::Relaxed);
+                leg.prolong(until);
             }
             _ => {
                 legs.insert(device, Leg { via, to, full_size, until: AtomicU64::new(until) });
@@ -459,6 +531,11 @@ impl Routes {
 }
 
 impl Leg {
+    /// It never gets shorter: a worker may have heard the device while the machine looked.
+    fn prolong(&self, until: u64) {
+        self.until.fetch_max(until, Ordering::Relaxed);
+    }
+
     /// The most data that it carries.
     fn limit(&self) -> usize {
         if self.full_size { ANY_PATH_DATA } else { SMALL_DATA }
@@ -481,7 +558,7 @@ pub struct Reader<'a> {
     legs: Pinned<'a, DeviceId, Leg>,
     remotes: Pinned<'a, DeviceId, Arc<BaseLeg>>,
     bases: Pinned<'a, SocketAddr, ()>,
-    cookies: Pinned<'a, Cookie, DeviceId>,
+    cookies: Pinned<'a, Cookie, Arc<Session>>,
     last: Option<Last>,
 }
 
@@ -511,7 +588,8 @@ impl Last {
 }
 
 impl Reader<'_> {
-    /// Decides about a datagram. A message that goes on has its header rewritten; everything else is left as it came.
+    /// Decides about a datagram. A message that goes on has its header rewritten, an answer is written over what it answers; everything
+    /// else is left as it came.
     pub fn judge(&mut self, via: Via, from: SocketAddr, datagram: &mut [u8], now: Instant) -> Verdict {
         if from.port() == 0 {
             // No answer can go there, and no message.
@@ -519,8 +597,7 @@ impl Reader<'_> {
         }
         match (datagram.first(), datagram.len()) {
             (Some(&SEND_DATA), _) => self.judge_data(via, from, datagram, now),
-            (Some(&NAT_INIT), NAT_INIT_MIN_LEN..) if self.knows_cookie_of(datagram) => Verdict::Handshake,
-            (Some(&NAT_INIT), NAT_INIT_MIN_LEN..) => Verdict::Stranger,
+            (Some(&NAT_INIT), NAT_INIT_MIN_LEN..) => self.judge_nat_init(via, from, datagram, now),
             (Some(&NAT_CONFIRM), NAT_OK_LEN) if self.knows_cookie_of(datagram) => Verdict::Handshake,
             (Some(&NAT_CONFIRM), NAT_OK_LEN) => Verdict::Refused,
             (Some(&MAP_CHECK), MAP_CHECK_LEN) if self.knows_cookie_of(datagram) => Verdict::Handshake,
@@ -534,8 +611,25 @@ impl Reader<'_> {
     }
 
     fn knows_cookie_of(&self, datagram: &[u8]) -> bool {
-        let cookie = datagram[1..].first_chunk::<COOKIE_LEN>();
-        cookie.is_some_and(|cookie| self.cookies.contains_key(cookie))
+        self.session_of(datagram).is_some()
+    }
+
+    fn session_of(&self, datagram: &[u8]) -> Option<&Session> {
+        let cookie = datagram[1..].first_chunk::<COOKIE_LEN>()?;
+        self.cookies.get(cookie).map(|session| &**session)
+    }
+
+    fn judge_nat_init(&self, via: Via, from: SocketAddr, datagram: &mut [u8], now: Instant) -> Verdict {
+        let Some(session) = self.session_of(datagram) else { return Verdict::Stranger };
+        let (length, from) = (datagram.len(), addr::canonical(from));
+        let answer = UnverifiedNatInit::decode(datagram).ok().and_then(|init| {
+            let init = (init.claim(), length);
+            self.routes.renew_by(&self.legs, session, (via.socket, from), init, now)
+        });
+        let Some(ok) = answer else { return Verdict::Handshake };
+        let skip = length - NatOk::length_for(length);
+        ok.write(&mut datagram[skip..]);
+        Verdict::Answer { skip }
     }
 
     fn judge_data(&mut self, via: Via, from: SocketAddr, message: &mut [u8], now: Instant) -> Verdict {

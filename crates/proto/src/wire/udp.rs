@@ -5,7 +5,11 @@
 
 use std::net::SocketAddr;
 
-use super::{COOKIE_LEN, Cookie, MAX_OWN_ADDRESSES, Malformed, Put, Reader, addr::ADDR_LEN, relay};
+use super::{
+    COOKIE_LEN, Cookie, MAX_OWN_ADDRESSES, Malformed, Put, Reader,
+    addr::{self, ADDR_LEN},
+    relay,
+};
 use crate::{
     id::DeviceId,
     identity::{Context, PublicKey, SIGNATURE_LEN, SecretKey},
@@ -124,20 +128,33 @@ pub struct NatOk {
 }
 
 impl NatOk {
+    /// How long the answer to a NAT-INIT of so many bytes is: padded like it, and never longer.
+    #[must_use]
+    pub const fn length_for(cause: usize) -> usize {
+        if cause >= PADDED_LEN { PADDED_LEN } else { NAT_OK_LEN }
+    }
+
     /// The datagram, padded with zeros to `length` at least.
     #[must_use]
     pub fn encode(&self, length: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(length.max(NAT_OK_LEN));
-        out.push(NAT_OK);
-        out.put(&self.cookie);
-        out.put(&self.seq.to_be_bytes());
-        out.put(&self.challenge);
-        out.push(if self.confirmed { FLAG_CONFIRMED } else { 0 });
-        out.put_addr(self.seen);
-        if out.len() < length {
-            out.resize(length, 0);
-        }
+        let mut out = vec![0; length.max(NAT_OK_LEN)];
+        self.write(&mut out);
         out
+    }
+
+    /// Writes the datagram over all of `out`, which is at least [`NAT_OK_LEN`] bytes long; what remains of it is padding.
+    pub fn write(&self, out: &mut [u8]) {
+        let (message, padding) = out.split_at_mut(NAT_OK_LEN);
+        let seq = self.seq.to_be_bytes();
+        let flags = [if self.confirmed { FLAG_CONFIRMED } else { 0 }];
+        let seen = addr::encode(self.seen);
+        let fields: [&[u8]; 6] = [&[NAT_OK], &self.cookie, &seq, &self.challenge, &flags, &seen];
+        let mut at = 0;
+        for field in fields {
+            message[at..at + field.len()].copy_from_slice(field);
+            at += field.len();
+        }
+        padding.fill(0);
     }
 
     /// Reads a NAT-OK, type byte included.

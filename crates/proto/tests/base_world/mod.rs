@@ -22,7 +22,7 @@ use bowline_proto::{
             self, BaseFrame, DeviceAddresses, ErrorCode, GetCookie, Info, Register, Registered,
             UnreachableReason,
         },
-        udp::{NAT_OK_LEN, NatConfirm, NatInit, NatOk, PADDED_LEN},
+        udp::{NAT_INIT, NAT_OK_LEN, NatConfirm, NatInit, NatOk, PADDED_LEN},
     },
 };
 
@@ -100,6 +100,10 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     /// Whether every datagram is judged as a worker would, and the two compared.
     judges: bool,
+    /// Whether a worker's answer stands, as in a server; otherwise the machine gets every NAT-INIT.
+    pub(crate) workers_answer: bool,
+    /// NAT-INITs that a worker has answered: the machine has not heard of them.
+    answered_by_worker: u64,
     next_conn: u64,
     written: HashMap<ConnId, Vec<u8>>,
     pub(crate) closed: HashSet<ConnId>,
@@ -119,6 +123,8 @@ impl World {
         let id = SecretKey::from_seed(&[0xba; 32]).device_id();
         Self {
             judges: config.relay_rate.is_none() && config.relay_messages.is_none(),
+            workers_answer: true,
+            answered_by_worker: 0,
             base: Base::new(config, id, [7; 32], now),
             id,
             now,
@@ -274,8 +280,13 @@ impl World {
     pub(crate) fn datagram(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Forward {
         let (mut datagram, mut judged) = (datagram.to_vec(), datagram.to_vec());
         // A budget is spent by whoever asks: with one, the machine alone is asked.
-        let verdict =
-            self.judges.then(|| self.base.routes().reader().judge(via, from, &mut judged, self.now));
+        let is_judged = self.judges && (self.workers_answer || datagram.first() != Some(&NAT_INIT));
+        let verdict = is_judged.then(|| self.base.routes().reader().judge(via, from, &mut judged, self.now));
+        if let Some(Verdict::Answer { skip }) = verdict {
+            self.answered_by_worker += 1;
+            self.datagrams.push((via, from, judged[skip..].to_vec()));
+            return Forward::Nowhere;
+        }
         let forward = self.base.handle_datagram(via, from, &mut datagram, self.now);
         match (verdict, forward) {
             (None, _) => {}
@@ -288,6 +299,11 @@ impl World {
         }
         self.flush();
         forward
+    }
+
+    /// NAT-INITs that were answered without a look at their signature.
+    pub(crate) fn unverified(&self) -> u64 {
+        self.base.counters().nat_init_unverified + self.answered_by_worker
     }
 
     /// The NAT-INIT this host sends next.

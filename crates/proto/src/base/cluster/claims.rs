@@ -279,17 +279,14 @@ impl Base {
         self.cluster.as_ref()?.lingering.get(&id)
     }
 
-    pub(in crate::base) fn lingering_mut(&mut self, id: DeviceId) -> Option<&mut Device> {
-        self.cluster.as_mut()?.lingering.get_mut(&id)
-    }
-
     /// The end of a session that lingers.
     pub(in crate::base) fn end_linger(&mut self, id: DeviceId) {
         self.deadlines.forget(Key::Linger(id));
         let Some(device) = self.cluster.as_mut().and_then(|cluster| cluster.lingering.remove(&id)) else {
             return;
         };
-        for address in device.location.addresses() {
+        let addresses = device.location().addresses();
+        for address in addresses {
             self.let_go(id, address);
         }
         if let Some(conn) = device.link.conn()

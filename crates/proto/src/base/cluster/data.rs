@@ -99,7 +99,7 @@ impl Base {
             Some(device) => device,
             None => self.lingering(to)?,
         };
-        let leg = device.location.leg_for(length, now);
+        let leg = device.location().leg_for(length, now);
         let (link, bytes) = (device.link, length as u64);
         match (leg, link) {
             (Some((via, to)), _) => {

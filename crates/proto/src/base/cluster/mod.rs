@@ -170,7 +170,8 @@ impl Base {
     /// Makes this base one of a cluster; to be called before anything else.
     pub fn join(&mut self, config: ClusterConfig, now: Instant) {
         let cluster = Cluster::new(config, self.keyed, &mut self.rng, now);
-        let routes = Routes::new(self.config.relay_messages, self.config.relay_rate, self.keyed, now);
+        let secrets = (self.keyed, self.routes.secret);
+        let routes = Routes::new(self.config.relay_messages, self.config.relay_rate, secrets, now);
         self.routes = Arc::new(routes.with_base_key(cluster.key));
         self.cluster = Some(Box::new(cluster));
         self.deadlines.by(Key::Cluster, now + CLUSTER_TICK);
