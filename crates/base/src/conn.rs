@@ -1,25 +1,25 @@
 //! One TCP connection: moves bytes between the socket, the owner of the machine and the [`Outbox`].
 //!
 //! Reading stops while the owner is busy, so a host that floods is slowed down by TCP. Writing takes all that waits
-//! into one write. An idle connection holds no buffers.
+//! into one write. An idle connection holds no buffers, and its task is kept small: there are as many as devices.
 
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::Poll,
+    task::{Poll, ready},
     time::Duration,
 };
 
 use bowline_proto::base::ConnId;
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{
         TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     task::coop,
     time::sleep,
 };
@@ -60,7 +60,22 @@ pub(crate) async fn serve(
         () = run_out_of_patience(&outbox) => {}
     }
     // The owner may be gone: then nobody needs to know.
-    let _ = events.send(Event::Ended(id)).await;
+    tell(&events, Event::Ended(id)).await;
+}
+
+/// Tells the owner, who may be gone: then `false`. What waits for room lies elsewhere, since most connections wait for nothing.
+fn tell(events: &mpsc::Sender<Event>, event: Event) -> impl Future<Output = bool> {
+    let told = match events.try_send(event) {
+        Ok(()) => Ok(true),
+        Err(TrySendError::Closed(_)) => Ok(false),
+        Err(TrySendError::Full(event)) => Err(Box::pin(events.send(event))),
+    };
+    async move {
+        match told {
+            Ok(told) => told,
+            Err(room) => room.await.is_ok(),
+        }
+    }
 }
 
 fn set_options(stream: &TcpStream) {
@@ -125,7 +140,7 @@ async fn read(
             }
         };
         if let Some(event) = event
-            && events.send(event).await.is_err()
+            && !tell(events, event).await
         {
             return Ok(());
         }
@@ -150,7 +165,7 @@ async fn read_now(half: &mut ReadHalf<'_>, room: &mut [u8]) -> io::Result<Option
 async fn write(mut half: WriteHalf<'_>, outbox: &Outbox) -> io::Error {
     let mut batch = Batch::default();
     loop {
-        batch = outbox.next(batch).await;
+        outbox.next(&mut batch).await;
         if let Err(error) = write_batch(&mut half, &batch).await {
             return error;
         }
@@ -165,29 +180,46 @@ async fn write(mut half: WriteHalf<'_>, outbox: &Outbox) -> io::Error {
 
 /// Writes all of a batch, as much as possible at once.
 async fn write_batch(half: &mut WriteHalf<'_>, batch: &Batch) -> io::Result<()> {
-    let mut pieces = std::iter::once(&batch.control[..]).chain(batch.data.iter()).filter(|p| !p.is_empty());
-    loop {
-        let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
-        let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(&mut pieces) {
-            *slice = IoSlice::new(piece);
-            count += 1;
-        }
-        let mut left = &mut slices[..count];
-        if left.is_empty() {
-            return Ok(());
-        }
-        while !left.is_empty() {
-            match half.write_vectored(left).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                written => IoSlice::advance_slices(&mut left, written),
+    let all = batch.len();
+    let mut written = 0;
+    // The list of pieces is made anew for each call: it is large, and a connection with nothing to write has none.
+    poll_fn(|task| {
+        while written < all {
+            let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
+            let count = batch.pieces_after(written, &mut slices);
+            match ready!(Pin::new(&mut *half).poll_write_vectored(task, &slices[..count])) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(more) => written += more,
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
-    }
+        Poll::Ready(Ok(()))
+    })
+    .await
 }
 
 async fn run_out_of_patience(outbox: &Outbox) {
     if outbox.ended().await == End::Flushed {
-        sleep(CLOSE_PATIENCE).await;
+        Box::pin(sleep(CLOSE_PATIENCE)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a connection's task holds of its own while nothing happens, bytes.
+    const TASK: usize = 896;
+
+    fn size_of_task<F: Future>(
+        _: impl FnOnce(TcpStream, ConnId, Arc<Outbox>, mpsc::Sender<Event>, Arc<Pool>) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        let size = size_of_task(serve);
+        assert!(size <= TASK, "{size} bytes");
     }
 }

@@ -1,9 +1,12 @@
 //! What waits to be written to one host: control frames, which are never dropped, and data, which is when the host
 //! is too slow. Both are bounded; what does not fit is the caller's to deal with.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    io::IoSlice,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -198,16 +201,16 @@ impl Outbox {
         }
     }
 
-    /// Everything that waits, for one write; `written` is the batch before, whose buffers are used again while there is more to write. A
+    /// Everything that waits, for one write, in place of the batch before, whose buffers are used again while there is more to write. A
     /// connection with nothing to write holds none.
-    pub(crate) async fn next(&self, written: Batch) -> Batch {
-        let mut batch = Batch { end: End::No, ..written };
+    pub(crate) async fn next(&self, batch: &mut Batch) {
         let gone = std::mem::take(&mut self.lock().writing);
         self.all.bytes.fetch_sub(gone, Relaxed);
+        batch.end = End::No;
         batch.control.clear();
         batch.data.clear();
         loop {
-            let changed = self.changed.notified();
+            // What comes after this look is remembered until it is waited for.
             {
                 let mut queue = self.lock();
                 if !queue.control.is_empty() || queue.data.len() > 0 || queue.end != End::No {
@@ -215,14 +218,36 @@ impl Outbox {
                     std::mem::swap(&mut queue.data, &mut batch.data);
                     queue.writing = batch.control.len() + batch.data.len();
                     batch.end = queue.end;
-                    return batch;
+                    return;
                 }
                 // Both are empty: what they had room for is given back.
                 (queue.control, queue.data) = (Vec::new(), Pieces::default());
             }
-            batch = Batch::default();
-            changed.await;
+            *batch = Batch::default();
+            self.changed.notified().await;
         }
+    }
+}
+
+impl Batch {
+    /// Bytes to be written.
+    pub(crate) fn len(&self) -> usize {
+        self.control.len() + self.data.len()
+    }
+
+    /// Fills `slices` with what comes after so many bytes; gives back how many were filled.
+    pub(crate) fn pieces_after<'a>(&'a self, skip: usize, slices: &mut [IoSlice<'a>]) -> usize {
+        let (mut skip, mut count) = (skip, 0);
+        for piece in std::iter::once(&self.control[..]).chain(self.data.iter()) {
+            if skip >= piece.len() {
+                skip -= piece.len();
+                continue;
+            }
+            let Some(slice) = slices.get_mut(count) else { break };
+            *slice = IoSlice::new(&piece[skip..]);
+            (skip, count) = (0, count + 1);
+        }
+        count
     }
 }
 
@@ -251,10 +276,11 @@ mod tests {
         assert_eq!(b.data_frames(&Bytes::from_static(&[0, 1, 1, 0, 1, 1])), 0);
         a.control(b"never dropped").unwrap();
         assert_eq!(all.bytes(), 21);
-        let batch = a.next(Batch::default()).await;
+        let mut batch = Batch::default();
+        a.next(&mut batch).await;
         assert_eq!(all.bytes(), 21, "it is not written yet");
         a.end(End::Flushed);
-        a.next(batch).await;
+        a.next(&mut batch).await;
         assert_eq!(all.bytes(), 4);
         drop((a, b));
         assert_eq!(all.bytes(), 0);
@@ -267,10 +293,33 @@ mod tests {
         outbox.control(b"con").unwrap();
         outbox.control(b"trol").unwrap();
         outbox.end(End::Flushed);
-        let batch = outbox.next(Batch::default()).await;
+        let mut batch = Batch::default();
+        outbox.next(&mut batch).await;
         let data: Vec<&[u8]> = batch.data.iter().collect();
         assert_eq!((&batch.control[..], &data[..]), (&b"control"[..], &[&b"data"[..]][..]));
         assert_eq!(batch.end, End::Flushed);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_batch_begins_where_the_last_write_ended() {
+        let outbox = outbox(10, 4 * SHARED);
+        let long = Bytes::from(vec![7; SHARED]);
+        outbox.control(b"con").unwrap();
+        outbox.data([b"da", b"ta"]).unwrap();
+        outbox.data_frames(&[&[0xff, 0xff][..], &long[2..]].concat().into());
+        let mut batch = Batch::default();
+        outbox.next(&mut batch).await;
+        let whole = [&b"condata"[..], &[0xff, 0xff], &long[2..]].concat();
+        assert_eq!(batch.len(), whole.len());
+        for (skip, most) in [(0, 16), (0, 1), (2, 16), (3, 16), (5, 1), (7, 16), (whole.len(), 16)] {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let count = batch.pieces_after(skip, &mut slices[..most]);
+            let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+            assert!(
+                whole[skip..].starts_with(&bytes) && (count == most || bytes.len() == whole.len() - skip)
+            );
+            assert_eq!(count == 0, skip == whole.len());
+        }
     }
 
     #[test]
