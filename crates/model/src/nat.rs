@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stateright::{Model, Property};
 
-/// NAT-INITs beyond the last verified one that may go unverified: 16 in the protocol (`base::UNVERIFIED_SEQS`).
+/// NAT-INITs beyond the highest verified one that may go unverified: 16 in the protocol (`base::UNVERIFIED_SEQS`).
 pub const WINDOW: u8 = 2;
 /// Ticks for which the base sends to a confirmed address. A tick is `base::UDP_FRESH`.
 const FRESH: u8 = 1;
@@ -449,7 +449,9 @@ impl Base {
             return None;
         }
         let known = location.bindings[at].is_some_and(|b| b.at == from && !b.inherited);
-        let near = init.seq.saturating_sub(last) <= WINDOW || scenario.lacks(Weakening::UnboundedWindow);
+        // What the host has signed for any of the addresses shows how far it has come. (So does an INFO, of which the model has none.)
+        let reached = location.list.0;
+        let near = init.seq.saturating_sub(reached) <= WINDOW || scenario.lacks(Weakening::UnboundedWindow);
         if known && location.list.1 == init.list && near {
             location.refresh(index, from);
         } else {
@@ -811,8 +813,8 @@ impl Scenario {
         for from in ADDRESSES {
             for index in 0..self.indices {
                 let last = state.base.host.last[usize::from(index)];
-                let far =
-                    if self.lacks(Weakening::UnboundedWindow) { last + 3 * WINDOW } else { last + WINDOW };
+                let reached = state.base.host.list.0;
+                let far = reached + if self.lacks(Weakening::UnboundedWindow) { 3 * WINDOW } else { WINDOW };
                 for seq in [last + 1, far] {
                     let list = state.base.host.list.1;
                     let forged = Init { seq, index, list, signed: false, ..captured };

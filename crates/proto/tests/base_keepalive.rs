@@ -60,6 +60,33 @@ fn a_worker_answers_what_changes_nothing_and_leaves_the_rest_to_the_machine() {
 }
 
 #[test]
+fn a_device_whose_infos_come_is_never_verified_again_and_one_that_only_claims_higher_numbers_is() {
+    let (mut world, mut host, _) = two();
+    let verified = world.base.counters().nat_init_verified;
+    for _ in 0..40 {
+        world.advance(secs(25));
+        world.info(&mut host);
+        for via in [FIRST, SECOND] {
+            assert!(world.nat_init(&mut host, via, 0).is_some());
+        }
+    }
+    assert_eq!(world.base.counters().nat_init_verified, verified);
+    assert_eq!(world.unverified(), 80);
+    // Without INFO: 16 above it, and not one more.
+    let init = |world: &World, ahead| {
+        let init =
+            world.nat_init_bytes(&mut Host { number: host.number - 3 + ahead, ..host.clone() }, FIRST, 0);
+        judge(world, FIRST, host.udp, &init).0
+    };
+    assert!(matches!(init(&world, 16), Verdict::Answer { .. }));
+    assert_eq!(init(&world, 17), Verdict::Handshake);
+    // What was answered so delays a move by no more than that.
+    host.number += 14;
+    host.udp = addr("203.0.113.7:7");
+    assert!(world.nat_init(&mut host, FIRST, 0).is_some());
+}
+
+#[test]
 fn nobody_answers_under_a_cookie_that_is_gone() {
     let (mut world, mut host, _) = two();
     let old = world.nat_init_bytes(&mut host, FIRST, 0);

@@ -117,7 +117,8 @@ pub(super) const TCP_SPEAKS: Duration = Duration::from_secs(1);
 pub(super) const UDP_FRESH: Duration = Duration::from_secs(35);
 /// A binding silent for as long is gone.
 pub(super) const BINDING_LIFE: Duration = Duration::from_secs(60);
-/// A NAT-INIT from the bound address with the list already known is not verified within so many of the last one.
+/// A NAT-INIT from the bound address with the list already known is not verified within so many of the highest number that the host has
+/// signed or sent over TCP.
 pub(super) const UNVERIFIED_SEQS: u64 = 16;
 /// NAT-INITs whose signature is looked at, per cookie.
 pub(super) const NAT_VERIFY_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(1) };

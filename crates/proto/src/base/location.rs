@@ -58,7 +58,7 @@ pub(super) struct Location {
     /// could be replayed once that is gone.
     pub(super) last: [u64; MAX_BASE_ADDRESSES],
     /// Per index: the highest seq answered, verified or not. What is not above it may be a copy of what the host has
-    /// sent, and moves nothing. It is never more than [`UNVERIFIED_SEQS`] above `last`.
+    /// sent, and moves nothing. It is never more than [`UNVERIFIED_SEQS`] above the number of `own`.
     pub(super) seen: [u64; MAX_BASE_ADDRESSES],
     /// The last seq that was confirmed.
     pub(super) last_confirmed: u64,
@@ -129,7 +129,7 @@ impl Location {
         }
     }
 
-    /// A NAT-INIT with nothing new in it (source and own addresses are what is known, and its seq is not far above the last verified one)
+    /// A NAT-INIT with nothing new in it (source and own addresses are what is known, and its seq is not far above what the host is known to have reached)
     /// lets a binding live on, and no more. Any other is the machine's: `None`, and nothing has happened.
     pub(super) fn renew(
         &mut self,
@@ -144,10 +144,13 @@ impl Location {
             return None;
         }
         let index = self.index_of(socket)?;
-        let (seq, last) = (init.seq, self.last[index]);
+        let seq = init.seq;
+        // The host has come so far for certain: it has signed that number, or sent it over its connection.
+        let reached = self.own.number();
         let same_list = self.own.value == init.own;
         let known = self.binding(socket).is_some_and(|b| b.address == from && !b.inherited);
-        if seq <= last || !(known && same_list && seq - last <= UNVERIFIED_SEQS) {
+        let near = seq <= reached.saturating_add(UNVERIFIED_SEQS);
+        if seq <= self.last[index] || !(known && same_list && near) {
             return None;
         }
         self.refresh(socket, from, now);

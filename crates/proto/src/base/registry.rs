@@ -110,6 +110,11 @@ impl<T: PartialEq> Numbered<T> {
         changed
     }
 
+    /// The highest number that came.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Keeps the value; numbers start anew.
     pub(super) fn inherit(&mut self) {
         self.number = 0;
