@@ -12,7 +12,7 @@ use bowline_proto::{
     wire::{
         cluster::{Body, Change, Incarnation, Lease, Message, Record, Want, prefix, shard_of},
         relay::{self, RECV_DATA},
-        tcp::DeviceAddresses,
+        tcp::{self, DeviceAddresses},
         udp::NAT_OK_LEN,
     },
 };
@@ -429,4 +429,30 @@ fn of_the_devices_that_messages_have_looked_for_only_those_that_are_not_found_co
     });
     assert_eq!(missed.count(), 1_024);
     assert_eq!(world.base.counters().remotes_refused, 1);
+}
+
+#[test]
+fn the_entry_of_a_device_that_left_while_there_was_no_bus_is_taken_back_when_a_message_comes_for_it() {
+    let other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let mut host = Host::new(1);
+    world.join(&mut host);
+    bus(&mut world, BusInput::Found { device: host.id, entry: None });
+    let written = world.bus.iter().find_map(|output| match output {
+        BusOutput::Store { record, .. } => Some(record.clone()),
+        _ => None,
+    });
+    bus(&mut world, BusInput::Stored { device: host.id, revision: 7 });
+    bus(&mut world, BusInput::Down);
+    world.write(host.conn, tcp::write_leave);
+    world.bus.clear();
+    bus(&mut world, BusInput::Up);
+    bus(&mut world, BusInput::Lease(&other.lease()));
+    assert!(!world.bus.iter().any(|output| matches!(output, BusOutput::Erase { .. })));
+
+    assert_eq!(data_from(&mut world, &other, Host::new(2).id, host.id), Forward::Nowhere);
+    assert_eq!(finds(&mut world), [host.id]);
+    let entry = Entry { record: &written.unwrap(), revision: 7, age: secs(60) };
+    bus(&mut world, BusInput::Found { device: host.id, entry: Some(entry) });
+    assert!(world.bus.contains(&BusOutput::Erase { device: host.id, revision: 7 }), "{:?}", world.bus);
 }

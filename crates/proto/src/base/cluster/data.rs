@@ -129,6 +129,8 @@ impl Base {
         let member = self.cluster.as_mut().and_then(|cluster| cluster.members.get_mut(&base));
         if member.is_some_and(|member| member.replies.take(BASE_REPLY_RATE, now)) {
             self.send_to_base(base, Body::NotHere { device, from });
+            // Should the store say that it is here, since it left while there was no bus, that is taken back with the answer.
+            self.find(device);
         }
     }
 
