@@ -87,6 +87,27 @@ fn a_device_whose_infos_come_is_never_verified_again_and_one_that_only_claims_hi
 }
 
 #[test]
+fn what_was_verified_is_not_answered_again_and_an_old_keepalive_is_not_for_ever() {
+    let (mut world, mut host, _) = two();
+    host.number += 16;
+    let verified = world.nat_init_bytes(&mut host, FIRST, 0);
+    let from = host.udp;
+    let copy = |world: &mut World, init: &[u8]| world.exchange(FIRST, from, init).is_some();
+    assert!(copy(&mut world, &verified));
+    assert!(!copy(&mut world, &verified));
+
+    // Whoever has seen one pass may have it answered again from there: while the host has not gone on.
+    let keepalive = world.nat_init_bytes(&mut host, FIRST, 0);
+    for _ in 0..15 {
+        assert!(copy(&mut world, &keepalive));
+        world.info(&mut host);
+    }
+    assert!(copy(&mut world, &keepalive));
+    world.info(&mut host);
+    assert!(!copy(&mut world, &keepalive));
+}
+
+#[test]
 fn nobody_answers_under_a_cookie_that_is_gone() {
     let (mut world, mut host, _) = two();
     let old = world.nat_init_bytes(&mut host, FIRST, 0);
@@ -215,8 +236,11 @@ fn workers_and_the_machine_get_along_on_one_device() {
                 all.filter(|verdict| matches!(verdict, Verdict::Answer { .. })).count()
             })
         });
-        for _ in 0..200 {
-            world.info(&mut host);
+        for round in 0..200 {
+            // A host that had gone on by 16 numbers would have made the two too old to be answered.
+            if round % 20 == 0 {
+                world.info(&mut host);
+            }
             world.base.handle_timeout(now);
         }
         assert_eq!(workers.map(|worker| worker.join().unwrap()), [2_000; 2]);

@@ -149,7 +149,8 @@ impl Location {
         let reached = self.own.number();
         let same_list = self.own.value == init.own;
         let known = self.binding(socket).is_some_and(|b| b.address == from && !b.inherited);
-        let near = seq <= reached.saturating_add(UNVERIFIED_SEQS);
+        let near =
+            seq <= reached.saturating_add(UNVERIFIED_SEQS) && seq > reached.saturating_sub(UNVERIFIED_SEQS);
         if seq <= self.last[index] || !(known && same_list && near) {
             return None;
         }
