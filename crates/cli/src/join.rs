@@ -1,13 +1,17 @@
 //! A stream joined with something local: a socket, or standard input and output. Each direction ends by itself.
 
+use std::io::IoSlice;
+
 use bowline_quic::quinn::{RecvStream, SendStream, StoppedError, VarInt};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::streams::StreamError;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
+/// Pieces of a stream, each of one packet, that are written at once.
+const PIECES: usize = 64;
 /// The code of a direction that ends because its local end failed.
 const BROKEN: VarInt = VarInt::from_u32(1);
 
@@ -56,9 +60,10 @@ pub(crate) async fn down(
     to: &mut (impl AsyncWrite + Unpin),
 ) -> Result<u64, StreamError> {
     let mut carried = 0;
-    loop {
-        let Some(chunk) = receive.read_chunk(CHUNK, true).await? else { break };
-        if let Err(error) = write(to, &chunk.bytes).await {
+    let mut pieces: [Bytes; PIECES] = std::array::from_fn(|_| Bytes::new());
+    let mut gathered = Vec::new();
+    while let Some(count) = receive.read_chunks(&mut pieces).await? {
+        if let Err(error) = write(to, &pieces[..count], &mut gathered).await {
             let _ = receive.stop(BROKEN);
             return if error.kind() == std::io::ErrorKind::BrokenPipe {
                 Ok(carried)
@@ -66,15 +71,37 @@ pub(crate) async fn down(
                 Err(StreamError::local("cannot write", &error))
             };
         }
-        carried += chunk.bytes.len() as u64;
+        carried += pieces[..count].iter().map(|piece| piece.len() as u64).sum::<u64>();
     }
     // The other end of a socket may have gone already; it has all that there was.
     let _ = to.shutdown().await;
     Ok(carried)
 }
 
-async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
-    to.write_all(bytes).await?;
+/// Writes pieces in one call: where several cannot be given at once (standard output, to which each call is a change of threads), they
+/// are gathered first.
+async fn write(
+    to: &mut (impl AsyncWrite + Unpin),
+    pieces: &[Bytes],
+    gathered: &mut Vec<u8>,
+) -> std::io::Result<()> {
+    if let [piece] = pieces {
+        to.write_all(piece).await?;
+    } else if to.is_write_vectored() {
+        let mut slices: Vec<IoSlice<'_>> =
+            pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            match to.write_vectored(left).await? {
+                0 => return Err(std::io::ErrorKind::WriteZero.into()),
+                written => IoSlice::advance_slices(&mut left, written),
+            }
+        }
+    } else {
+        gathered.clear();
+        pieces.iter().for_each(|piece| gathered.extend_from_slice(piece));
+        to.write_all(gathered).await?;
+    }
     to.flush().await
 }
 
