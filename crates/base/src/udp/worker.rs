@@ -9,9 +9,9 @@
 //!
 //! Keepalives in which nothing is new are answered here, too, among what is sent on; each takes the lock of its own session for a moment.
 //!
-//! What is neither that nor data to a device that is reached over UDP goes to the owner of the machine, by three queues, each bounded by itself, so that
-//! a flood of one kind costs the others nothing: other handshakes under living cookies; messages that go over TCP; notes about strangers
-//! and spent budgets, of which the machine answers few. What does not fit is dropped and counted.
+//! What is neither that nor data to a device that is reached over UDP goes to the owner of the machine, by three queues, each
+//! bounded by itself, so that a flood of one kind costs the others nothing: other handshakes under living cookies; messages that
+//! go over TCP; notes about strangers and spent budgets, of which the machine answers few. What does not fit is dropped and counted.
 //!
 //! Not here: any state of the protocol.
 

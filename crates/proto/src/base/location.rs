@@ -129,8 +129,8 @@ impl Location {
         }
     }
 
-    /// A NAT-INIT with nothing new in it (source and own addresses are what is known, and its seq is not far above what the host is known to have reached)
-    /// lets a binding live on, and no more. Any other is the machine's: `None`, and nothing has happened.
+    /// A NAT-INIT with nothing new in it (source and own addresses are what is known, and its seq is not far from what the host is
+    /// known to have reached) lets a binding live on, and no more. Any other is the machine's: `None`, and nothing has happened.
     pub(super) fn renew(
         &mut self,
         socket: SocketId,
@@ -145,7 +145,8 @@ impl Location {
         }
         let index = self.index_of(socket)?;
         let seq = init.seq;
-        // The host has come so far for certain: it has signed that number, or sent it over its connection.
+        // The host has come so far for certain: it has signed that number, or sent it over its connection. What is long before
+        // that is a copy.
         let reached = self.own.number();
         let same_list = self.own.value == init.own;
         let known = self.binding(socket).is_some_and(|b| b.address == from && !b.inherited);
