@@ -613,6 +613,6 @@ fn to_base(
 ) {
     match over {
         Over::Udp { via, to } => sender.push(ports, via, to, &[&prefix[..], message].concat()),
-        Over::Bus(_) | Over::Shard(_) => cluster.send(over, &prefix, message),
+        Over::Bus(_) | Over::All => cluster.send(over, &prefix, message),
     }
 }

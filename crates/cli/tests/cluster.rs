@@ -74,7 +74,7 @@ async fn all_answer(hub: &Endpoint, devices: &[DeviceId], round: u8) -> Duration
 /// A stream of numbered messages from one device to another, and what came of it.
 struct Stream {
     sent: Arc<AtomicUsize>,
-    came: tokio::sync::watch::Receiver<usize>,
+    came: tokio::sync::watch::Receiver<HashSet<usize>>,
     stop: tokio::sync::watch::Sender<bool>,
     sender: tokio::task::JoinHandle<()>,
 }
@@ -82,24 +82,21 @@ struct Stream {
 impl Stream {
     fn start(from: &Arc<Endpoint>, to: &Arc<Endpoint>) -> Self {
         let sent = Arc::new(AtomicUsize::new(0));
-        let (arrived, came) = tokio::sync::watch::channel(0);
+        let (arrived, came) = tokio::sync::watch::channel(HashSet::new());
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let (source, target, id) = (Arc::clone(from), Arc::clone(to), to.id());
         let number = Arc::clone(&sent);
         tokio::spawn(async move {
-            let mut seen = HashSet::new();
             while let Ok((_, data)) = target.recv().await {
-                if seen.insert(data) {
-                    arrived.send_modify(|came| *came += 1);
-                }
+                let number = usize::from_be_bytes(data[..].try_into().unwrap());
+                arrived.send_if_modified(|came| came.insert(number));
             }
         });
         let sender = tokio::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_millis(20));
             while !*stopped.borrow() {
                 tick.tick().await;
-                let n = number.load(Relaxed) as u64;
-                if source.send(id, &n.to_be_bytes()).await.is_ok() {
+                if source.send(id, &number.load(Relaxed).to_be_bytes()).await.is_ok() {
                     number.fetch_add(1, Relaxed);
                 }
             }
@@ -112,18 +109,23 @@ impl Stream {
         self.stop.send_replace(true);
         self.sender.await.unwrap();
         let sent = self.sent.load(Relaxed);
-        let all = self.came.wait_for(|&came| came >= sent);
+        let all = self.came.wait_for(|came| came.len() >= sent);
         let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
-        (sent, sent - *self.came.borrow())
+        let came = self.came.borrow();
+        let lost: Vec<usize> = (0..sent).filter(|number| !came.contains(number)).collect();
+        if !lost.is_empty() {
+            println!("of {sent} messages of a stream these were lost: {lost:?}");
+        }
+        (sent, lost.len())
     }
 }
 
 /// Waits until so many more have come by each of them.
 async fn flow(streams: &[Stream], count: usize) {
-    let until: Vec<usize> = streams.iter().map(|stream| *stream.came.borrow() + count).collect();
+    let until: Vec<usize> = streams.iter().map(|stream| stream.came.borrow().len() + count).collect();
     for (stream, until) in streams.iter().zip(until) {
         let mut came = stream.came.clone();
-        let enough = came.wait_for(|&came| came >= until);
+        let enough = came.wait_for(|came| came.len() >= until);
         tokio::time::timeout(PATIENCE, enough).await.expect("it flows").unwrap();
     }
 }

@@ -191,6 +191,7 @@ impl Link {
         let mut leases = store.leases.watch_all().await?;
         let own = self.client.subscribe(format!("{}.base.{}", self.prefix, self.base)).await?;
         let data = self.client.subscribe(format!("{}.data.{}", self.prefix, self.base)).await?;
+        let to_all = self.client.subscribe(self.all()).await?;
         self.client.flush().await?;
         let mut bases = store.leases.keys().await?;
         while let Some(base) = bases.next().await {
@@ -220,6 +221,7 @@ impl Link {
         });
         self.listening.spawn(listen(own, CameOver::Bus, self.heard.clone(), self.data_in.clone()));
         self.listening.spawn(listen(data, CameOver::Bus, self.heard.clone(), self.data_in.clone()));
+        self.listening.spawn(listen(to_all, CameOver::All, self.heard.clone(), self.data_in.clone()));
         self.store = Some(store);
         Ok(())
     }
@@ -281,7 +283,7 @@ impl Link {
         }
         match self.client.subscribe(self.shard(shard)).await {
             Ok(subscriber) => {
-                let hear = listen(subscriber, CameOver::Shard, self.heard.clone(), self.data_in.clone());
+                let hear = listen(subscriber, CameOver::Bus, self.heard.clone(), self.data_in.clone());
                 self.shards.insert(shard, self.listening.spawn(hear));
             }
             Err(error) => tracing::debug!(shard, %error, "cannot listen to a shard of the cluster"),
@@ -291,7 +293,7 @@ impl Link {
     async fn send(&mut self, over: Over, bytes: Bytes) {
         match over {
             Over::Bus(base) => self.publish(format!("{}.data.{base}", self.prefix), bytes).await,
-            Over::Shard(shard) => self.publish(self.shard(shard), bytes).await,
+            Over::All => self.publish(self.all(), bytes).await,
             Over::Udp { .. } => {}
         }
     }
@@ -302,6 +304,10 @@ impl Link {
         {
             tracing::debug!(%error, "cannot say something on the cluster's bus");
         }
+    }
+
+    fn all(&self) -> String {
+        format!("{}.data", self.prefix)
     }
 
     fn shard(&self, shard: u8) -> String {

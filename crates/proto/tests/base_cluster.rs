@@ -10,7 +10,7 @@ use bowline_proto::{
     DeviceId,
     base::{BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase},
     wire::{
-        cluster::{Body, Change, Incarnation, Lease, Message, Record, Want, prefix, shard_of},
+        cluster::{Body, Change, Incarnation, Lease, Message, Record, Want, prefix},
         relay::{self, RECV_DATA},
         tcp::{self, DeviceAddresses},
         udp::NAT_OK_LEN,
@@ -365,8 +365,7 @@ fn bases_whose_store_fails_do_not_come_back_in_step() {
 
 /// How many messages in a row are sent to all bases that may have the destination.
 fn blind(world: &mut World, from: &Host, to: DeviceId) -> usize {
-    let shard = Over::Shard(shard_of(to));
-    let is_blind = |forward: Forward| matches!(forward, Forward::Base(ToBase { over, .. }) if over == shard);
+    let is_blind = |forward: Forward| matches!(forward, Forward::Base(ToBase { over: Over::All, .. }));
     (0..100).take_while(|_| is_blind(world.data_tcp(from, to, 10))).count()
 }
 
@@ -400,6 +399,59 @@ fn the_first_messages_to_a_device_whose_entry_is_on_its_way_go_to_all_bases_that
     bus(&mut world, BusInput::Found { device: Host::new(4).id, entry: None });
     world.advance(secs(2));
     assert_eq!(world.data_tcp(&sender, Host::new(4).id, 10), Forward::Nowhere);
+}
+
+#[test]
+fn a_device_whose_coming_was_not_heard_of_is_found_by_the_messages_that_go_on() {
+    let other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let mut sender = Host::new(1);
+    world.join(&mut sender);
+    store(&mut world, &sender, 1);
+    let late = Host::new(2);
+    world.data_tcp(&sender, late.id, 10);
+    bus(&mut world, BusInput::Found { device: late.id, entry: None });
+    finds(&mut world);
+
+    // The CHANGE that says where it is was lost.
+    let mut asked = 0;
+    for _ in 0..60 {
+        world.advance(ms(100));
+        world.data_tcp(&sender, late.id, 10);
+        if finds(&mut world).contains(&late.id) {
+            asked += 1;
+            bus(&mut world, BusInput::Found { device: late.id, entry: None });
+        }
+    }
+    assert!((2..=4).contains(&asked), "every two seconds, and with the turn of its shard: {asked}");
+    world.advance(secs(2));
+    world.data_tcp(&sender, late.id, 10);
+    let record = other.record(&late, 1).encode();
+    let entry = Entry { record: &record, revision: 2, age: secs(3) };
+    bus(&mut world, BusInput::Found { device: late.id, entry: Some(entry) });
+    let way = world.data_tcp(&sender, late.id, 10);
+    assert!(
+        matches!(way, Forward::Base(ToBase { over: Over::Bus(base), .. }) if base == other.id),
+        "{way:?}"
+    );
+}
+
+#[test]
+fn data_of_a_base_whose_lease_is_on_its_way_is_taken_from_the_bus_and_from_nowhere_else() {
+    let new = Other::new(0x0b);
+    let mut world = joined(&[]);
+    let mut host = Host::new(1);
+    world.join(&mut host);
+    store(&mut world, &host, 1);
+    let (from, nobody) = (Host::new(2).id, Host::new(3).id);
+    assert!(matches!(data_from(&mut world, &new, from, host.id), Forward::Udp { .. } | Forward::Tcp { .. }));
+    world.bus.clear();
+    assert_eq!(data_from(&mut world, &new, from, nobody), Forward::Nowhere);
+    assert!(world.bus.is_empty(), "{:?}", world.bus);
+    let message = relay::header(RECV_DATA, from);
+    let datagram = [&prefix(host.id, new.incarnation)[..], &message, b"data"].concat();
+    let came = CameOver::Udp(addr("192.0.2.11:4477"));
+    assert_eq!(world.base.handle_base_data(came, &datagram, world.now), Forward::Nowhere);
 }
 
 #[test]

@@ -290,7 +290,7 @@ impl BaseNode {
                 match over {
                     Over::Udp { via, to } => self.transmit(via, to, message.into(), env),
                     Over::Bus(base) => self.said.push(Said::ToBase(base, message)),
-                    Over::Shard(shard) => self.said.push(Said::ToShard(shard, message)),
+                    Over::All => self.said.push(Said::ToAll(message)),
                 }
             }
             Forward::Tcp { conn, ticket } => {

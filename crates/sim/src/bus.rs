@@ -81,8 +81,8 @@ pub enum Said {
     Output(BusOutput),
     /// A message on a base's subject.
     ToBase(DeviceId, Vec<u8>),
-    /// A message on a shard's subject.
-    ToShard(u8, Vec<u8>),
+    /// A message on the subject of all bases.
+    ToAll(Vec<u8>),
 }
 
 /// What the bus does to messages.
@@ -212,8 +212,10 @@ impl Bus {
             Said::ToBase(base, bytes) => {
                 self.tell_base(base, &Heard::Data(CameOver::Bus, bytes), now, rng, out);
             }
-            Said::ToShard(shard, bytes) => {
-                self.tell_shard(node, shard, &Heard::Data(CameOver::Shard, bytes), now, rng, out);
+            Said::ToAll(bytes) => {
+                for other in self.others(node) {
+                    self.deliver(other, &Heard::Data(CameOver::All, bytes.clone()), now, rng, out);
+                }
             }
         }
     }

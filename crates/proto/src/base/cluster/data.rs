@@ -11,7 +11,7 @@ use crate::{
     id::DeviceId,
     wire::{
         ANY_PATH_DATA, MAX_DATA, Malformed,
-        cluster::{BaseData, Body, PREFIX_LEN, prefix, shard_of, tag},
+        cluster::{BaseData, Body, PREFIX_LEN, prefix, tag},
         tcp::UnreachableReason,
     },
 };
@@ -44,10 +44,10 @@ impl Base {
         let remote = self.cluster.as_mut()?.remote_mut(to)?;
         // Nobody knows yet where it is; the first messages do not wait for that.
         if !remote.goes_blind(now) {
+            self.seek_again(from, to, now);
             return None;
         }
-        let over = Over::Shard(shard_of(to));
-        Some(ToBase { prefix: prefix(to, tag_on_bus), over })
+        Some(ToBase { prefix: prefix(to, tag_on_bus), over: Over::All })
     }
 
     /// A BASE-DATA came in. The message that goes on is `datagram[PREFIX_LEN..]`.
@@ -57,18 +57,25 @@ impl Base {
             Ok(_) => return self.refused_data(Malformed::TooLong),
             Err(why) => return self.refused_data(why),
         };
-        let Some(sender) = self.sender_of(came, &data) else {
+        let sender = self.sender_of(came, &data);
+        if sender.is_none() && matches!(came, CameOver::Udp(_)) {
             self.counters.not_a_member += 1;
             return Forward::Nowhere;
-        };
+        }
+        // Who may publish on the bus is a base, and a new one's first messages may be here before its lease.
         let BaseData { to, from, length, .. } = data;
         if let Some(forward) = self.deliver(from, to, length, now) {
             return forward;
         }
-        // On a shard's subject everybody hears it, and most do not have the device.
-        if came != CameOver::Shard && !self.devices.contains_key(&to) {
-            self.counters.dropped_not_here += 1;
-            self.deny(sender, to, from, now);
+        match sender {
+            // Everybody hears it, and most do not have the device.
+            _ if came == CameOver::All => {}
+            Some(sender) if !self.devices.contains_key(&to) => {
+                self.counters.dropped_not_here += 1;
+                self.deny(sender, to, from, now);
+            }
+            Some(_) => {}
+            None => self.counters.not_a_member += 1,
         }
         Forward::Nowhere
     }
@@ -88,7 +95,7 @@ impl Base {
                 let sender = || cluster.members.iter().find(|(_, m)| m.is_at(from)).map(|(&id, _)| id);
                 known.then(sender).flatten()
             }
-            CameOver::Bus | CameOver::Shard => cluster.incarnations.get(&data.tag).copied(),
+            CameOver::Bus | CameOver::All => cluster.incarnations.get(&data.tag).copied(),
         }
     }
 

@@ -125,8 +125,8 @@ pub enum Over {
     },
     /// On the subject of this base.
     Bus(DeviceId),
-    /// On the subject of this shard: whoever has the device takes it.
-    Shard(u8),
+    /// On the subject of all bases: whoever has the device takes it.
+    All,
 }
 
 /// How a message came from another base.
@@ -136,6 +136,6 @@ pub enum CameOver {
     Udp(SocketAddr),
     /// On this base's subject.
     Bus,
-    /// On the subject of a shard.
-    Shard,
+    /// On the subject of all bases.
+    All,
 }

@@ -124,6 +124,22 @@ impl Base {
         sought
     }
 
+    /// Messages go on to a device that nobody was known to have: what said where it is may have been lost.
+    pub(super) fn seek_again(&mut self, from: DeviceId, id: DeviceId, now: Instant) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.is_up()) else { return };
+        let Some(remote) = cluster.remote_mut(id) else { return };
+        if remote.sought.is_some() || now < remote.blind_until {
+            return;
+        }
+        if self.devices.get_mut(&from).is_none_or(|sender| !sender.seeks.take(SEEK_RATE, now)) {
+            return;
+        }
+        remote.sought = Some(remote.revision);
+        remote.sought_for = Some(from);
+        (remote.blind, remote.blind_until) = (BLIND_MESSAGES, now + BLIND_TIME);
+        self.find(id);
+    }
+
     /// Reads the entries of all devices elsewhere.
     pub(super) fn seek_all(&mut self) {
         for shard in 0..SHARDS {
