@@ -293,6 +293,8 @@ impl Server {
                 Some(_) = owner.tasks.join_next() => {}
             }
         }
+        // It may end before its time, since nobody is left: the other bases hear of that, too.
+        owner.base.drain(0, Instant::now());
         owner.flush();
         owner.cluster.finish().await;
         let counters = owner.counters(workers.counts());

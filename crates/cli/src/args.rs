@@ -61,7 +61,8 @@ pub(crate) struct HostArgs {
     /// (or BOWLINE_BASE, separated by spaces or commas; or `bases` in the configuration file)
     #[arg(long, value_name = "BASE")]
     pub(crate) base: Vec<BaseName>,
-    /// The key file of the device to run as
+    /// The key file of the device to run as. What only reaches out runs under an ID of its own without it, which a base or a
+    /// device that has a list of allowed devices does not know
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// Do not guess the ports of symmetric NATs (or `guess_ports = false` in the configuration file)

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context;
 use bowline::{Allow, BaseName, BaseStatus, DeviceId, Endpoint, Event, EventItem, Events, SendError};
 use bowline_key::{KeyFile, KeyLock};
+use bowline_proto::wire::tcp::ErrorCode;
 use tokio::time::Instant;
 
 use crate::{WrongUse, args::HostArgs, config::Config, places};
@@ -27,6 +28,7 @@ pub(crate) enum Identity {
 pub(crate) struct Host {
     pub(crate) endpoint: Endpoint,
     pub(crate) bases: Vec<BaseName>,
+    identity: Identity,
     _lock: Option<KeyLock>,
 }
 
@@ -34,6 +36,7 @@ impl Host {
     /// Claims the key and opens the sockets; does not wait for a base.
     pub(crate) async fn start(args: &HostArgs, config: &Config, identity: Identity) -> anyhow::Result<Self> {
         let bases = bases(args, config)?;
+        let identity = if args.key.is_some() { Identity::Device } else { identity };
         let (key, lock) = match key_path(args, config, identity)? {
             None => (bowline_key::generate(), None),
             Some(path) => {
@@ -61,7 +64,7 @@ impl Host {
         }
         let endpoint = builder.bind().await?;
         tokio::spawn(log(endpoint.events(), endpoint.status().base));
-        Ok(Self { endpoint, bases, _lock: lock })
+        Ok(Self { endpoint, bases, identity, _lock: lock })
     }
 
     /// Repeats an attempt that fails for want of a way, whenever something has changed, until the patience is over.
@@ -96,7 +99,19 @@ impl Host {
         }
         let why = self.endpoint.status().why_no_base;
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        anyhow::anyhow!("no base could be used within {seconds} s{why}")
+        self.advise(anyhow::anyhow!("no base could be used within {seconds} s{why}"))
+    }
+
+    /// Says what to do where a base lets only those in whom it knows.
+    pub(crate) fn advise(&self, error: anyhow::Error) -> anyhow::Error {
+        let text = error.to_string();
+        if self.identity == Identity::Device || !text.contains(&ErrorCode::NotAllowed.to_string()) {
+            return error;
+        }
+        anyhow::anyhow!(
+            "{text}; this command runs under an ID of its own, which no list has: name the key of a device that is allowed \
+             there (--key FILE)"
+        )
     }
 
     /// Refuses to talk to oneself: it would only show that memory works.

@@ -38,9 +38,10 @@ static LIMIT: OnceLock<Limit> = OnceLock::new();
 
 /// From here on, what the crates log is shown; `verbose` counts the `-v`s, `RUST_LOG` has precedence.
 pub(crate) fn start(verbose: u8, format: Format) {
+    // What a person should know of NATS, bowline says itself, and once.
     let by_count = match verbose {
-        0 => "warn",
-        1 => "info",
+        0 => "warn,async_nats=off",
+        1 => "info,async_nats=off",
         2 => "debug",
         _ => "trace",
     };

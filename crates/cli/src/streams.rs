@@ -76,7 +76,8 @@ impl Streams {
         device: DeviceId,
         service: &str,
     ) -> anyhow::Result<Connection> {
-        let connection = self.endpoint.connect_within(patience, device, service.as_bytes()).await?;
+        let connected = self.endpoint.connect_within(patience, device, service.as_bytes()).await;
+        let connection = connected.map_err(|error| self.host.advise(error.into()))?;
         // Held until it ends: what is dropped meanwhile is not what closes it, but `leave`, which sees to it that the other end hears of it.
         let held = connection.clone();
         tokio::spawn(async move { held.closed().await });

@@ -134,6 +134,20 @@ fn on_sighup_the_list_of_devices_is_read_again_and_what_is_wrong_with_it_is_told
 }
 
 #[test]
+fn who_only_reaches_out_is_told_to_name_a_key_where_the_base_has_a_list() {
+    let device = Home::new();
+    let base = Base::start(&format!("[base]\nallow = [\"{}\"]\n", device.id()), "--drain 0");
+    let other = Home::new().id();
+    for (command, message) in [("send", " hello"), ("ping -c 1", ""), ("pipe", "")] {
+        let args = format!("{command} --timeout 1 --base {} {other}{message}", base.name);
+        let reason = device.run(&args).failed(1);
+        assert!(reason.contains("not allowed") && reason.contains("--key FILE"), "{args}: {reason}");
+    }
+    let key = device.key().display().to_string();
+    device.run(&format!("send --timeout 20 --key {key} --base {} {other} hello", base.name)).ok();
+}
+
+#[test]
 fn logs_are_one_json_object_a_line_where_that_is_asked_for() {
     let base = Base::start("", "-v --log-format json --drain 0");
     let _device = base.device();

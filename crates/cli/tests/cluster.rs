@@ -322,6 +322,16 @@ fn a_rolling_restart_of_all_bases_loses_no_message() {
 }
 
 #[test]
+fn a_base_that_nobody_is_at_takes_its_leave_when_it_ends_before_its_time() {
+    let nats = Nats::start();
+    let mut bases = cluster(&nats, 2, "");
+    eventually(|| bases[0].shows("bowline_cluster_bases{path=\"udp\"} 1.0"));
+    bases[1].running.take().unwrap().end_by(Signal::SIGTERM).ok();
+    let told = bases[0].running.as_mut().unwrap().stderr.line_with("is gone");
+    assert!(told.contains("it left"), "{told}");
+}
+
+#[test]
 fn tls_and_a_password_open_the_cluster_and_a_wrong_authority_does_not() {
     let nats = Nats::start_with(|folder| {
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));

@@ -50,7 +50,8 @@ pub(crate) async fn start(
     let name = config.checked_name()?.to_owned();
     let servers = config.addresses()?;
     let (connected_in, connected) = watch::channel((false, 0));
-    let failures = Failures::default();
+    let list = servers.iter().map(|server| format!("{}:{}", server.host(), server.port()));
+    let failures = Failures { servers: list.collect::<Vec<_>>().join(", "), ..Failures::default() };
     let identity = config.identity();
     let options = config.options(format!("bowline base {base}")).await?.event_callback(move |event| {
         match &event {
@@ -88,6 +89,8 @@ pub(crate) async fn start(
 /// Attempts to connect that failed in a row: of each kind one in [`FAILURES_A_LINE`] is told.
 #[derive(Debug, Default)]
 struct Failures {
+    /// Where it tries, without passwords.
+    servers: String,
     refused: AtomicU32,
     others: AtomicU32,
 }
@@ -102,7 +105,8 @@ impl Failures {
         } else if refused {
             tracing::warn!(%error, "the cluster's NATS server refuses this base, which has {identity}; trying on");
         } else {
-            tracing::warn!(%error, "cannot connect to the cluster's NATS servers; trying on");
+            let servers = &self.servers;
+            tracing::warn!(servers, %error, "cannot connect to the cluster's NATS servers (a wrong address, or TLS at one end only?); trying on");
         }
     }
 
@@ -148,7 +152,7 @@ impl Link {
                 if let Err(error) = self.up().await {
                     tries += 1;
                     if tries == LOUD {
-                        tracing::warn!(%error, "connected to NATS, whose store is not ready: is JetStream on (nats-server -js)?");
+                        tracing::warn!(%error, "connected to NATS, whose store is not ready (JetStream has to be on: nats-server -js); trying on");
                     }
                     tracing::debug!(%error, "the cluster's store is not ready");
                     self.listening.abort_all();

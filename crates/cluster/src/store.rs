@@ -111,7 +111,16 @@ impl Store {
 async fn open(context: &jetstream::Context, config: stream::Config) -> Result<kv::Store, Failure> {
     let bucket = config.name.trim_start_matches("KV_").to_owned();
     // Several bases may make it at once; the same twice is no error.
-    context.get_or_create_stream(config).await?;
+    let wanted = config.num_replicas;
+    let there = context.get_or_create_stream(config).await?.cached_info().config.num_replicas;
+    if there != wanted {
+        tracing::warn!(
+            bucket,
+            replicas = there,
+            wanted,
+            "the cluster's store was made with another number of copies, which stays: change it with `nats stream edit`"
+        );
+    }
     Ok(context.get_key_value(bucket).await?)
 }
 

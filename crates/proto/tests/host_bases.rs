@@ -5,7 +5,7 @@ mod host_world;
 use std::time::Duration;
 
 use bowline_proto::{
-    host::{Event, HostConfig, Route, config},
+    host::{CloseReason, Event, HostConfig, Route, config},
     wire::{
         tcp::{BaseFrame, Error, ErrorCode},
         udp::{NAT_INIT, NAT_OK_LEN, NatOk, PADDED_LEN},
@@ -27,6 +27,23 @@ fn a_base_that_names_another_id_than_the_one_written_is_left() {
         world.welcomed(vec![]);
         assert_eq!(world.host.is_registered(), taken);
     }
+}
+
+#[test]
+fn what_a_base_has_said_is_told_and_not_that_it_is_not_at_another_port_as_well() {
+    let bases = ["base.example", "other.example"].map(|name| name.parse().unwrap()).to_vec();
+    let mut world = World::new(HostConfig { bases, link_local: false, ..HostConfig::default() });
+    world.resolved(1, Ok(vec![addr("203.0.113.77:4477")]));
+    let other = world.conn.expect("it connects");
+    world.greet();
+    world.hand_over(&refusal(ErrorCode::NotAllowed, 0));
+    world.host.handle_closed(other, CloseReason::Refused("refused".to_owned()), world.now);
+    world.advance(secs(1));
+    let tried = |to: &str| world.connects.iter().filter(|(_, at)| *at == addr(to)).count();
+    assert_eq!((tried("203.0.113.9:4477"), tried("203.0.113.9:443")), (1, 0), "it has answered");
+    assert_eq!(tried("203.0.113.77:443"), 1, "the other one has not");
+    let why = world.host.status(world.now).why_no_base.unwrap();
+    assert!(why.contains("base.example") && why.contains(&ErrorCode::NotAllowed.to_string()), "{why}");
 }
 
 #[test]

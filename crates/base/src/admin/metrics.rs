@@ -244,7 +244,7 @@ fn counters(
 }
 
 fn histogram(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, delays: &Delays) -> fmt::Result {
-    let bounds = Delays::BOUNDS.iter().map(std::time::Duration::as_secs_f64).chain([f64::MAX]);
+    let bounds = Delays::BOUNDS.iter().map(std::time::Duration::as_secs_f64).chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(delays.counts).collect();
     let count = delays.counts.iter().sum();
     let mut metric = to.encode_descriptor(name, help, None, MetricType::Histogram)?;

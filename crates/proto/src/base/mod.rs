@@ -288,6 +288,9 @@ impl Base {
     /// Tells every host to leave within `seconds`, and new ones to go elsewhere; those still here then get ERROR 7. The last
     /// part of that time is for what is under way to those who have just left, and not told. With 0: at once.
     pub fn drain(&mut self, seconds: u16, now: Instant) {
+        if self.draining == Draining::Done {
+            return;
+        }
         let until = now + std::time::Duration::from_secs(seconds.into());
         self.draining = Draining::Until(until);
         if seconds == 0 {

@@ -67,6 +67,8 @@ pub(super) struct Bases {
     nat_unknown: Bucket,
     path_silent: Bucket,
     why_not: Option<String>,
+    /// What a base said in this race says more than that another cannot be reached.
+    why_was_said: bool,
     udp_reported: bool,
     closed: bool,
 }
@@ -103,6 +105,7 @@ impl Bases {
             nat_unknown: Bucket::default(),
             path_silent: Bucket::default(),
             why_not: None,
+            why_was_said: false,
             udp_reported: false,
             closed: false,
         }
@@ -510,7 +513,11 @@ impl Bases {
     ) {
         if let Some(base) = self.race.as_ref().and_then(|race| race.base_of(conn)) {
             let name = self.entries[base].name.to_string();
-            self.why_not = Some(format!("{name}: {reason}"));
+            let said = self.race.as_ref().is_some_and(|race| race.has_answered(conn));
+            if said || !self.why_was_said {
+                self.why_not = Some(format!("{name}: {reason}"));
+                self.why_was_said = said;
+            }
             ctx.event(Event::BaseRefused { base: name, code, reason });
             if let Some(race) = &mut self.race {
                 race.drop_conn(conn, now);

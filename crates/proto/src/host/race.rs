@@ -60,6 +60,8 @@ struct Conn {
     entrant: usize,
     remote: SocketAddr,
     stage: Stage,
+    /// The base has said something.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -144,6 +146,19 @@ impl Race {
         let mut frames = Vec::new();
         GetCookie { highest_version: tcp::VERSION, capabilities: 0 }.write(&mut frames);
         ctx.push(Output::Write { conn, frames });
+    }
+
+    /// The base has said something: it is there, and not at the web's port as well.
+    pub(super) fn note_answer(&mut self, conn: ConnId) {
+        let Some(c) = self.conns.get_mut(&conn) else { return };
+        c.answered = true;
+        if let Phase::Connecting { queue, .. } = &mut self.entrants[c.entrant].phase {
+            queue.retain(|address| address.ip() != c.remote.ip());
+        }
+    }
+
+    pub(super) fn has_answered(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|c| c.answered)
     }
 
     /// A connection is of no use: the base refused, broke off, or said something that makes no sense.
@@ -271,7 +286,7 @@ impl Race {
                 *next_conn += 1;
                 let conn = ConnId(*next_conn);
                 let stage = Stage::Connecting { give_up: now + CONNECT_TIMEOUT };
-                self.conns.insert(conn, Conn { entrant: index, remote: to, stage });
+                self.conns.insert(conn, Conn { entrant: index, remote: to, stage, answered: false });
                 ctx.push(Output::Connect { conn, to });
             }
             _ => {}

@@ -95,6 +95,7 @@ impl Bases {
                 (i, e.name.clone(), expected, if late { now + HEAD_START } else { now })
             })
             .collect();
+        self.why_was_said = false;
         self.race = Some(Race::new(entrants));
     }
 
@@ -129,6 +130,7 @@ impl Bases {
         now: Instant,
     ) -> FromBase<'a> {
         let Some(race) = &mut self.race else { return FromBase::Nothing };
+        race.note_answer(conn);
         let problem = match message {
             BaseFrame::BaseHello(hello) => match race.handle_hello(conn, hello) {
                 Ok(()) => {
