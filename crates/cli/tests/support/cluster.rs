@@ -80,6 +80,15 @@ impl Nats {
     }
 }
 
+/// What a base has logged explains what a test does not understand.
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.as_mut().filter(|_| std::thread::panicking()) {
+            println!("--- base at port {}:\n{}", self.port, running.stderr.so_far());
+        }
+    }
+}
+
 /// A base of the cluster, with a port that it keeps.
 pub(crate) struct Member {
     pub(crate) home: Home,
@@ -99,8 +108,9 @@ impl Member {
         Self { home, listen: "127.0.0.1", port: free_port(), admin: free_port(), running: None }
     }
 
-    pub(crate) fn listening_on(self, listen: &'static str) -> Self {
-        Self { listen, ..self }
+    pub(crate) fn listening_on(mut self, listen: &'static str) -> Self {
+        self.listen = listen;
+        self
     }
 
     pub(crate) fn start(mut self) -> Self {

@@ -246,6 +246,12 @@ impl Lines {
         }
     }
 
+    /// What came so far.
+    pub(crate) fn so_far(&mut self) -> String {
+        self.seen.extend(self.incoming.try_iter());
+        self.seen.concat()
+    }
+
     /// Everything up to the end, lines seen before included.
     fn rest(&mut self) -> String {
         let deadline = Instant::now() + PATIENCE;
