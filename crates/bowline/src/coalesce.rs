@@ -5,7 +5,7 @@
 //! that is when [`run`], a task of its own, gets its turn. So a message waits for its sender, never for a timer.
 //!
 //! One run is gathered per lane; while one is handed to the system, the next one fills. Order is kept. What the system
-//! refuses goes through the machine again, message by message.
+//! refuses goes through the machine again, message by message. None of them carries a mark of congestion: those that do come in batches.
 
 use std::{
     io::{self, IoSlice},
@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    Ecn,
     config::{MAX_SEGMENTED_BYTES, SEND_PATIENCE},
     driver::{Lane, Shared},
     send::resend,
@@ -161,7 +162,7 @@ pub(crate) fn flush(shared: &Shared, lane: &Arc<Lane>) -> Outcome {
 
 fn hand_over(shared: &Shared, lane: &Lane, run: &Run) -> io::Result<()> {
     let segment = u16::try_from(run.segment).ok().filter(|_| run.count > 1);
-    shared.udp.try_send(lane.hop, &[IoSlice::new(&run.bytes)], segment)
+    shared.udp.try_send(lane.hop, &[IoSlice::new(&run.bytes)], segment, Ecn::NotEct)
 }
 
 impl Waiting {

@@ -11,7 +11,8 @@ use bowline_proto::{
 use bytes::Bytes;
 
 use crate::{
-    Builder, ClosedError, Events, RecvError, SendSegmentsError, TrySendError, driver::Shared, send, try_send,
+    Builder, ClosedError, Ecn, Events, RecvError, SendSegmentsError, TrySendError, driver::Shared, send,
+    try_send,
 };
 
 /// A message that came in.
@@ -23,6 +24,8 @@ pub struct Datagram {
     pub data: Bytes,
     /// The way it came.
     pub path: Path,
+    /// Its mark of congestion; not known unless it is asked for ([`Endpoint::read_ecn`]).
+    pub ecn: Ecn,
 }
 
 /// Messages of one sender that came together, one after the other in one buffer.
@@ -36,6 +39,8 @@ pub struct Segments {
     pub segment: usize,
     /// The way they came.
     pub path: Path,
+    /// The mark of congestion that each of them has; not known unless it is asked for ([`Endpoint::read_ecn`]).
+    pub ecn: Ecn,
 }
 
 impl Segments {
@@ -118,7 +123,7 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::send`], and [`TrySendError::Full`] where that would wait.
     pub fn try_send(&self, to: DeviceId, data: &[u8]) -> Result<(), TrySendError> {
-        send::try_send(self.shared(), to, data)
+        send::try_send(self.shared(), to, data, Ecn::NotEct)
     }
 
     /// Sends several messages to one device; returns how many of them were taken, the first ones. Messages of equal size
@@ -130,6 +135,15 @@ impl Endpoint {
         send::send_batch(self.shared(), to, batch).await
     }
 
+    /// As [`Endpoint::send_batch`], each message with a mark of congestion of its own (ECN, RFC 3168). Direct paths carry it; through a
+    /// base a message goes without. Neighbours with the same mark share a system call.
+    ///
+    /// # Errors
+    /// As [`Endpoint::send`], when the first one cannot be sent.
+    pub async fn send_batch_marked(&self, to: DeviceId, batch: &[(Bytes, Ecn)]) -> Result<usize, SendError> {
+        send::send_batch(self.shared(), to, batch).await
+    }
+
     /// As [`Endpoint::send_batch`], with the messages one after the other in one buffer: each is `segment` bytes long, the last
     /// may be shorter. This is the cheapest way to send: on a direct path the buffer goes to the kernel as it is, 64 messages
     /// (or 64 KB) with each system call. `segment` is one at least.
@@ -137,7 +151,7 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::send`], when the first one cannot be sent.
     pub async fn send_segments(&self, to: DeviceId, data: &[u8], segment: usize) -> Result<usize, SendError> {
-        send::send_batch(self.shared(), to, &send::Segments::new(data, segment)).await
+        send::send_batch(self.shared(), to, &send::Segments::new(data, segment, Ecn::NotEct)).await
     }
 
     /// As [`Endpoint::send_segments`], without waiting: takes all messages or, where there is no room, none; for callers that are
@@ -151,7 +165,21 @@ impl Endpoint {
         data: &[u8],
         segment: usize,
     ) -> Result<(), SendSegmentsError> {
-        try_send::try_send_segments(&self.handle.0, to, data, segment)
+        self.try_send_segments_marked(to, data, segment, Ecn::NotEct)
+    }
+
+    /// As [`Endpoint::try_send_segments`], each message with that mark of congestion (ECN, RFC 3168), where it goes directly.
+    ///
+    /// # Errors
+    /// As [`Endpoint::try_send_segments`].
+    pub fn try_send_segments_marked(
+        &self,
+        to: DeviceId,
+        data: &[u8],
+        segment: usize,
+        ecn: Ecn,
+    ) -> Result<(), SendSegmentsError> {
+        try_send::try_send_segments(&self.handle.0, to, data, segment, ecn)
     }
 
     /// Waits for the next message. Several tasks may wait; each message goes to one of them. Cancel safe.
@@ -207,8 +235,7 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::recv`].
     pub fn try_recv_segments(&self) -> Result<Option<Segments>, RecvError> {
-        let run = self.shared().inbox.try_pop_run()?;
-        Ok(run.map(|run| Segments { from: run.from, data: run.bytes, segment: run.stride, path: run.path }))
+        Ok(self.shared().inbox.try_pop_run()?.map(Segments::from))
     }
 
     /// Messages that came and were dropped since the start because too many waited to be received.
@@ -276,6 +303,12 @@ impl Endpoint {
     /// is relayed goes over the base's TCP connection.
     pub fn set_relay_udp(&self, on: bool) {
         self.shared().machine.set_relay_udp(on);
+    }
+
+    /// Has the marks of congestion (ECN, RFC 3168) of what comes directly read from now on, or no longer (as it begins): they stand in
+    /// [`Segments`] and [`Datagram`]. It costs a little with every receive. Marks are sent whether or not they are read.
+    pub fn read_ecn(&self, on: bool) {
+        self.shared().udp.read_marks(on);
     }
 
     /// Waits until this device is registered at a base; returns at once if it is already.

@@ -56,7 +56,8 @@
 //!
 //! Linux in full: changes of the network are noticed as the kernel tells of them, batches are segmented by the kernel. On
 //! macOS and Windows the crate compiles; there, interfaces are looked at every three seconds, devices on the local link
-//! are not heard (they do hear this one), and batches are sent one by one.
+//! are not heard (they do hear this one), and batches are sent one by one. Marks of congestion ([`Ecn`]) are sent and read there as far
+//! as `quinn-udp` knows how to; without that they are [`Ecn::NotEct`].
 //!
 //! The protocol is in `docs/protocol.md`; its pure state machine is [`bowline_proto::host`], which this crate drives.
 
@@ -65,6 +66,7 @@ mod clock;
 mod coalesce;
 mod config;
 mod driver;
+mod ecn;
 mod endpoint;
 mod error;
 mod events;
@@ -96,6 +98,7 @@ pub use bowline_proto::{
     },
 };
 pub use builder::Builder;
+pub use ecn::Ecn;
 pub use endpoint::{Datagram, Endpoint, Segments};
 pub use error::{BindError, ClosedError, RecvError, SendSegmentsError, TrySendError};
 pub use events::{EventItem, Events};

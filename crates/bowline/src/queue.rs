@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::{sync::Notify, task::coop::consume_budget};
 
 use crate::{
-    Datagram, DeviceId, Path, RecvError, Segments,
+    Datagram, DeviceId, Ecn, Path, RecvError, Segments,
     config::{INBOX_BYTES, INBOX_LOW, INBOX_MESSAGES},
 };
 
@@ -42,6 +42,8 @@ struct State {
 pub(crate) struct Run {
     pub(crate) from: DeviceId,
     pub(crate) path: Path,
+    /// The mark of each.
+    pub(crate) ecn: Ecn,
     /// One after the other.
     pub(crate) bytes: Bytes,
     /// The length of each but the last.
@@ -50,8 +52,8 @@ pub(crate) struct Run {
 
 impl Run {
     /// A single message.
-    pub(crate) fn one(from: DeviceId, data: Bytes, path: Path) -> Self {
-        Self { from, path, stride: data.len().max(1), bytes: data }
+    pub(crate) fn one(from: DeviceId, data: Bytes, path: Path, ecn: Ecn) -> Self {
+        Self { from, path, ecn, stride: data.len().max(1), bytes: data }
     }
 
     /// How many messages it has: an empty one is one, too.
@@ -62,13 +64,21 @@ impl Run {
     /// Takes the first message out; `true`: it was the last.
     fn split(&mut self) -> (Datagram, bool) {
         let data = self.bytes.split_to(self.stride.min(self.bytes.len()));
-        (Datagram { from: self.from, data, path: self.path }, self.bytes.is_empty())
+        (Datagram { from: self.from, data, path: self.path, ecn: self.ecn }, self.bytes.is_empty())
+    }
+}
+
+impl From<Run> for Segments {
+    fn from(run: Run) -> Self {
+        let Run { from, path, ecn, bytes, stride } = run;
+        Self { from, data: bytes, segment: stride, path, ecn }
     }
 }
 
 impl Inbox {
     pub(crate) fn push(&self, datagram: Datagram) {
-        self.push_all([Run::one(datagram.from, datagram.data, datagram.path)]);
+        let Datagram { from, data, path, ecn } = datagram;
+        self.push_all([Run::one(from, data, path, ecn)]);
     }
 
     pub(crate) fn push_all(&self, runs: impl IntoIterator<Item = Run>) {
@@ -107,8 +117,8 @@ impl Inbox {
         consume_budget().await;
         loop {
             let arrived = self.arrived.notified();
-            if let Some(Run { from, path, bytes, stride }) = self.try_pop_run()? {
-                return Ok(Segments { from, data: bytes, segment: stride, path });
+            if let Some(run) = self.try_pop_run()? {
+                return Ok(run.into());
             }
             arrived.await;
         }
@@ -251,7 +261,12 @@ mod tests {
     fn datagram(number: usize, length: usize) -> Datagram {
         let mut data = vec![0; length.max(8)];
         data[..8].copy_from_slice(&number.to_be_bytes());
-        Datagram { from: DeviceId::from_bytes([1; 14]), data: Bytes::from(data), path: Path::Local }
+        Datagram {
+            from: DeviceId::from_bytes([1; 14]),
+            data: Bytes::from(data),
+            path: Path::Local,
+            ecn: Ecn::NotEct,
+        }
     }
 
     fn drain(inbox: &Inbox) -> Vec<Datagram> {
@@ -290,6 +305,7 @@ mod tests {
         let run = |length: usize, stride| Run {
             from: DeviceId::from_bytes([1; 14]),
             path: Path::Local,
+            ecn: Ecn::NotEct,
             bytes: Bytes::from((0..length).map(|i| (i / stride) as u8).collect::<Vec<_>>()),
             stride,
         };

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::{
-    Datagram, TrySendError, coalesce,
+    Datagram, Ecn, TrySendError, coalesce,
     coalesce::{empty, expect_more, flush, offer},
     config::{BATCH, MAX_SEGMENTED_BYTES, SEND_PATIENCE},
     driver::{Lane, Shared},
@@ -72,7 +72,7 @@ pub(crate) async fn send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(
         }
     }
     let_those_before_leave(shared, to).await;
-    send_by(shared, shared.machine.route(to, data.len())?, to, data).await
+    send_by(shared, shared.machine.route(to, data.len())?, to, data, Ecn::NotEct).await
 }
 
 /// What waits on the lane to this device leaves before something that goes by itself.
@@ -82,13 +82,13 @@ async fn let_those_before_leave(shared: &Shared, to: DeviceId) {
     }
 }
 
-pub(crate) fn try_send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(), TrySendError> {
+pub(crate) fn try_send(shared: &Shared, to: DeviceId, data: &[u8], ecn: Ecn) -> Result<(), TrySendError> {
     if let Some(lane) = lane(shared, to, data) {
         if flush(shared, &lane) != coalesce::Outcome::Taken {
             return Err(TrySendError::Full);
         }
         note_sent(shared, &lane, 1);
-        match datagram(shared, lane.hop, &[IoSlice::new(data)]) {
+        match datagram(shared, lane.hop, &[IoSlice::new(data)], ecn) {
             Outcome::Sent => return Ok(()),
             Outcome::Full(_) => return Err(TrySendError::Full),
             Outcome::Refused => {}
@@ -100,8 +100,8 @@ pub(crate) fn try_send(shared: &Shared, to: DeviceId, data: &[u8]) -> Result<(),
         return Err(TrySendError::Full);
     }
     let route = shared.machine.route(to, data.len())?;
-    let outcome = match dispatch(shared, route, to, data) {
-        Outcome::Refused => dispatch(shared, shared.machine.route(to, data.len())?, to, data),
+    let outcome = match dispatch(shared, route, to, data, ecn) {
+        Outcome::Refused => dispatch(shared, shared.machine.route(to, data.len())?, to, data, ecn),
         outcome => outcome,
     };
     if let Outcome::Full(_) = outcome { Err(TrySendError::Full) } else { Ok(()) }
@@ -112,7 +112,7 @@ pub(crate) fn resend(shared: &Shared, to: DeviceId, data: &[u8]) {
     let mut tries = 0..2;
     while tries.next().is_some()
         && let Ok(route) = shared.machine.route(to, data.len())
-        && let Outcome::Refused = dispatch(shared, route, to, data)
+        && let Outcome::Refused = dispatch(shared, route, to, data, Ecn::NotEct)
     {}
 }
 
@@ -136,7 +136,7 @@ fn by_lane(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
         }
         coalesce::Outcome::Alone => {
             note_sent(shared, lane, 1);
-            let outcome = datagram(shared, lane.hop, &[IoSlice::new(data)]);
+            let outcome = datagram(shared, lane.hop, &[IoSlice::new(data)], Ecn::NotEct);
             expect_more(shared, lane);
             outcome
         }
@@ -145,11 +145,17 @@ fn by_lane(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
     }
 }
 
-async fn send_by(shared: &Shared, mut route: Route, to: DeviceId, data: &[u8]) -> Result<(), SendError> {
+async fn send_by(
+    shared: &Shared,
+    mut route: Route,
+    to: DeviceId,
+    data: &[u8],
+    ecn: Ecn,
+) -> Result<(), SendError> {
     let mut rerouted = false;
     let mut give_up = None;
     loop {
-        match dispatch(shared, route, to, data) {
+        match dispatch(shared, route, to, data, ecn) {
             Outcome::Sent => return Ok(()),
             Outcome::Full(room) => {
                 let give_up = *give_up.get_or_insert_with(|| Instant::now() + SEND_PATIENCE);
@@ -185,9 +191,10 @@ impl Room {
     }
 }
 
-pub(crate) fn dispatch(shared: &Shared, route: Route, to: DeviceId, data: &[u8]) -> Outcome {
+/// The mark goes along where the way is a direct one.
+pub(crate) fn dispatch(shared: &Shared, route: Route, to: DeviceId, data: &[u8], ecn: Ecn) -> Outcome {
     match route {
-        Route::Direct(hop) => direct(shared, hop, data),
+        Route::Direct(hop) => direct(shared, hop, data, ecn),
         Route::RelayUdp(hop) => relay_udp(shared, hop, to, data),
         Route::RelayTcp(conn) => relay_tcp(shared, conn, to, data),
         Route::Both(hop, relay) => {
@@ -195,7 +202,7 @@ pub(crate) fn dispatch(shared: &Shared, route: Route, to: DeviceId, data: &[u8])
                 Relay::Udp(hop) => relay_udp(shared, hop, to, data),
                 Relay::Tcp(conn) => relay_tcp(shared, conn, to, data),
             };
-            match (direct(shared, hop, data), relayed) {
+            match (direct(shared, hop, data, ecn), relayed) {
                 (Outcome::Sent, _) | (_, Outcome::Sent) => Outcome::Sent,
                 (Outcome::Full(room), _) | (_, Outcome::Full(room)) => Outcome::Full(room),
                 (Outcome::Refused, Outcome::Refused) => Outcome::Refused,
@@ -203,26 +210,26 @@ pub(crate) fn dispatch(shared: &Shared, route: Route, to: DeviceId, data: &[u8])
         }
         Route::Local => {
             let data = Bytes::copy_from_slice(data);
-            shared.inbox.push(Datagram { from: to, data, path: Path::Local });
+            shared.inbox.push(Datagram { from: to, data, path: Path::Local, ecn });
             Outcome::Sent
         }
     }
 }
 
-fn direct(shared: &Shared, hop: Hop, data: &[u8]) -> Outcome {
+fn direct(shared: &Shared, hop: Hop, data: &[u8], ecn: Ecn) -> Outcome {
     if needs_escape(data) {
-        datagram(shared, hop, &[IoSlice::new(&escape_prefix()), IoSlice::new(data)])
+        datagram(shared, hop, &[IoSlice::new(&escape_prefix()), IoSlice::new(data)], ecn)
     } else {
-        datagram(shared, hop, &[IoSlice::new(data)])
+        datagram(shared, hop, &[IoSlice::new(data)], ecn)
     }
 }
 
 fn relay_udp(shared: &Shared, hop: Hop, to: DeviceId, data: &[u8]) -> Outcome {
-    datagram(shared, hop, &[IoSlice::new(&header(SEND_DATA, to)), IoSlice::new(data)])
+    datagram(shared, hop, &[IoSlice::new(&header(SEND_DATA, to)), IoSlice::new(data)], Ecn::NotEct)
 }
 
-fn datagram(shared: &Shared, hop: Hop, parts: &[IoSlice<'_>]) -> Outcome {
-    match shared.udp.try_send(hop, parts, None) {
+fn datagram(shared: &Shared, hop: Hop, parts: &[IoSlice<'_>], ecn: Ecn) -> Outcome {
+    match shared.udp.try_send(hop, parts, None, ecn) {
         Ok(()) => Outcome::Sent,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Full(Room::Socket(hop)),
         Err(error) => {
@@ -248,6 +255,9 @@ pub(crate) trait Batch {
     fn count(&self) -> usize;
     fn message(&self, at: usize) -> &[u8];
 
+    /// The mark of one of them.
+    fn ecn(&self, at: usize) -> Ecn;
+
     /// The bytes of `count` messages from `at` on, as the system takes them.
     fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>>;
 }
@@ -261,21 +271,44 @@ impl Batch for [Bytes] {
         &self[at]
     }
 
+    fn ecn(&self, _at: usize) -> Ecn {
+        Ecn::NotEct
+    }
+
     fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>> {
         self[at..at + count].iter().map(|message| IoSlice::new(message)).collect()
     }
 }
 
-/// One buffer, cut into messages of one size; the last may be shorter.
+impl Batch for [(Bytes, Ecn)] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn message(&self, at: usize) -> &[u8] {
+        &self[at].0
+    }
+
+    fn ecn(&self, at: usize) -> Ecn {
+        self[at].1
+    }
+
+    fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>> {
+        self[at..at + count].iter().map(|(message, _)| IoSlice::new(message)).collect()
+    }
+}
+
+/// One buffer, cut into messages of one size and with one mark; the last may be shorter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Segments<'a> {
     data: &'a [u8],
     segment: usize,
+    ecn: Ecn,
 }
 
 impl<'a> Segments<'a> {
-    pub(crate) fn new(data: &'a [u8], segment: usize) -> Self {
-        Self { data, segment: segment.max(1) }
+    pub(crate) fn new(data: &'a [u8], segment: usize, ecn: Ecn) -> Self {
+        Self { data, segment: segment.max(1), ecn }
     }
 
     fn range(&self, at: usize, count: usize) -> &'a [u8] {
@@ -291,6 +324,10 @@ impl Batch for Segments<'_> {
 
     fn message(&self, at: usize) -> &[u8] {
         self.range(at, 1)
+    }
+
+    fn ecn(&self, _at: usize) -> Ecn {
+        self.ecn
     }
 
     fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>> {
@@ -331,7 +368,8 @@ where
     let run = run_length(batch, at, shared.udp.max_segments(lane.hop), 0, |_| true);
     empty(shared, lane).await;
     note_sent(shared, lane, run);
-    if send_run(shared, lane.hop, batch.parts(at, run), batch.message(at).len(), run).await {
+    let length = batch.message(at).len();
+    if send_run(shared, lane.hop, batch.parts(at, run), length, run, batch.ecn(at)).await {
         return Ok(run);
     }
     one_by_one(shared, lane.peer, batch, at, run).await
@@ -351,7 +389,7 @@ where
     for done in 0..count {
         let data = batch.message(at + done);
         match shared.machine.route(to, data.len()) {
-            Ok(route) => send_by(shared, route, to, data).await?,
+            Ok(route) => send_by(shared, route, to, data, batch.ecn(at + done)).await?,
             Err(error) if done == 0 => return Err(error),
             Err(_) => return Ok(done),
         }
@@ -385,19 +423,21 @@ where
         let length = batch.message(first).len();
         let whole = match route {
             _ if run == 1 => false,
-            Route::Direct(_) => send_run(shared, hop, batch.parts(first, run), length, run).await,
+            Route::Direct(_) => {
+                send_run(shared, hop, batch.parts(first, run), length, run, batch.ecn(first)).await
+            }
             Route::RelayUdp(_) => {
                 let header = header(SEND_DATA, to);
                 let parts = (first..first + run)
                     .flat_map(|at| [IoSlice::new(&header), IoSlice::new(batch.message(at))])
                     .collect();
-                send_run(shared, hop, parts, HEADER_LEN + length, run).await
+                send_run(shared, hop, parts, HEADER_LEN + length, run, Ecn::NotEct).await
             }
             _ => false,
         };
         if !whole {
             for (route, at) in routes[done..done + run].iter().zip(first..) {
-                match send_by(shared, *route, to, batch.message(at)).await {
+                match send_by(shared, *route, to, batch.message(at), batch.ecn(at)).await {
                     Ok(()) => {}
                     Err(error) if at == begin => return Err(error),
                     Err(_) => return Ok(at - begin),
@@ -409,8 +449,8 @@ where
     Ok(done)
 }
 
-/// How many messages from `first` on can share a send: by the same way, of equal size (the last may be shorter), none of which
-/// needs an escape. Each travels with `header` more bytes.
+/// How many messages from `first` on can share a send: by the same way, with the same mark, of equal size (the last may be shorter),
+/// none of which needs an escape. Each travels with `header` more bytes.
 pub(crate) fn run_length<B>(
     batch: &B,
     first: usize,
@@ -427,10 +467,12 @@ where
     if alone(batch.message(first)) {
         return 1;
     }
+    // Through a base there are no marks, either.
+    let same_mark = |at: usize| header > 0 || batch.ecn(at) == batch.ecn(first);
     let mut bytes = header + size;
     let mut run = 1;
     let most = max.min(batch.count() - first);
-    while run < most && same_way(first + run) {
+    while run < most && same_way(first + run) && same_mark(first + run) {
         let message = batch.message(first + run);
         if alone(message) || message.len() > size || bytes + header + message.len() > MAX_SEGMENTED_BYTES {
             break;
@@ -445,12 +487,19 @@ where
 }
 
 /// Sends several messages with one system call; `false` if they have to go one by one.
-async fn send_run(shared: &Shared, hop: Hop, parts: Vec<IoSlice<'_>>, length: usize, count: usize) -> bool {
+async fn send_run(
+    shared: &Shared,
+    hop: Hop,
+    parts: Vec<IoSlice<'_>>,
+    length: usize,
+    count: usize,
+    ecn: Ecn,
+) -> bool {
     let Ok(segment) = u16::try_from(length) else { return false };
     let segment = (count > 1).then_some(segment);
     let mut give_up = None;
     loop {
-        match shared.udp.try_send(hop, &parts, segment) {
+        match shared.udp.try_send(hop, &parts, segment, ecn) {
             Ok(()) => return true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let give_up = *give_up.get_or_insert_with(|| Instant::now() + SEND_PATIENCE);
@@ -498,6 +547,15 @@ mod tests {
     }
 
     #[test]
+    fn only_messages_with_the_same_mark_share_a_send_where_there_are_marks() {
+        let marks = [Ecn::Ect0, Ecn::Ect0, Ecn::Ce, Ecn::NotEct, Ecn::NotEct];
+        let batch = marks.map(|ecn| (Bytes::from_static(b"data"), ecn));
+        let run = |first, header| run_length(&batch[..], first, 64, header, |_| true);
+        assert_eq!([run(0, 0), run(2, 0), run(3, 0)], [2, 1, 2]);
+        assert_eq!(run(0, HEADER_LEN), 5, "a base carries none");
+    }
+
+    #[test]
     fn messages_that_need_an_escape_go_alone() {
         let magic = Bytes::from_static(b"\x0bbowline!");
         let part = [Bytes::from_static(b"123456789"), magic.clone(), magic, Bytes::from_static(b"123456789")];
@@ -514,12 +572,12 @@ mod tests {
     #[test]
     fn one_buffer_is_cut_into_messages_of_one_size_and_a_rest() {
         let data = [7; 1000];
-        let segments = Segments::new(&data, 300);
+        let segments = Segments::new(&data, 300, Ecn::NotEct);
         assert_eq!(segments.count(), 4);
         assert_eq!(segments.message(3).len(), 100);
         assert_eq!(segments.parts(1, 3).len(), 1);
         assert_eq!(segments.parts(1, 3)[0].len(), 700);
         assert_eq!(run_length(&segments, 0, 64, 0, |_| true), 4);
-        assert_eq!(Segments::new(&[], 300).count(), 0);
+        assert_eq!(Segments::new(&[], 300, Ecn::NotEct).count(), 0);
     }
 }

@@ -13,7 +13,7 @@ use bowline_proto::{
 };
 
 use crate::{
-    TrySendError, coalesce,
+    Ecn, TrySendError, coalesce,
     coalesce::flush,
     config::SEND_PATIENCE,
     driver::Shared,
@@ -48,8 +48,9 @@ pub(crate) fn try_send_segments(
     to: DeviceId,
     data: &[u8],
     segment: usize,
+    ecn: Ecn,
 ) -> Result<(), SendSegmentsError> {
-    let batch = Segments::new(data, segment);
+    let batch = Segments::new(data, segment, ecn);
     let mut at = 0;
     while at < batch.count() {
         match next_run(shared, to, &batch, at) {
@@ -76,7 +77,8 @@ fn next_run(
         }
         let run = run_length(batch, at, shared.udp.max_segments(lane.hop), 0, |_| true);
         send::note_sent(shared, &lane, run);
-        match run_now(shared, lane.hop, &batch.parts(at, run), batch.message(at).len(), run) {
+        let length = batch.message(at).len();
+        match run_now(shared, lane.hop, &batch.parts(at, run), length, run, batch.ecn(at)) {
             Ran::Whole => return Ok(run),
             Ran::Full => return Err(full(send::Room::Socket(lane.hop))),
             // Perhaps one of them is the reason: it shows one by one.
@@ -92,9 +94,9 @@ enum Ran {
     Apart,
 }
 
-fn run_now(shared: &Shared, hop: Hop, parts: &[IoSlice<'_>], length: usize, count: usize) -> Ran {
+fn run_now(shared: &Shared, hop: Hop, parts: &[IoSlice<'_>], length: usize, count: usize, ecn: Ecn) -> Ran {
     let Ok(segment) = u16::try_from(length) else { return Ran::Apart };
-    match shared.udp.try_send(hop, parts, (count > 1).then_some(segment)) {
+    match shared.udp.try_send(hop, parts, (count > 1).then_some(segment), ecn) {
         Ok(()) => Ran::Whole,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ran::Full,
         Err(_) => Ran::Apart,
@@ -120,7 +122,7 @@ fn routed(
             let parts: Vec<_> = (at..at + run)
                 .flat_map(|at| [IoSlice::new(&header), IoSlice::new(batch.message(at))])
                 .collect();
-            match run_now(shared, hop, &parts, HEADER_LEN + batch.message(at).len(), run) {
+            match run_now(shared, hop, &parts, HEADER_LEN + batch.message(at).len(), run, Ecn::NotEct) {
                 Ran::Whole => return Ok(run),
                 Ran::Full => return Err(full(send::Room::Socket(hop), 0)),
                 Ran::Apart => {}
@@ -136,10 +138,10 @@ fn routed(
         }
         _ => {}
     }
-    match dispatch(shared, route, to, batch.message(at)) {
+    match dispatch(shared, route, to, batch.message(at), batch.ecn(at)) {
         Outcome::Full(room) => Err(full(room, batch.message(at).len())),
         Outcome::Sent => Ok(1),
-        Outcome::Refused => match send::try_send(shared, to, batch.message(at)) {
+        Outcome::Refused => match send::try_send(shared, to, batch.message(at), batch.ecn(at)) {
             Ok(()) | Err(TrySendError::Full) => Ok(1),
             Err(TrySendError::Send(why)) => Err(why.into()),
         },

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bowline::{Datagram, Endpoint, Event, EventItem, Path};
+use bowline::{Datagram, Ecn, Endpoint, Event, EventItem, Path};
 use bytes::Bytes;
 use common::{base, become_direct, online, receive, receive_batch, soon, with};
 
@@ -11,12 +11,12 @@ async fn two_endpoints_exchange_messages_through_a_base_and_become_direct() {
     let base = base().await;
     let (a, b) = (online(1, &base).await, online(2, &base).await);
     a.send(b.id(), b"hello").await.unwrap();
-    let Datagram { from, data, path: by } = receive(&b).await;
+    let Datagram { from, data, path: by, .. } = receive(&b).await;
     assert_eq!((from, &data[..]), (a.id(), &b"hello"[..]));
     assert!(matches!(by, Path::RelayTcp | Path::RelayUdp), "the first message did not wait: {by}");
     become_direct(&a, &b).await;
     b.send(a.id(), b"straight").await.unwrap();
-    let Datagram { from, data, path: by } = receive(&a).await;
+    let Datagram { from, data, path: by, .. } = receive(&a).await;
     assert_eq!((from, &data[..]), (b.id(), &b"straight"[..]));
     assert!(matches!(by, Path::Direct(_)), "{by}");
 }
@@ -30,7 +30,10 @@ async fn without_udp_messages_go_over_tcp() {
         let message: Vec<u8> = (0..size).map(|i| i as u8).collect();
         a.send(b.id(), &message).await.unwrap();
         let got = receive(&b).await;
-        assert_eq!(got, Datagram { from: a.id(), data: message.into(), path: Path::RelayTcp });
+        assert_eq!(
+            got,
+            Datagram { from: a.id(), data: message.into(), path: Path::RelayTcp, ecn: Ecn::NotEct }
+        );
     }
 }
 
@@ -74,7 +77,15 @@ async fn a_message_to_oneself_is_delivered_here() {
     let a = online(9, &base).await;
     a.send(a.id(), b"note to self").await.unwrap();
     let got = receive(&a).await;
-    assert_eq!(got, Datagram { from: a.id(), data: Bytes::from_static(b"note to self"), path: Path::Local });
+    assert_eq!(
+        got,
+        Datagram {
+            from: a.id(),
+            data: Bytes::from_static(b"note to self"),
+            path: Path::Local,
+            ecn: Ecn::NotEct
+        }
+    );
 }
 
 #[tokio::test]

@@ -260,7 +260,13 @@ mod tests {
 
     fn segments(length: usize, segment: usize) -> Segments {
         let from = DeviceId::of_public_key(&[1; 32]);
-        Segments { from, data: Bytes::from(vec![7; length]), segment, path: Path::RelayUdp }
+        Segments {
+            from,
+            data: Bytes::from(vec![7; length]),
+            segment,
+            path: Path::RelayUdp,
+            ecn: bowline::Ecn::NotEct,
+        }
     }
 
     #[test]

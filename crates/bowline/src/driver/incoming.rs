@@ -1,7 +1,7 @@
 //! What came in over UDP, sorted: data of a peer on its lane goes straight to the caller, all else through the machine.
 //!
 //! Data is what does not begin with the magic, from an address that stands for a peer (a lane's). Datagrams of equal size that
-//! came one after the other on a lane become one run, whether the kernel merged them or not.
+//! came one after the other on a lane, with the same mark, become one run, whether the kernel merged them or not.
 
 use std::{sync::Arc, time::Instant};
 
@@ -12,7 +12,7 @@ use bowline_proto::{
 use bytes::Bytes;
 
 use super::{Lane, Machine};
-use crate::{queue::Run, udp::Receiver};
+use crate::{Ecn, queue::Run, udp::Receiver};
 
 /// Sorts the receives of one turn of the driver.
 #[derive(Debug, Default)]
@@ -29,6 +29,7 @@ pub(super) struct Sorter {
 struct Open {
     lane: Arc<Lane>,
     stride: usize,
+    ecn: Ecn,
     count: usize,
     bytes: usize,
 }
@@ -63,22 +64,23 @@ impl Sorter {
         now: Instant,
     ) {
         let chunk = receiver.chunk(at);
-        let (length, stride, count) = (chunk.len(), chunk.stride, chunk.count());
+        let (length, stride, count, ecn) = (chunk.len(), chunk.stride, chunk.count(), chunk.ecn);
         if !receiver.is_small(at) {
             self.close(receiver, machine, now);
             machine.lanes.note_received(&lane, count, now);
-            self.push(&lane, receiver.take(at), stride);
+            self.push(&lane, receiver.take(at), stride, ecn);
             return;
         }
         let follows = self.open.as_ref().is_some_and(|open| {
             Arc::ptr_eq(&open.lane, &lane)
+                && open.ecn == ecn
                 && open.bytes == open.count * open.stride
                 && (if count == 1 { length <= open.stride } else { stride == open.stride })
         });
         if !follows {
             self.close(receiver, machine, now);
             let stride = if count == 1 { length } else { stride };
-            self.open = Some(Open { lane, stride, count: 0, bytes: 0 });
+            self.open = Some(Open { lane, stride, ecn, count: 0, bytes: 0 });
         }
         receiver.copy(at);
         if let Some(open) = &mut self.open {
@@ -89,9 +91,9 @@ impl Sorter {
 
     /// Ends the run that is being copied together.
     fn close(&mut self, receiver: &mut Receiver, machine: &Machine, now: Instant) {
-        if let Some(Open { lane, stride, count, .. }) = self.open.take() {
+        if let Some(Open { lane, stride, ecn, count, .. }) = self.open.take() {
             machine.lanes.note_received(&lane, count, now);
-            self.push(&lane, receiver.take_copied(), stride);
+            self.push(&lane, receiver.take_copied(), stride, ecn);
         }
     }
 
@@ -103,19 +105,24 @@ impl Sorter {
         machine: &Machine,
         now: Instant,
     ) {
-        let found = machine.datagrams(socket, &receiver.chunk(at));
+        let chunk = receiver.chunk(at);
+        let found = machine.datagrams(socket, &chunk);
         if found.is_empty() {
             // Control, or a flood of what looks like it: the run goes on.
             return;
         }
+        // On what a base forwards there may be a mark of the way from the base, which says nothing of the whole.
+        let mark = chunk.ecn;
+        let ecn = |path: &Path| if let Path::Direct(_) = path { mark } else { Ecn::NotEct };
         self.close(receiver, machine, now);
         self.messages += found.len();
         let bytes = receiver.take(at);
-        self.runs.extend(found.into_iter().map(|(from, at, path)| Run::one(from, bytes.slice(at), path)));
+        let runs = found.into_iter();
+        self.runs.extend(runs.map(|(from, at, path)| Run::one(from, bytes.slice(at), path, ecn(&path))));
     }
 
-    fn push(&mut self, lane: &Lane, bytes: Bytes, stride: usize) {
-        let run = Run { from: lane.peer, path: Path::Direct(lane.hop.to), bytes, stride };
+    fn push(&mut self, lane: &Lane, bytes: Bytes, stride: usize, ecn: Ecn) {
+        let run = Run { from: lane.peer, path: Path::Direct(lane.hop.to), ecn, bytes, stride };
         self.messages += run.count();
         self.runs.push(run);
     }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::lanes::Lanes;
-use crate::{Datagram, udp::Chunk};
+use crate::{Datagram, Ecn, udp::Chunk};
 
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -223,6 +223,7 @@ impl Machine {
                 from: delivery.from,
                 data: Bytes::copy_from_slice(delivery.data),
                 path: delivery.path,
+                ecn: Ecn::NotEct,
             })
         })
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{Driver, Input};
 use crate::{
+    Ecn,
     config::{DEFERRED_DATAGRAMS, OUTPUT_ROUNDS},
     resolve::resolve,
     tcp::{self, Outbox},
@@ -97,7 +98,7 @@ impl Driver {
 
     fn transmit(&mut self, hop: Hop, payload: Bytes) {
         if self.deferred.is_empty() {
-            match self.shared.udp.try_send(hop, &[IoSlice::new(&payload)], None) {
+            match self.shared.udp.try_send(hop, &[IoSlice::new(&payload)], None, Ecn::NotEct) {
                 Ok(()) => return,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {

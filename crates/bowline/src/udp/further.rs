@@ -25,6 +25,11 @@ impl Further {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(id, socket);
     }
 
+    pub(super) fn for_each(&self, each: impl Fn(&Socket)) {
+        let sockets = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        sockets.values().for_each(|socket| each(socket));
+    }
+
     pub(super) fn remove(&self, id: SocketId) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }

@@ -26,7 +26,10 @@ mod transmit;
 use std::{
     io::{self, IoSlice},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use bowline_proto::{
@@ -40,7 +43,7 @@ use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
 use crate::{
-    BindError,
+    BindError, Ecn,
     config::{MAX_SEGMENTS, SOCKET_BUFFER},
     network::{self, Interfaces},
 };
@@ -50,6 +53,8 @@ pub(crate) struct Udp {
     pub(crate) v4: Option<Socket>,
     pub(crate) v6: Option<Socket>,
     further: Further,
+    /// Whether the marks of what comes in are asked for.
+    marks: AtomicBool,
     interfaces: RwLock<Interfaces>,
 }
 
@@ -58,6 +63,7 @@ pub(crate) struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
     segments: transmit::Segments,
+    v4: bool,
     pub(crate) port: u16,
 }
 
@@ -82,13 +88,21 @@ impl Udp {
             // first `try_send` would find it full.
             socket.io.writable().await.map_err(|error| BindError::Runtime(error.to_string()))?;
         }
-        Ok(Self { v4, v6, further: Further::default(), interfaces: RwLock::new(interfaces) })
+        let (further, marks) = (Further::default(), AtomicBool::new(false));
+        Ok(Self { v4, v6, further, marks, interfaces: RwLock::new(interfaces) })
     }
 
     /// What datagrams may leave by, from now on.
     pub(crate) fn set_interfaces(&self, interfaces: Interfaces) {
         // The value is replaced as a whole: a panic elsewhere cannot leave half of it.
         *self.interfaces.write().unwrap_or_else(PoisonError::into_inner) = interfaces;
+    }
+
+    /// Whether the marks of what comes in are read, from now on.
+    pub(crate) fn read_marks(&self, on: bool) {
+        self.marks.store(on, SeqCst);
+        self.v4.iter().chain(&self.v6).for_each(|socket| socket.read_marks(on));
+        self.further.for_each(|socket| socket.read_marks(on));
     }
 
     /// How many datagrams to that address one send may carry: 1 where the system does not segment.
@@ -102,6 +116,10 @@ impl Udp {
         let socket = open((Ipv4Addr::UNSPECIFIED, 0).into()).map_err(io::Error::other)?;
         let socket = Arc::new(socket.ok_or(io::ErrorKind::Unsupported)?);
         self.further.insert(id, Arc::clone(&socket));
+        // From the line above on, a change reaches this one, too.
+        if self.marks.load(SeqCst) {
+            socket.read_marks(true);
+        }
         Ok(socket)
     }
 
@@ -115,14 +133,22 @@ impl Udp {
         self.further.remove(id);
     }
 
-    /// Sends one datagram made of `parts`; or, with `segment`, one datagram for every so many bytes of them.
-    pub(crate) fn try_send(&self, hop: Hop, parts: &[IoSlice<'_>], segment: Option<u16>) -> io::Result<()> {
+    /// Sends one datagram made of `parts`; or, with `segment`, one datagram for every so many bytes of them. Each has that mark.
+    pub(crate) fn try_send(
+        &self,
+        hop: Hop,
+        parts: &[IoSlice<'_>],
+        segment: Option<u16>,
+        ecn: Ecn,
+    ) -> io::Result<()> {
         let interface = hop.source.and_then(|source| {
             let interfaces = self.interfaces.read().unwrap_or_else(PoisonError::into_inner);
             network::interface_for(&interfaces, source, hop.to)
         });
         self.with(hop, |socket| {
-            socket.io.try_io(Interest::WRITABLE, || transmit::send(socket, hop, interface, parts, segment))
+            socket
+                .io
+                .try_io(Interest::WRITABLE, || transmit::send(socket, hop, interface, parts, segment, ecn))
         })?
     }
 
@@ -134,7 +160,7 @@ impl Udp {
     /// Sends an announcement to the local link's group, by that interface.
     pub(crate) fn announce(&self, interface: u32, payload: &[u8]) -> io::Result<()> {
         let to = std::net::SocketAddrV6::new(announce::GROUP, announce::PORT, 0, interface);
-        self.try_send(Hop::anywhere(to.into()), &[IoSlice::new(payload)], None)
+        self.try_send(Hop::anywhere(to.into()), &[IoSlice::new(payload)], None, Ecn::NotEct)
     }
 
     /// Waits until the socket that sends by this hop may take something.
@@ -170,6 +196,15 @@ impl Socket {
         // An error shows at the next receive.
         let _ = self.io.readable().await;
     }
+
+    /// Has the system tell the mark of each datagram, which costs a little with every receive; or not.
+    fn read_marks(&self, on: bool) {
+        let io = SockRef::from(&self.io);
+        let done = if self.v4 { io.set_recv_tos_v4(on) } else { io.set_recv_tclass_v6(on) };
+        if let (Err(error), true) = (done, on) {
+            tracing::debug!("marks of congestion are not seen: {error}");
+        }
+    }
 }
 
 /// A socket on that address; `None` where the system does not have its family.
@@ -185,14 +220,13 @@ fn open(address: SocketAddr) -> Result<Option<Socket>, BindError> {
     let finish = || {
         let io = UdpSocket::from_std(io.into())?;
         let state = UdpSocketState::new((&io).into())?;
-        let io_ref = SockRef::from(&io);
-        // `quinn-udp` asks for what only QUIC looks at; each costs a little with every datagram.
-        let _ =
-            if address.is_ipv4() { io_ref.set_recv_tos_v4(false) } else { io_ref.set_recv_tclass_v6(false) };
+        // `quinn-udp` asks for more than most want to know; each costs a little with every datagram.
         #[cfg(target_os = "linux")]
         let _ = nix::sys::socket::setsockopt(&io, nix::sys::socket::sockopt::ReceiveTimestampns, &false);
         let (port, segments) = (io.local_addr()?.port(), Default::default());
-        Ok(Socket { io, state, segments, port })
+        let socket = Socket { io, state, segments, v4: address.is_ipv4(), port };
+        socket.read_marks(false);
+        Ok(socket)
     };
     finish().map(Some).map_err(|error| BindError::Socket { address, error })
 }

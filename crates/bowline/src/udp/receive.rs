@@ -15,7 +15,10 @@ use quinn_udp::RecvMeta;
 use tokio::io::Interest;
 
 use super::{Socket, pool::Pool};
-use crate::config::{COPY_BELOW, RECEIVE_BUFFERS};
+use crate::{
+    Ecn,
+    config::{COPY_BELOW, RECEIVE_BUFFERS},
+};
 
 #[derive(Debug)]
 pub(crate) struct Receiver {
@@ -37,6 +40,8 @@ pub(crate) struct Chunk<'a> {
     pub(crate) from: SocketAddr,
     /// The own address they were sent to.
     pub(crate) local: Option<IpAddr>,
+    /// The mark of each of them: the system merges none that differ in it.
+    pub(crate) ecn: Ecn,
 }
 
 impl Receiver {
@@ -74,6 +79,7 @@ impl Receiver {
             stride: meta.stride.max(1),
             from: meta.addr,
             local: meta.dst_ip,
+            ecn: Ecn::from_udp(meta.ecn),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Sending on Linux: `sendmsg` with the source address, the interface and the segment size as control messages.
+//! Sending on Linux: `sendmsg` with the source address, the interface, the segment size and the mark as control messages.
 //!
 //! The parts of a datagram (a header and the caller's bytes, or the datagrams of a batch) are gathered by the kernel,
 //! so that nothing is copied here. `quinn-udp` would do all of this but name the interface, and takes every EINVAL,
@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     sync::{
         PoisonError, RwLock,
@@ -23,7 +23,7 @@ use nix::{
 use quinn_udp::UdpSocketState;
 
 use super::Socket;
-use crate::config::UNSEGMENTED;
+use crate::{Ecn, config::UNSEGMENTED};
 
 /// Where the system does not segment: a device on the way there cannot (EIO). Never tried again.
 #[derive(Debug, Default)]
@@ -61,6 +61,7 @@ pub(super) fn send(
     interface: Option<u32>,
     parts: &[IoSlice<'_>],
     segment: Option<u16>,
+    ecn: Ecn,
 ) -> io::Result<()> {
     let interface = interface.unwrap_or(0);
     let (info_v4, info_v6, size) =
@@ -71,11 +72,20 @@ pub(super) fn send(
         None => None,
     };
     let segments = segment.map(|_| ControlMessage::UdpGsoSegments(&size));
-    let control = match (source, segments) {
-        (Some(source), Some(segments)) => &[source, segments][..],
-        (Some(one), None) | (None, Some(one)) => &[one][..],
-        (None, None) => &[],
+    let (tos, class) = (ecn as u8, i32::from(ecn as u8));
+    // A socket is of one family: no IPv4 address is written as an IPv6 one here.
+    let mark = match hop.to {
+        _ if ecn == Ecn::NotEct => None,
+        SocketAddr::V4(_) => Some(ControlMessage::Ipv4Tos(&tos)),
+        SocketAddr::V6(_) => Some(ControlMessage::Ipv6TClass(&class)),
     };
+    let mut control = [ControlMessage::UdpGsoSegments(&size); 3];
+    let mut count = 0;
+    for message in [source, segments, mark].into_iter().flatten() {
+        control[count] = message;
+        count += 1;
+    }
+    let control = &control[..count];
     let to = SockaddrStorage::from(hop.to);
     loop {
         match sendmsg(socket.io.as_raw_fd(), parts, control, MsgFlags::empty(), Some(&to)) {

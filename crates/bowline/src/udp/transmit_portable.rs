@@ -12,6 +12,7 @@ use bowline_proto::host::Hop;
 use quinn_udp::{Transmit, UdpSocketState};
 
 use super::Socket;
+use crate::Ecn;
 
 /// Segmentation is not used on these systems.
 #[derive(Debug, Default)]
@@ -29,6 +30,7 @@ pub(super) fn send(
     _interface: Option<u32>,
     parts: &[IoSlice<'_>],
     segment: Option<u16>,
+    ecn: Ecn,
 ) -> io::Result<()> {
     let contents = match parts {
         [one] => Cow::Borrowed(&**one),
@@ -36,7 +38,7 @@ pub(super) fn send(
     };
     let transmit = Transmit {
         destination: hop.to,
-        ecn: None,
+        ecn: ecn.to_udp(),
         contents: &contents,
         segment_size: segment.map(usize::from),
         src_ip: hop.source,

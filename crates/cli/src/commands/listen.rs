@@ -217,7 +217,11 @@ mod tests {
     fn written(form: Form, data: &'static [u8], path: Path) -> String {
         let from = DeviceId::from_bytes([7; 14]);
         let mut bytes = Vec::new();
-        form.write(&Datagram { from, data: Bytes::from_static(data), path }, &mut bytes).unwrap();
+        form.write(
+            &Datagram { from, data: Bytes::from_static(data), path, ecn: bowline::Ecn::NotEct },
+            &mut bytes,
+        )
+        .unwrap();
         String::from_utf8(bytes).unwrap()
     }
 
