@@ -37,7 +37,11 @@
 //! A connection outlives them: its two ends are devices, not addresses. The congestion controller starts anew with every change, without
 //! holding against the new path what was lost on the old one; all connections send at once when there is a way again, instead of waiting for
 //! QUIC's own, ever rarer attempts; the round trip follows what is measured. Packets are as large as the direct path is known
-//! to carry ([`bowline::Endpoint::max_direct`]), and 1,200 bytes through a base. ECN is not used: bowline does not carry its marks.
+//! to carry ([`bowline::Endpoint::max_direct`]), and 1,200 bytes through a base.
+//!
+//! Packets that go directly are marked as ECN-capable (RFC 3168): routers that are congested may mark them instead of dropping them, and
+//! the sender slows down without having lost anything. Through a base there are no marks; that a connection has gone by it takes
+//! nothing away from its direct paths. Where one takes marks off, the connection goes on without them.
 //!
 //! # Bounds
 //!

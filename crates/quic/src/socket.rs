@@ -9,6 +9,12 @@
 //! - A way may be full for one device and free for another. quinn asks whether it may write right after a send was refused, from
 //!   the same poll of the same task; what is to be waited for is handed from the one to the other in a cell of the thread.
 //!
+//! Marks of congestion (ECN) go and come on direct paths. Through a base none do, and yet they are said to have come as they were sent:
+//! a base is a tunnel in compatibility mode (RFC 6040), out of which everything comes with the mark that it went in with. QUIC sends
+//! everything with ECT(0) until it finds that marks do not arrive, and then never again on the same path, of which there is one for
+//! ever here: a connection that begins through a base, as most do, or goes by it for a while, would be without ECN for good. Who has stopped
+//! to mark does not look at what is said of marks. So nothing is hidden: routers on the way of a base drop what they would mark.
+//!
 //! Sends fail for one reason only: no room. Everything else is what a network does with a datagram, and QUIC repeats it.
 
 use std::{
@@ -25,10 +31,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bowline::{RecvError, Room, Segments, SendSegmentsError};
+use bowline::{Ecn, Path, RecvError, Room, Segments, SendSegmentsError};
 use quinn::{
     AsyncUdpSocket, UdpPoller,
-    udp::{RecvMeta, Transmit},
+    udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 
 use crate::{
@@ -68,6 +74,7 @@ impl fmt::Debug for Socket {
 
 impl Socket {
     pub(crate) fn new(endpoint: bowline::Endpoint) -> Self {
+        endpoint.read_ecn(true);
         Self {
             endpoint,
             incoming: Mutex::default(),
@@ -119,7 +126,13 @@ impl AsyncUdpSocket for Socket {
         if self.ending.load(Relaxed) && segment >= transmit.contents.len() {
             self.farewells().note_sent(device, transmit.contents);
         }
-        match self.endpoint.try_send_segments(device, transmit.contents, segment) {
+        let ecn = match transmit.ecn {
+            None => Ecn::NotEct,
+            Some(EcnCodepoint::Ect1) => Ecn::Ect1,
+            Some(EcnCodepoint::Ect0) => Ecn::Ect0,
+            Some(EcnCodepoint::Ce) => Ecn::Ce,
+        };
+        match self.endpoint.try_send_segments_marked(device, transmit.contents, segment, ecn) {
             Ok(()) => Ok(()),
             Err(SendSegmentsError::Full(room)) => {
                 MISSING.set(Some(room));
@@ -223,9 +236,19 @@ fn fill(mut segments: Segments, buf: &mut [u8]) -> (Option<RecvMeta>, Option<Seg
     }
     let data = segments.data.split_to(fitting.min(segments.data.len()));
     buf[..data.len()].copy_from_slice(&data);
-    let meta =
-        RecvMeta { addr: address::of(segments.from), len: data.len(), stride, ecn: None, dst_ip: None };
+    let ecn = mark(&segments);
+    let meta = RecvMeta { addr: address::of(segments.from), len: data.len(), stride, ecn, dst_ip: None };
     (Some(meta), (!segments.data.is_empty()).then_some(segments))
+}
+
+/// The mark that messages came with; through a base, the one that they were sent with.
+fn mark(segments: &Segments) -> Option<EcnCodepoint> {
+    match (segments.path, segments.ecn) {
+        (Path::RelayUdp | Path::RelayTcp, _) | (_, Ecn::Ect0) => Some(EcnCodepoint::Ect0),
+        (_, Ecn::Ect1) => Some(EcnCodepoint::Ect1),
+        (_, Ecn::Ce) => Some(EcnCodepoint::Ce),
+        (_, Ecn::NotEct) => None,
+    }
 }
 
 /// Waits for what the last refused send of its connection lacked.
@@ -253,20 +276,14 @@ impl UdpPoller for Poller {
 
 #[cfg(test)]
 mod tests {
-    use bowline::{DeviceId, Path};
+    use bowline::DeviceId;
     use bytes::Bytes;
 
     use super::*;
 
     fn segments(length: usize, segment: usize) -> Segments {
         let from = DeviceId::of_public_key(&[1; 32]);
-        Segments {
-            from,
-            data: Bytes::from(vec![7; length]),
-            segment,
-            path: Path::RelayUdp,
-            ecn: bowline::Ecn::NotEct,
-        }
+        Segments { from, data: Bytes::from(vec![7; length]), segment, path: Path::RelayUdp, ecn: Ecn::NotEct }
     }
 
     #[test]
@@ -286,5 +303,13 @@ mod tests {
         let mut buf = [0; 1000];
         assert!(matches!(fill(segments(1001, 1001), &mut buf), (None, None)));
         assert!(matches!(fill(segments(0, 1), &mut buf), (None, None)));
+    }
+    #[test]
+    fn marks_of_a_direct_path_are_handed_on_and_a_base_hides_none() {
+        let direct = |ecn| Segments { path: Path::Direct(([192, 0, 2, 1], 1).into()), ecn, ..segments(1, 1) };
+        assert_eq!(mark(&direct(Ecn::Ce)), Some(EcnCodepoint::Ce));
+        assert_eq!(mark(&direct(Ecn::Ect0)), Some(EcnCodepoint::Ect0));
+        assert_eq!(mark(&direct(Ecn::NotEct)), None, "the path took it off");
+        assert_eq!(mark(&segments(1, 1)), Some(EcnCodepoint::Ect0));
     }
 }
