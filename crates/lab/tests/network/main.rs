@@ -1,6 +1,7 @@
 //! Behaviour over real sockets in real-kernel networks, one per file: the listing of this folder is what the layer does.
 //!
-//! Each file says in its opening comment which row of the first issue it holds. All run the real `bowline` program.
+//! Each file says in its opening comment which row of the first issue it holds. All run the real `bowline` program, one of them the library of
+//! streams beside it.
 
 mod a_base_on_a_full_disk_says_so;
 mod a_base_that_dies_is_replaced;
@@ -20,6 +21,7 @@ mod devices_on_one_link_meet_without_a_base;
 mod forged_announcements_are_ignored;
 mod home_routers_are_punched;
 mod links_of_1280_bytes_carry_everything;
+mod marks_of_congestion_slow_streams_without_loss;
 mod nats_behave_as_named;
 mod networks_that_allow_the_web_alone;
 mod networks_without_udp_use_tcp;
