@@ -2,9 +2,9 @@
 
 mod common;
 
-use bowline::{Datagram, Ecn, Endpoint, Path};
+use bowline::{Ecn, Endpoint, Path};
 use bytes::Bytes;
-use common::{base, become_direct, online, receive_batch, with};
+use common::{base, become_direct, online, receive, with};
 
 const MARKS: [Ecn; 4] = [Ecn::Ect0, Ecn::NotEct, Ecn::Ce, Ecn::Ect1];
 
@@ -13,10 +13,19 @@ fn batch(count: u8, mark: impl Fn(u8) -> Ecn) -> Vec<(Bytes, Ecn)> {
     (0..count).map(|number| (Bytes::from(vec![number; 1000]), mark(number))).collect()
 }
 
-/// The messages that came, by their numbers.
-async fn received(endpoint: &Endpoint, count: usize) -> Vec<Datagram> {
-    let mut got = receive_batch(endpoint, count).await;
-    got.sort_by_key(|datagram| datagram.data[0]);
+/// So many messages that came directly, by what they hold. On a busy machine some come through the base as well, or instead of an
+/// answer that is late: those have no mark.
+async fn directly(endpoint: &Endpoint, count: usize) -> Vec<(Bytes, Ecn)> {
+    let mut got = Vec::new();
+    while got.len() < count {
+        let datagram = receive(endpoint).await;
+        if let Path::Direct(_) = datagram.path {
+            got.push((datagram.data, datagram.ecn));
+        } else {
+            assert_eq!(datagram.ecn, Ecn::NotEct, "{}", datagram.path);
+        }
+    }
+    got.sort_by(|a, b| a.0.cmp(&b.0));
     got
 }
 
@@ -30,17 +39,14 @@ async fn on_a_direct_path_each_message_of_a_batch_arrives_with_its_mark() {
     for length in [1, 7, 60] {
         let sent = batch(200, |number| MARKS[usize::from(number) / length % 4]);
         assert_eq!(a.send_batch_marked(b.id(), &sent).await, Ok(200));
-        let got = received(&b, 200).await;
-        assert!(got.iter().all(|datagram| matches!(datagram.path, Path::Direct(_))));
-        let got: Vec<_> = got.into_iter().map(|datagram| (datagram.data, datagram.ecn)).collect();
-        assert_eq!(got, sent);
+        assert_eq!(directly(&b, 200).await, sent);
     }
     // What goes without does so among the others, too.
     a.send(b.id(), &[0; 1000]).await.unwrap();
     a.send_batch_marked(b.id(), &[(Bytes::from(vec![1; 1000]), Ecn::Ce)]).await.unwrap();
     a.send(b.id(), &[2; 1000]).await.unwrap();
-    let got: Vec<_> = received(&b, 3).await.into_iter().map(|datagram| datagram.ecn).collect();
-    assert_eq!(got, [Ecn::NotEct, Ecn::Ce, Ecn::NotEct]);
+    let sent = batch(3, |number| if number == 1 { Ecn::Ce } else { Ecn::NotEct });
+    assert_eq!(directly(&b, 3).await, sent);
 }
 
 #[tokio::test]
@@ -51,8 +57,7 @@ async fn a_message_that_looks_like_the_protocols_own_keeps_its_mark() {
     become_direct(&a, &b).await;
     let message = b"\x0bbowline\x01 a HELLO?";
     a.try_send_segments_marked(b.id(), message, message.len(), Ecn::Ect0).unwrap();
-    let got = receive_batch(&b, 1).await;
-    assert_eq!((&got[0].data[..], got[0].ecn), (&message[..], Ecn::Ect0));
+    assert_eq!(directly(&b, 1).await, [(Bytes::from_static(message), Ecn::Ect0)]);
 }
 
 #[tokio::test]
@@ -60,11 +65,12 @@ async fn nobody_sees_marks_who_has_not_asked_for_them() {
     let base = base().await;
     let (a, b) = (online(5, &base).await, online(6, &base).await);
     become_direct(&a, &b).await;
-    a.try_send_segments_marked(b.id(), &[1; 3000], 1000, Ecn::Ce).unwrap();
-    assert!(receive_batch(&b, 3).await.iter().all(|datagram| datagram.ecn == Ecn::NotEct));
-    b.read_ecn(true);
-    a.try_send_segments_marked(b.id(), &[1; 3000], 1000, Ecn::Ce).unwrap();
-    assert!(receive_batch(&b, 3).await.iter().all(|datagram| datagram.ecn == Ecn::Ce));
+    for asked in [false, true, false] {
+        b.read_ecn(asked);
+        a.try_send_segments_marked(b.id(), &[1; 3000], 1000, Ecn::Ce).unwrap();
+        let seen = if asked { Ecn::Ce } else { Ecn::NotEct };
+        assert!(directly(&b, 3).await.iter().all(|&(_, ecn)| ecn == seen));
+    }
 }
 
 #[tokio::test]
@@ -77,8 +83,14 @@ async fn through_a_base_there_are_no_marks() {
         b.read_ecn(true);
         let sent = batch(20, |number| MARKS[usize::from(number) % 4]);
         assert_eq!(a.send_batch_marked(b.id(), &sent).await, Ok(20));
-        let got = received(&b, 20).await;
-        assert!(got.iter().all(|datagram| datagram.ecn == Ecn::NotEct), "{got:?}");
-        assert!(got.iter().zip(&sent).all(|(got, (data, _))| got.data == data));
+        for _ in &sent {
+            let got = receive(&b).await;
+            assert_eq!(
+                (&got.data, got.ecn),
+                (&sent[usize::from(got.data[0])].0, Ecn::NotEct),
+                "{}",
+                got.path
+            );
+        }
     }
 }

@@ -61,7 +61,7 @@ const PROBE: &[u8] = b"is this direct?";
 pub(crate) async fn become_direct(a: &Endpoint, b: &Endpoint) {
     let direct = |from: &Endpoint, to: &Endpoint| matches!(path(from, to.id()), Path::Direct(_));
     soon("direct", async {
-        while !(direct(a, b) && direct(b, a) && a.max_datagram(b.id()) >= 1200) {
+        while !(direct(a, b) && direct(b, a) && a.max_direct(b.id()) >= Some(1200)) {
             a.send(b.id(), PROBE).await.unwrap();
             b.send(a.id(), PROBE).await.unwrap();
             let _ = tokio::join!(a.recv(), b.recv());

@@ -98,15 +98,16 @@ struct Sender<'a> {
 impl Sender<'_> {
     /// Allows direct paths or not, and waits until the connection's packets go accordingly.
     async fn go(&self, direct: bool) {
-        self.endpoint.bowline().set_direct(direct);
-        let goes = || self.endpoint.bowline().peer(self.peer).map_or(Path::None, |peer| peer.path);
+        let bowline = self.endpoint.bowline();
+        bowline.set_direct(direct);
         let there = async {
-            while matches!(goes(), Path::Direct(_)) != direct {
+            while (bowline.max_direct(self.peer) >= Some(1200)) != direct {
                 there_and_back(&self.connection, 1).await;
                 sleep(OFTEN).await;
             }
         };
-        timeout(A_ROUND, there).await.unwrap_or_else(|_| panic!("not direct: {direct}, but {}", goes()));
+        let path = || bowline.peer(self.peer).map_or(Path::None, |peer| peer.path);
+        timeout(A_ROUND, there).await.unwrap_or_else(|_| panic!("not direct: {direct}, but {}", path()));
         // What was on its way before has come.
         there_and_back(&self.connection, 2).await;
     }
