@@ -13,6 +13,7 @@ use bowline_quic::{
 };
 use tokio::{
     runtime,
+    sync::oneshot,
     time::{sleep, timeout},
 };
 
@@ -64,7 +65,7 @@ fn on<T: Send>(node: &Node, number: u8, base: &BaseName, body: impl AsyncFnOnce(
     })
 }
 
-/// Sends back all that comes, until the connection ends.
+/// Sends back all that comes.
 async fn echo(endpoint: Endpoint) {
     let listen = Listen::new([SERVICE]).allow(Allow::Everyone);
     let mut listener = endpoint.listen(listen).expect("nobody listens yet");
@@ -74,7 +75,6 @@ async fn echo(endpoint: Endpoint) {
         send.write_all(&all).await.expect("taken");
         send.finish().expect("once");
     }
-    endpoint.close().await;
 }
 
 async fn there_and_back(connection: &Connection, pieces: u32) {
@@ -141,8 +141,17 @@ fn quic_marks_its_packets_on_direct_paths_and_a_router_that_marks_them_slows_it_
         let (receiver, sender) = (left.device_v4(lab, "receiver", 2), right.device_v4(lab, "sender", 2));
         right.router.nft(COUNT);
         thread::scope(|scope| {
+            let (going_on, ended) = oneshot::channel::<()>();
+            let echo = async |endpoint| {
+                tokio::select! {
+                    () = echo(endpoint) => {}
+                    // However the sender ends.
+                    _ = ended => {}
+                }
+            };
             scope.spawn(|| on(&receiver, 1, &name, echo));
             on(&sender, 2, &name, async |endpoint| {
+                let _going_on = going_on;
                 let peer = key(1).device_id();
                 let connection = endpoint.connect(peer, SERVICE.as_bytes()).await.expect("connected");
                 let sender = Sender { endpoint, connection, peer, home: &right };
