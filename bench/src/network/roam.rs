@@ -4,7 +4,7 @@
 //! Each run is a pair of fresh processes that have settled on the path the case begins with. The gap of a run is the longest time without a
 //! new message in either direction that is used, from the last one before the event. For the suspended device it counts from the resume.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bowline_lab::{Delay, Home, Internet, Lab, Nat, Node};
 use nix::sys::signal::Signal;
@@ -117,7 +117,7 @@ impl World {
         let nats = match event {
             // No direct path is possible between these.
             Event::BaseKilled | Event::BaseStops => [Nat::Symmetric, Nat::Symmetric],
-            // An ordinary router would give the same ports again, and nobody would notice.
+            // An ordinary router would give the same ports again, and nobody would notice; that this one does not is looked at.
             Event::NatReboots => [Nat::PortPool, Nat::Home],
             _ => [Nat::Home, Nat::Home],
         };
@@ -172,6 +172,7 @@ impl World {
         // Spread evenly, and the same for everybody.
         pass(Duration::from_millis(run * 379 % PHASES));
         let watch = if self.stack == Stack::Iroh { IROH_WATCH } else { case.watch };
+        let mapped = (case.event == Event::NatReboots).then(|| self.mapped());
         let before = clock();
         let event = self.happen(case.event, &mut pair, suspended);
         let flows = |pair: &Pair| {
@@ -188,6 +189,9 @@ impl World {
         }
         let flows = flows(&pair);
         let story = std::env::var_os("BENCH_STORY").map(|_| pair.story(before));
+        if mapped.is_some_and(|mapped| mapped.is_empty() || !self.mapped().is_disjoint(&mapped)) {
+            return Err("the router gave a port again that it had given before".to_owned());
+        }
         self.undo(case.event);
         if let Some(story) = story {
             eprintln!("--- {} run {run}: {flows:?}\n{story}", case.key);
@@ -202,6 +206,11 @@ impl World {
             "lost": sum(|flow| flow.lost),
             "doubled": sum(|flow| flow.doubled),
         }))
+    }
+
+    /// The ports by which the left device is known outside.
+    fn mapped(&self) -> BTreeSet<u16> {
+        self.homes[LEFT].router.mapped_ports([10, 1, 0, NUMBER].into())
     }
 
     fn start_base(&mut self, at: usize) {

@@ -18,7 +18,8 @@ pub enum Nat {
     FullCone,
     /// Endpoint-independent mapping, address dependent filtering ("address-restricted").
     AddressRestricted,
-    /// As [`Nat::Home`], but the port outside comes from a pool and is never the one inside: a router that restarts gives another.
+    /// As [`Nat::Home`], but the ports outside, of UDP and TCP, come from a pool and are never those inside: a router that
+    /// restarts gives others.
     PortPool,
     /// A new random port for every destination: address and port dependent mapping and filtering.
     Symmetric,
@@ -39,7 +40,8 @@ impl Nat {
             Self::Home | Self::UdpBlocked | Self::Tcp443Only => translate("masquerade"),
             Self::Symmetric => translate("masquerade fully-random"),
             Self::PortPool => {
-                translate(&format!("meta l4proto udp masquerade to :{POOL}\n    oifname \"wan\" masquerade"))
+                let ports = format!("meta l4proto {{ tcp, udp }} masquerade to :{POOL}");
+                translate(&format!("{ports}\n    oifname \"wan\" masquerade"))
             }
             Self::SymmetricSequential => translate(&sequential(wan)),
             Self::FullCone => {
@@ -68,8 +70,9 @@ impl Nat {
     }
 }
 
-/// Ports of [`Nat::PortPool`].
-const POOL: &str = "40000-49999";
+/// Ports of [`Nat::PortPool`]. The kernel keeps a port inside that lies in this range, so none that it gives to sockets does
+/// (`net.ipv4.ip_local_port_range`).
+const POOL: &str = "20000-29999";
 /// How many ports [`Nat::SymmetricSequential`] gives before it begins anew, and the first of them.
 const SEQUENCE: (u32, u32) = (4000, 40_000);
 

@@ -1,6 +1,7 @@
 //! A machine of a test network: one namespace, and what its administrator would type.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, File},
     io::Write as _,
@@ -113,6 +114,18 @@ impl Node {
     #[track_caller]
     pub fn flush_conntrack(&self) {
         run(self.command("conntrack").arg("-F"));
+    }
+
+    /// The ports outside of what it translates at present: UDP over IPv4 from this address.
+    #[track_caller]
+    #[must_use]
+    pub fn mapped_ports(&self, inside: Ipv4Addr) -> BTreeSet<u16> {
+        let listed =
+            run(self.command("conntrack").args(["-L", "-p", "udp", "--orig-src", &inside.to_string()]));
+        // The answer's destination stands last in each line.
+        let port =
+            |flow: &str| flow.split(' ').rev().find_map(|word| word.strip_prefix("dport=")?.parse().ok());
+        listed.lines().filter_map(port).collect()
     }
 
     /// A command of this machine, with a home folder and an environment of its own.

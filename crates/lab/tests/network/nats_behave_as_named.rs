@@ -4,7 +4,7 @@
 //! four although the client wrote to one (filtering).
 
 use std::{
-    io::ErrorKind,
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
@@ -51,18 +51,38 @@ fn a_port_pool_maps_one_port_that_is_not_the_one_inside_and_another_after_a_rest
         let world = World::new(lab, Nat::PortPool);
         let (mapped, open) = world.probe();
         assert_eq!(distinct(&mapped), 1, "{mapped:?}");
-        assert!(mapped.iter().all(|address| (40_000..50_000).contains(&address.port())), "{mapped:?}");
+        assert!(mapped.iter().all(|address| (20_000..30_000).contains(&address.port())), "{mapped:?}");
         assert_eq!(open, [true, false, false, false]);
 
-        let socket = world.client.udp("0.0.0.0:5070".parse().expect("an address"));
-        let before = world.observe(&socket, 0).expect("UDP passes");
-        assert_ne!(before.port(), 5070);
+        // From the first port that a system gives to a socket to the last.
+        for inside in [5070, 32_768, 40_000, 45_000, 49_999, 60_999] {
+            let socket = world.client.udp(SocketAddr::from(([0, 0, 0, 0], inside)));
+            let before = world.observe(&socket, 0).expect("UDP passes");
+            assert_ne!(before.port(), inside);
+            world.home.reboot(Nat::PortPool);
+            assert_ne!(
+                world.observe(&socket, 0),
+                Some(before),
+                "one of ten thousand would be the same by chance"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_connection_does_not_survive_the_restart_of_a_router_with_a_port_pool() {
+    in_network(|lab| {
+        let world = World::new(lab, Nat::PortPool);
+        let address = SocketAddr::from(([203, 0, 113, 10], 4477));
+        let listener = world.server.enter(|| TcpListener::bind(address)).expect("a free port");
+        let mut stream =
+            world.client.enter(|| TcpStream::connect_timeout(&address, ANSWER)).expect("TCP passes");
+        let (_accepted, outside) = listener.accept().expect("it was connected");
+        assert!((20_000..30_000).contains(&outside.port()), "{outside}");
         world.home.reboot(Nat::PortPool);
-        assert_ne!(
-            world.observe(&socket, 0),
-            Some(before),
-            "one of ten thousand would be the same by chance"
-        );
+        stream.write_all(b"?").expect("taken by the system");
+        let reset = stream.read(&mut [0]).expect_err("the server knows no such connection");
+        assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
     });
 }
 
