@@ -72,9 +72,16 @@ pub(crate) const RESOLVE: Duration = Duration::from_secs(10);
 /// Addresses of one name that are used.
 pub(crate) const RESOLVED_ADDRESSES: usize = 16;
 
-/// After a change of the network was acted on, events within this time are answered with one more look.
+/// Between two looks at the network, while events keep coming; the last one again and again. A change is rarely a single
+/// event: where a look falls between the old address and the new one, the next must not be far.
 #[cfg(target_os = "linux")]
-pub(crate) const NETWORK_SETTLE: Duration = Duration::from_millis(20);
+pub(crate) const NETWORK_LOOKS: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(20),
+];
 /// How often the interfaces are looked at on systems whose notifications this crate does not know.
 #[cfg(not(target_os = "linux"))]
 pub(crate) const NETWORK_POLL: Duration = Duration::from_secs(3);

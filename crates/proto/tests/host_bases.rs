@@ -5,7 +5,7 @@ mod host_world;
 use std::time::Duration;
 
 use bowline_proto::{
-    host::{CloseReason, Event, HostConfig, Route, config},
+    host::{CloseReason, Event, HostConfig, Interface, Network, Route, config},
     wire::{
         tcp::{BaseFrame, Error, ErrorCode},
         udp::{NAT_INIT, NAT_OK_LEN, NatOk, PADDED_LEN},
@@ -302,6 +302,38 @@ fn when_the_address_in_use_falls_silent_the_base_s_other_one_takes_over() {
         *to == addr(OTHER) && bytes[0] == bowline_proto::wire::udp::NAT_CONFIRM
     };
     assert!(world.datagrams.iter().any(confirms), "and it is confirmed");
+}
+
+#[test]
+fn a_network_that_comes_up_step_by_step_is_acted_on_at_each_step() {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+    world.advance(secs(20));
+    let steps: [(&[&str], bool, usize); 5] = [
+        (&[], false, 1),
+        (&["198.51.100.7"], false, 1),
+        // What was sent before there was a way out has gone nowhere.
+        (&["198.51.100.7"], true, 1),
+        // Of another address the base is told; what is known already is nothing new.
+        (&["198.51.100.7", "192.0.2.7"], true, 1),
+        (&["198.51.100.7", "192.0.2.7"], true, 0),
+    ];
+    for (addresses, default_v4, expected) in steps {
+        let eth = Interface {
+            index: 1,
+            name: "eth0".to_owned(),
+            loopback: false,
+            multicast: false,
+            default_v4,
+            default_v6: false,
+            addresses: addresses.iter().map(|ip| (ip.parse().unwrap(), 24)).collect(),
+            routes: vec![],
+        };
+        world.datagrams.clear();
+        let network = Network { interfaces: vec![eth], port_v4: Some(4000), port_v6: None };
+        world.host.handle_network(network, world.now);
+        world.drain();
+        assert_eq!(seqs(&world, UDP).len(), expected, "{addresses:?}, default route: {default_v4}");
+    }
 }
 
 /// The numbers of the NAT-INITs that went there.

@@ -1,12 +1,15 @@
 //! Interfaces on Linux: the kernel tells of changes over netlink, in well under a millisecond.
 //!
 //! Two sockets: one is subscribed to changes of links, addresses and routes and is only a bell; on the other all
-//! three tables are read anew. The first event is acted on at once; those that follow within
-//! [`NETWORK_SETTLE`] (an interface that comes up causes a dozen) are answered with one more look. An overflow of the
-//! bell's buffer is a ring like any other. Of routes, only defaults and those to private networks are looked at, in any
-//! table: policy routing puts them elsewhere than in the main one.
+//! three tables are read anew. The first event is acted on at once; those that follow (an interface that comes up causes a
+//! dozen) are answered with looks that are ever further apart ([`NETWORK_LOOKS`]). An overflow of the bell's buffer is a
+//! ring like any other. Of routes, only defaults and those to private networks are looked at, in any table: policy
+//! routing puts them elsewhere than in the main one.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use bowline_proto::host::Interface;
 use netlink_packet_core::{
@@ -14,10 +17,13 @@ use netlink_packet_core::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::sleep_until,
+};
 
 use super::linux_parse::{self as parse, Tables};
-use crate::config::NETWORK_SETTLE;
+use crate::config::NETWORK_LOOKS;
 
 /// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE` of `rtnetlink(7)`.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
@@ -33,8 +39,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Watcher {
     bell: AsyncFd<Socket>,
     reader: Reader,
-    /// Whether a change was acted on just now, so that more events of it are to be expected.
-    settling: bool,
+    pace: Pace,
 }
 
 impl Watcher {
@@ -49,8 +54,11 @@ impl Watcher {
         reader.connect(&SocketAddr::new(0, 0))?;
         // The kernel answers while it is asked; should it ever not, the driver must not hang.
         socket2::SockRef::from(&reader).set_read_timeout(Some(ANSWER_TIME))?;
-        let mut watcher =
-            Self { bell: registered(bell)?, reader: Reader { socket: reader, asked: 0 }, settling: false };
+        let mut watcher = Self {
+            bell: registered(bell)?,
+            reader: Reader { socket: reader, asked: 0 },
+            pace: Pace::default(),
+        };
         let first = watcher.reader.read()?;
         Ok((watcher, first))
     }
@@ -58,19 +66,18 @@ impl Watcher {
     /// Waits for a change that may matter, then reads everything.
     pub(crate) async fn changed(&mut self) -> Vec<Interface> {
         loop {
-            if self.settling {
-                tokio::time::sleep(NETWORK_SETTLE).await;
-                self.settling = self.has_rung();
-            } else {
-                self.ring().await;
-                self.settling = true;
+            self.ring().await;
+            let now = Instant::now();
+            let due = self.pace.next(now);
+            if due > now {
+                sleep_until(due.into()).await;
+                // What has come meanwhile is answered by the same look.
+                let _ = self.has_rung();
             }
-            if self.settling {
-                match self.reader.read() {
-                    Ok(interfaces) => return interfaces,
-                    // The next look is a settling time away.
-                    Err(error) => tracing::warn!("cannot read the network interfaces: {error}"),
-                }
+            match self.reader.read() {
+                Ok(interfaces) => return interfaces,
+                // The next event is followed by another look.
+                Err(error) => tracing::warn!("cannot read the network interfaces: {error}"),
             }
         }
     }
@@ -112,6 +119,28 @@ impl Watcher {
                 }
             }
         }
+    }
+}
+
+/// When to look: at once, unless the last look was a moment ago.
+#[derive(Debug, Default)]
+struct Pace {
+    /// The last look, and how many came before it without a pause.
+    last: Option<(Instant, usize)>,
+}
+
+impl Pace {
+    /// An event has come: when the look is due that answers it.
+    fn next(&mut self, now: Instant) -> Instant {
+        const PAUSE: Duration = NETWORK_LOOKS[NETWORK_LOOKS.len() - 1];
+        let (at, before) = match self.last {
+            Some((last, before)) if now < last + PAUSE => {
+                (now.max(last + NETWORK_LOOKS[before]), (before + 1).min(NETWORK_LOOKS.len() - 1))
+            }
+            _ => (now, 0),
+        };
+        self.last = Some((at, before));
+        at
     }
 }
 
@@ -185,4 +214,27 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
         bytes = &bytes[length..];
         Some(message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_ever_further_apart_while_events_keep_coming_and_at_once_after_a_pause() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        let mut at = start;
+        for gap in [0, 1, 2, 4, 8, 20, 20, 20] {
+            let next = pace.next(at);
+            assert_eq!(next - at, Duration::from_millis(gap));
+            at = next;
+        }
+        at += Duration::from_millis(20);
+        assert_eq!(pace.next(at), at);
+        at += Duration::from_micros(1500);
+        assert_eq!(pace.next(at), at, "the first gap is over");
+        at += Duration::from_micros(500);
+        assert_eq!(pace.next(at), at + Duration::from_micros(1500));
+    }
 }

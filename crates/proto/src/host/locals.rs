@@ -110,13 +110,16 @@ impl Locals {
             })
     }
 
-    /// What a change of network is judged by: the addresses that datagrams to far away leave from. Where no interface
-    /// has a default route, all addresses count; loopback and link-local ones never do.
-    pub(super) fn exits(&self) -> BTreeSet<(u32, IpAddr)> {
-        let all = || self.addresses().filter(|&(_, ip, _)| !ip.is_loopback() && !is_link_local(ip));
-        let exits: BTreeSet<_> =
-            all().filter(|(i, ip, _)| i.has_default(*ip)).map(|(i, ip, _)| (i.index, ip)).collect();
-        if exits.is_empty() { all().map(|(i, ip, _)| (i.index, ip)).collect() } else { exits }
+    /// What a change of network is judged by: the addresses that datagrams to far away leave from, and whether they have a
+    /// default route: what was sent before there was one has gone nowhere. Where no interface has a default route, all addresses
+    /// count; loopback and link-local ones never do.
+    pub(super) fn exits(&self) -> BTreeSet<(u32, IpAddr, bool)> {
+        let all = self.addresses().filter(|&(_, ip, _)| !ip.is_loopback() && !is_link_local(ip));
+        let mut exits: BTreeSet<_> = all.map(|(i, ip, _)| (i.index, ip, i.has_default(ip))).collect();
+        if exits.iter().any(|&(.., default)| default) {
+            exits.retain(|&(.., default)| default);
+        }
+        exits
     }
 }
 
