@@ -1,7 +1,6 @@
 //! What is read from TCP connections lies in blocks, which many connections use in turn.
 //!
-//! A block goes with its frames from the connection that read them to the owner, and what is large enough of it from there into the
-//! queues of other connections without a copy. Dropped, it is used again: memory that has just been read into is in the cache, and
+//! What is large enough of a block's frames goes from the connection that read them into the queues of others without a copy. Dropped, it is used again: memory that has just been read into is in the cache, and
 //! costs no page fault.
 
 use std::{
@@ -29,6 +28,13 @@ impl Pool {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let memory = kept.unwrap_or_else(|| vec![0; BLOCK].into());
         Block { memory, filled: 0, pool: Some(Arc::clone(self)) }
+    }
+
+    /// A block with these bytes, as many as one takes.
+    pub(crate) fn copy(self: &Arc<Self>, bytes: &[u8]) -> Block {
+        let mut block = self.take(bytes.len());
+        block.put(bytes);
+        block
     }
 }
 
@@ -68,6 +74,16 @@ impl Block {
         let length = bytes.len().min(room.len());
         room[..length].copy_from_slice(&bytes[..length]);
         self.fill(length);
+    }
+
+    /// Leaves the part after `front` alone, in a block that has room for more: this one, if it is no larger than it has to be.
+    pub(crate) fn into_rest(mut self, front: usize, pool: &Arc<Pool>, least: usize) -> Option<Self> {
+        if self.pool.is_none() || least <= SMALL {
+            return self.split_rest(front, pool, least);
+        }
+        self.memory.copy_within(front.min(self.filled)..self.filled, 0);
+        self.filled = self.filled.saturating_sub(front);
+        (self.filled > 0).then_some(self)
     }
 
     /// Takes the part after `front` out, into a block of `pool` that has room for more.
@@ -120,6 +136,20 @@ mod tests {
         let many: Vec<Block> = (0..2 * KEPT).map(|_| pool.take(BLOCK)).collect();
         drop(many);
         assert_eq!(pool.0.lock().unwrap().len(), KEPT);
+    }
+
+    #[test]
+    fn the_rest_of_a_frame_stays_in_a_large_block_only_while_much_comes() {
+        let pool = Arc::new(Pool::default());
+        let mut block = pool.take(BLOCK);
+        let at = block.as_ref().as_ptr();
+        block.put(&[[1; 100], [2; 100]].concat());
+        let rest = block.into_rest(100, &pool, BLOCK).unwrap();
+        assert_eq!((rest.as_ref(), rest.as_ref().as_ptr()), (&[2; 100][..], at));
+        let mut rest = rest.into_rest(99, &pool, 0).unwrap();
+        assert_eq!((rest.as_ref(), rest.room().len()), (&[2][..], SMALL - 1));
+        assert!(rest.into_rest(1, &pool, BLOCK).is_none());
+        assert_eq!(pool.0.lock().unwrap().len(), 1, "the large one is used again");
     }
 
     #[test]

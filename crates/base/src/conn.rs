@@ -1,36 +1,44 @@
-//! One TCP connection: moves bytes between the socket, the owner of the machine and the [`Outbox`].
+//! One TCP connection: reads blocks of frames, which [`Plane`] sends on or leaves to the owner of the machine, and writes what waits in the
+//! [`Outbox`].
 //!
 //! Reading stops while the owner is busy, so a host that floods is slowed down by TCP. Writing takes all that waits
 //! into one write. An idle connection holds no buffers, and its task is kept small: there are as many as devices.
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
-    pin::Pin,
-    sync::Arc,
+    io::{self, ErrorKind, IoSlice, Read as _},
+    net::Shutdown,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU32,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
     task::{Poll, ready},
     time::Duration,
 };
 
-use bowline_proto::base::ConnId;
+use bowline_proto::base::{ConnId, Speaker};
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    io::Interest,
+    net::TcpStream,
     sync::mpsc::{self, error::TrySendError},
-    task::coop,
+    task::yield_now,
     time::sleep,
 };
 
 use crate::{
-    blocks::{BLOCK, Pool, SMALL},
+    blocks::{BLOCK, SMALL},
+    forward::Plane,
     frames,
-    outbox::{Batch, End, Outbox},
+    outbox::{Batch, End, Full, Outbox},
     server::Event,
 };
 
+/// Bytes that are read before others get their turn: half of what a connection's data queue takes by default.
+pub(crate) const TURN: usize = 128 << 10;
 /// Pieces of a queue that one write call takes.
 const PIECES_AT_ONCE: usize = 16;
 /// Patience with a host that does not take its last words, or does not close its side.
@@ -42,25 +50,60 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 << 10;
 
+/// A connection, for all who may write to it. It closes when its task ends.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) id: ConnId,
+    stream: TcpStream,
+    pub(crate) outbox: Outbox,
+    pub(crate) speaker: Arc<Speaker>,
+    /// Blocks that the owner has been given and has not dealt with.
+    owed: AtomicU32,
+}
+
+impl Conn {
+    pub(crate) fn new(id: ConnId, stream: TcpStream, outbox: Outbox, speaker: Arc<Speaker>) -> Arc<Self> {
+        Arc::new(Self { id, stream, outbox, speaker, owed: AtomicU32::new(0) })
+    }
+
+    /// Whether the owner still has frames that came over it: what comes now comes after them.
+    pub(crate) fn owes(&self) -> bool {
+        self.owed.load(Acquire) > 0
+    }
+
+    /// The owner has dealt with a block, and what came of it is on its way.
+    pub(crate) fn settle(&self) {
+        self.owed.fetch_sub(1, Release);
+    }
+
+    /// Writes as much as the system takes now, which may be nothing. An error shows where the connection is served.
+    pub(crate) fn write_now(&self, bytes: &[u8]) -> usize {
+        self.stream.try_write(bytes).unwrap_or(0)
+    }
+
+    /// Writes control frames at once, if nothing waits before them.
+    pub(crate) fn control_now(&self, frames: &[u8]) -> Result<(), Full> {
+        let Some(turn) = self.outbox.turn() else { return self.outbox.control(frames) };
+        let written = self.write_now(frames);
+        if written < frames.len() {
+            turn.end_control(frames, written);
+        }
+        Ok(())
+    }
+}
+
 /// Serves a connection until either side ends it.
-pub(crate) async fn serve(
-    mut stream: TcpStream,
-    id: ConnId,
-    outbox: Arc<Outbox>,
-    events: mpsc::Sender<Event>,
-    blocks: Arc<Pool>,
-) {
-    set_options(&stream);
-    let (read_half, write_half) = stream.split();
+pub(crate) async fn serve(conn: Arc<Conn>, plane: Arc<Plane>) {
+    set_options(&conn.stream);
     tokio::select! {
-        ended = read(read_half, id, &events, &blocks) => if let Err(error) = ended {
-            tracing::debug!(?id, %error, "read");
+        ended = read(&conn, &plane) => if let Err(error) = ended {
+            tracing::debug!(id = ?conn.id, %error, "read");
         },
-        error = write(write_half, &outbox) => tracing::debug!(?id, %error, "write"),
-        () = run_out_of_patience(&outbox) => {}
+        error = write(&conn) => tracing::debug!(id = ?conn.id, %error, "write"),
+        () = run_out_of_patience(&conn.outbox) => {}
     }
     // The owner may be gone: then nobody needs to know.
-    tell(&events, Event::Ended(id)).await;
+    tell(&plane.events, Event::Ended(conn.id)).await;
 }
 
 /// Tells the owner, who may be gone: then `false`. What waits for room lies elsewhere, since most connections wait for nothing.
@@ -83,7 +126,7 @@ fn set_options(stream: &TcpStream) {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         {
-            let socket = socket2::SockRef::from(stream);
+            let socket = SockRef::from(stream);
             socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
             socket.set_tcp_notsent_lowat(UNSENT)?;
         }
@@ -94,25 +137,20 @@ fn set_options(stream: &TcpStream) {
     }
 }
 
-/// Hands whole frames to the owner until the host closes its side.
-async fn read(
-    mut half: ReadHalf<'_>,
-    id: ConnId,
-    events: &mpsc::Sender<Event>,
-    blocks: &Arc<Pool>,
-) -> io::Result<()> {
+/// Has whole frames dealt with until the host closes its side.
+async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
     let mut block = None;
-    let mut size = 0;
+    let (mut size, mut turn) = (0, 0);
     loop {
         if block.is_none() {
             // Nothing comes for now: an idle connection holds no memory.
-            half.readable().await?;
+            conn.stream.readable().await?;
         }
-        let mut filling = block.take().unwrap_or_else(|| blocks.take(size));
-        let Some(read) = read_now(&mut half, filling.room()).await? else {
+        let mut filling = block.take().unwrap_or_else(|| plane.blocks.take(size));
+        let Some(read) = read_now(&conn.stream, filling.room())? else {
             if filling.len() > 0 {
                 // The rest of a frame is on its way.
-                half.readable().await?;
+                conn.stream.readable().await?;
                 block = Some(filling);
             }
             continue;
@@ -129,48 +167,60 @@ async fn read(
         }
         let event = match frames::whole(filling.as_ref()) {
             Ok(whole) => {
-                block = filling.split_rest(whole, blocks, size);
-                (whole > 0).then_some(Event::Frames(id, filling))
+                let forwarded = plane.forward(conn, filling, whole, size);
+                let (rest, owners) =
+                    forwarded.map_err(|Full| io::Error::other("it does not read what it is told"))?;
+                block = rest;
+                owners.map(|block| {
+                    conn.owed.fetch_add(1, Relaxed);
+                    Event::Frames(Arc::clone(conn), block)
+                })
             }
             Err(why) => {
                 // The machine ends the connection; what still comes is read away, or the host would get a reset
                 // in place of the reason.
                 filling.clear();
-                Some(Event::Malformed(id, why))
+                Some(Event::Malformed(conn.id, why))
             }
         };
         if let Some(event) = event
-            && !tell(events, event).await
+            && !tell(&plane.events, event).await
         {
             return Ok(());
+        }
+        turn += read;
+        if turn >= TURN {
+            turn = 0;
+            yield_now().await;
         }
     }
 }
 
 /// Reads what is there; `None` if that is nothing. A read that leaves room has taken all of it, and the next waits without asking.
-async fn read_now(half: &mut ReadHalf<'_>, room: &mut [u8]) -> io::Result<Option<usize>> {
-    let mut buffer = ReadBuf::new(room);
-    poll_fn(|task| match Pin::new(&mut *half).poll_read(task, &mut buffer) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(Some(buffer.filled().len()))),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        // It has worked for long enough; it goes on after the others.
-        Poll::Pending if !coop::has_budget_remaining() => Poll::Pending,
-        Poll::Pending => Poll::Ready(Ok(None)),
-    })
-    .await
+fn read_now(stream: &TcpStream, room: &mut [u8]) -> io::Result<Option<usize>> {
+    let mut read = None;
+    let result = stream.try_io(Interest::READABLE, || {
+        let count = (&*SockRef::from(stream)).read(room)?;
+        read = Some(count);
+        if (1..room.len()).contains(&count) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match result {
+        Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Err(error),
+        _ => Ok(read),
+    }
 }
 
 /// Writes what waits until it cannot, or all is written and the connection is to end. Then it waits for the host to
 /// close its side, in [`read`].
-async fn write(mut half: WriteHalf<'_>, outbox: &Outbox) -> io::Error {
+async fn write(conn: &Conn) -> io::Error {
     let mut batch = Batch::default();
     loop {
-        outbox.next(&mut batch).await;
-        if let Err(error) = write_batch(&mut half, &batch).await {
+        conn.outbox.next(&mut batch).await;
+        if let Err(error) = write_batch(&conn.stream, &batch).await {
             return error;
         }
         if batch.end != End::No {
-            return match half.shutdown().await {
+            return match SockRef::from(&conn.stream).shutdown(Shutdown::Write) {
                 Ok(()) => std::future::pending().await,
                 Err(error) => error,
             };
@@ -179,17 +229,19 @@ async fn write(mut half: WriteHalf<'_>, outbox: &Outbox) -> io::Error {
 }
 
 /// Writes all of a batch, as much as possible at once.
-async fn write_batch(half: &mut WriteHalf<'_>, batch: &Batch) -> io::Result<()> {
+async fn write_batch(stream: &TcpStream, batch: &Batch) -> io::Result<()> {
     let all = batch.len();
     let mut written = 0;
     // The list of pieces is made anew for each call: it is large, and a connection with nothing to write has none.
     poll_fn(|task| {
         while written < all {
+            ready!(stream.poll_write_ready(task))?;
             let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
             let count = batch.pieces_after(written, &mut slices);
-            match ready!(Pin::new(&mut *half).poll_write_vectored(task, &slices[..count])) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            match stream.try_write_vectored(&slices[..count]) {
+                Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 Ok(more) => written += more,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -211,9 +263,7 @@ mod tests {
     /// What a connection's task holds of its own while nothing happens, bytes.
     const TASK: usize = 896;
 
-    fn size_of_task<F: Future>(
-        _: impl FnOnce(TcpStream, ConnId, Arc<Outbox>, mpsc::Sender<Event>, Arc<Pool>) -> F,
-    ) -> usize {
+    fn size_of_task<F: Future>(_: impl FnOnce(Arc<Conn>, Arc<Plane>) -> F) -> usize {
         size_of::<F>()
     }
 

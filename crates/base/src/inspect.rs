@@ -136,6 +136,7 @@ impl Owner {
     pub(crate) fn counters(&self, workers: &[Arc<Counts>]) -> Counters {
         let mut counters = *self.base.counters();
         workers.iter().for_each(|counts| counts.add_to(&mut counters));
+        self.plane.add_to(&mut counters);
         counters.dropped_not_sent += self.sender.dropped();
         counters.dropped_busy += self.cluster.dropped();
         counters

@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::{blocks::BLOCK, frames::whole};
+use crate::{
+    blocks::BLOCK,
+    frames::{first, whole},
+};
 
 /// What is at least this long waits where it was read. It holds the whole block, so no less than half of one is worth it.
 const SHARED: usize = BLOCK / 2;
@@ -34,6 +37,8 @@ struct Queue {
     end: End,
     /// Bytes in the batch that is being written.
     writing: usize,
+    /// Somebody has the [`Turn`].
+    taken: bool,
 }
 
 /// What waits in all outboxes together.
@@ -115,6 +120,53 @@ impl Pieces {
     }
 }
 
+/// The right to write past the queue, which is empty: until it is given back the writer waits, and what comes joins the queue.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(&'a Outbox);
+
+impl Turn<'_> {
+    /// So many bytes of these whole data frames have been written. Of the rest, what was begun goes before all else, and as many frames as fit
+    /// join the queue. Gives back how many bytes are written or wait.
+    pub(crate) fn end(self, frames: &Bytes, written: usize) -> usize {
+        let begun = end_of_frame(frames, written);
+        self.0.first(&frames[written..begun]);
+        begun + self.0.data_frames(&frames.slice(begun..))
+    }
+
+    /// The same of control frames, which all wait.
+    pub(crate) fn end_control(self, frames: &[u8], written: usize) {
+        self.0.first(&frames[written..]);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.taken = false;
+        if !queue.is_empty() {
+            drop(queue);
+            self.0.changed.notify_one();
+        }
+    }
+}
+
+/// Where the frame ends in which this place is; the place itself if it is between two.
+fn end_of_frame(frames: &[u8], place: usize) -> usize {
+    let mut end = 0;
+    while end < place
+        && let Ok(Some(frame)) = first(&frames[end..])
+    {
+        end += frame;
+    }
+    end
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.control.is_empty() && self.data.len() == 0 && self.end == End::No
+    }
+}
+
 /// The queue has no room.
 #[derive(Debug)]
 pub(crate) struct Full;
@@ -133,6 +185,22 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to write at once, if nothing waits or is being written, and the connection goes on.
+    pub(crate) fn turn(&self) -> Option<Turn<'_>> {
+        let mut queue = self.lock();
+        if queue.taken || queue.writing > 0 || !queue.is_empty() {
+            return None;
+        }
+        queue.taken = true;
+        Some(Turn(self))
+    }
+
+    /// Bytes that go before all that waits, since what comes before them has been written.
+    fn first(&self, bytes: &[u8]) {
+        self.lock().control.splice(..0, bytes.iter().copied());
+        self.all.bytes.fetch_add(bytes.len(), Relaxed);
     }
 
     /// Appends control frames.
@@ -213,15 +281,17 @@ impl Outbox {
             // What comes after this look is remembered until it is waited for.
             {
                 let mut queue = self.lock();
-                if !queue.control.is_empty() || queue.data.len() > 0 || queue.end != End::No {
+                if !queue.taken && !queue.is_empty() {
                     std::mem::swap(&mut queue.control, &mut batch.control);
                     std::mem::swap(&mut queue.data, &mut batch.data);
                     queue.writing = batch.control.len() + batch.data.len();
                     batch.end = queue.end;
                     return;
                 }
-                // Both are empty: what they had room for is given back.
-                (queue.control, queue.data) = (Vec::new(), Pieces::default());
+                // If both are empty, what they had room for is given back.
+                if queue.is_empty() {
+                    (queue.control, queue.data) = (Vec::new(), Pieces::default());
+                }
             }
             *batch = Batch::default();
             self.changed.notified().await;
@@ -320,6 +390,45 @@ mod tests {
             );
             assert_eq!(count == 0, skip == whole.len());
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_the_turn_writes_past_the_queue_and_what_he_began_goes_first() {
+        let outbox = outbox(100, 8);
+        let frames = Bytes::from_static(&[0, 2, 1, 1, 0, 2, 2, 2, 0, 2, 3, 3, 0, 2, 4, 4]);
+        let turn = outbox.turn().unwrap();
+        assert!(outbox.turn().is_none(), "one at a time");
+        outbox.control(b"con").unwrap();
+        outbox.data([b"", b"data"]).unwrap();
+        // The first frame and a half have been written; there is room for one more after what came meanwhile.
+        assert_eq!(turn.end(&frames, 6), 12);
+        assert!(outbox.turn().is_none(), "something waits");
+        let mut batch = Batch::default();
+        outbox.next(&mut batch).await;
+        let data: Vec<&[u8]> = batch.data.iter().collect();
+        assert_eq!(
+            (&batch.control[..], data.concat()),
+            (&b"\x02\x02con"[..], b"data\0\x02\x03\x03".to_vec())
+        );
+        assert!(outbox.turn().is_none(), "it is being written");
+        let idle = tokio::time::timeout(std::time::Duration::ZERO, outbox.next(&mut batch)).await;
+        assert!(idle.is_err() && outbox.turn().is_some(), "all is written");
+        outbox.end(End::Flushed);
+        assert!(outbox.turn().is_none(), "the connection ends");
+    }
+
+    #[tokio::test]
+    async fn the_writer_waits_while_somebody_has_the_turn() {
+        let all = Total::new(1_000);
+        let outbox = Outbox::new(100, 100, Arc::clone(&all));
+        let turn = outbox.turn().unwrap();
+        outbox.control(b"after").unwrap();
+        let mut batch = Batch::default();
+        let early = tokio::time::timeout(std::time::Duration::ZERO, outbox.next(&mut batch)).await;
+        assert!(early.is_err());
+        turn.end_control(b"pong", 1);
+        outbox.next(&mut batch).await;
+        assert_eq!((&batch.control[..], all.bytes()), (&b"ongafter"[..], 8));
     }
 
     #[test]

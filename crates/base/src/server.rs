@@ -1,10 +1,9 @@
 //! The loop: one task owns the machine, waits for one thing, applies it, and flushes.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     future::Future,
     net::SocketAddr,
-    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,11 +25,12 @@ use tokio::{
 use crate::{
     accept::accept,
     admin, allow,
-    blocks::{Block, Pool},
+    blocks::Block,
     cluster,
     config::Config,
-    conn::{self, CLOSE_PATIENCE},
+    conn::{self, CLOSE_PATIENCE, Conn, TURN},
     control::{CONTROL, Control, Handle},
+    forward::{Plane, Rows},
     frames,
     hook::Hook,
     inspect::Inspector,
@@ -47,8 +47,6 @@ use crate::{
 /// Events on their way to the owner; a connection whose event does not fit stops reading. Each may be 64 KiB of frames, and
 /// what has been read ahead only fills queues before anybody has had a turn to empty them.
 const EVENTS: usize = 32;
-/// Bytes of frames after which those who write get their turn: half of what a connection's data queue takes by default.
-const TURN: usize = 128 << 10;
 /// Events taken at one wake-up: what bounds the time until the other kinds of work get their turn.
 const EVENTS_AT_ONCE: usize = 64;
 /// The same of batches of datagrams, each of which may be of a hundred.
@@ -100,8 +98,12 @@ pub(crate) enum Event {
         remote: SocketAddr,
         listening: usize,
     },
-    /// Whole frames, lengths included.
-    Frames(ConnId, Block),
+    /// Whole frames, lengths included. It is owed until what came of them is on its way.
+    Frames(Arc<Conn>, Block),
+    /// Messages were dropped because the queue of their destination was full; whoever says so has counted them.
+    Overflow(Ticket),
+    /// Or because their sender has had relayed what he may.
+    OverRate(Ticket),
     Malformed(ConnId, Malformed),
     Ended(ConnId),
 }
@@ -320,19 +322,6 @@ async fn next_datagrams(from: &mut FromWorkers) -> FromUdp {
     }
 }
 
-/// Frames one after the other in a block that go to the same connection.
-struct Row {
-    conn: ConnId,
-    ticket: Ticket,
-    bytes: Range<usize>,
-}
-
-impl Row {
-    fn takes(&self, conn: ConnId, ticket: Ticket, at: usize) -> bool {
-        self.conn == conn && self.ticket == ticket && self.bytes.end == at
-    }
-}
-
 /// The machine and all that it acts on.
 pub(crate) struct Owner {
     pub(crate) base: Base,
@@ -341,12 +330,12 @@ pub(crate) struct Owner {
     udp_lists: Vec<Vec<UdpAddress>>,
     pub(crate) sender: Sender,
     pub(crate) cluster: cluster::Cluster,
-    conns: HashMap<ConnId, Arc<Outbox>>,
-    blocks: Arc<Pool>,
+    pub(crate) plane: Arc<Plane>,
     /// Used by [`Owner::frames`], empty in between.
-    rows: Vec<Row>,
+    rows: Rows,
+    /// Whose blocks have been dealt with; what came of them leaves with the next flush.
+    settled: Vec<Arc<Conn>>,
     next_conn: u64,
-    events: mpsc::Sender<Event>,
     /// Accepting, and every connection.
     tasks: JoinSet<()>,
     accepting: usize,
@@ -369,6 +358,7 @@ impl Owner {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let limits = &config.limits;
+        let plane = Arc::new(Plane::new(base.routes(), ports.clone(), events));
         Self {
             base,
             ports,
@@ -376,11 +366,10 @@ impl Owner {
             udp_lists,
             sender: Sender::default(),
             cluster: cluster::Cluster::default(),
-            conns: HashMap::new(),
-            blocks: Arc::default(),
-            rows: Vec::new(),
+            plane,
+            rows: Rows::default(),
+            settled: Vec::new(),
             next_conn: 0,
-            events,
             tasks: JoinSet::new(),
             max_conns: max_connections(config),
             control_queue: limits.control_queue_bytes,
@@ -399,12 +388,15 @@ impl Owner {
             Event::Accepted { stream, remote, listening } => self.accepted(stream, remote, listening, now),
             Event::Frames(conn, block) => {
                 let bytes = block.len();
-                self.frames(conn, block, now);
+                self.frames(conn.id, block, now);
+                self.settled.push(conn);
                 return bytes;
             }
+            Event::Overflow(ticket) => self.base.handle_overflow(ticket, 0, now),
+            Event::OverRate(Ticket { from, to }) => self.base.handle_over_rate(from, to, 0, now),
             Event::Malformed(conn, why) => self.base.handle_malformed(conn, why, now),
             Event::Ended(conn) => {
-                if self.conns.remove(&conn).is_some() {
+                if self.plane.remove(conn) {
                     self.base.handle_closed(conn, now);
                 }
             }
@@ -420,37 +412,29 @@ impl Owner {
         let mut start = 0;
         while let Some((frame, _)) = frames::split(&mut frames[start..]) {
             let end = start + frame.len();
-            match (walk.handle(&mut frame[LENGTH_LEN..]), rows.last_mut()) {
-                (Forward::Tcp { conn, ticket }, Some(row)) if row.takes(conn, ticket, start) => {
-                    row.bytes.end = end;
-                }
-                (Forward::Tcp { conn, ticket }, _) => rows.push(Row { conn, ticket, bytes: start..end }),
-                (Forward::Udp { via, to }, _) => {
+            match walk.handle(&mut frame[LENGTH_LEN..]) {
+                Forward::Tcp { conn, ticket } => rows.put(conn, ticket, start..end),
+                Forward::Udp { via, to } => {
                     self.sender.push(&self.ports, via, to, &frames[start + LENGTH_LEN..end]);
                 }
-                (Forward::Base(way), _) => {
+                Forward::Base(way) => {
                     let message = &frames[start + LENGTH_LEN..end];
                     to_base(way, message, &mut self.sender, &self.ports, &mut self.cluster);
                 }
-                (Forward::Nowhere, _) => {}
+                Forward::Nowhere => {}
             }
             start = end;
         }
         if !rows.is_empty() {
             let block = Bytes::from_owner(block);
-            rows.drain(..).for_each(|row| self.queue_row(row, &block, now));
+            for row in rows.drain() {
+                let dropped = self.plane.queue(&row, &block);
+                if dropped > 0 {
+                    self.base.handle_overflow(row.ticket, dropped, now);
+                }
+            }
         }
         self.rows = rows;
-    }
-
-    fn queue_row(&mut self, row: Row, block: &Bytes, now: Instant) {
-        let Row { conn, ticket, bytes } = row;
-        let taken = self.conns.get(&conn).map_or(0, |outbox| outbox.data_frames(&block.slice(bytes.clone())));
-        let mut rest = &block[bytes.start + taken..bytes.end];
-        while let Some(frame) = frames::first(rest).ok().flatten() {
-            self.base.handle_overflow(ticket, now);
-            rest = &rest[frame..];
-        }
     }
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, listening: usize, now: Instant) {
@@ -460,10 +444,11 @@ impl Owner {
         }
         self.next_conn += 1;
         let id = ConnId(self.next_conn);
-        let outbox = Arc::new(Outbox::new(self.control_queue, self.data_queue, Arc::clone(&self.all_queues)));
-        self.conns.insert(id, Arc::clone(&outbox));
-        self.tasks.spawn(conn::serve(stream, id, outbox, self.events.clone(), Arc::clone(&self.blocks)));
-        self.base.handle_accepted(id, remote, &self.udp_lists[listening], now);
+        let speaker = self.base.handle_accepted(id, remote, &self.udp_lists[listening], now);
+        let outbox = Outbox::new(self.control_queue, self.data_queue, Arc::clone(&self.all_queues));
+        let conn = Conn::new(id, stream, outbox, speaker);
+        self.plane.add(&conn);
+        self.tasks.spawn(conn::serve(conn, Arc::clone(&self.plane)));
     }
 
     /// Takes what workers handed on, a few batches at most: the others wait.
@@ -512,8 +497,9 @@ impl Owner {
             Forward::Tcp { conn, ticket } => {
                 // A message in a frame: the machine lets none pass that is too large for one.
                 let length = (message.len() as u16).to_be_bytes();
-                if !queue(&self.conns, conn, [&length, message]) {
-                    self.base.handle_overflow(ticket, now);
+                let to = self.plane.conn(conn);
+                if !to.is_some_and(|to| to.outbox.data([&length, message]).is_ok()) {
+                    self.base.handle_overflow(ticket, 1, now);
                 }
             }
         }
@@ -569,17 +555,18 @@ impl Owner {
                 Output::Bus(output) => self.cluster.say(output),
                 Output::Transmit { via, to, payload } => self.sender.push(&self.ports, via, to, &payload),
                 Output::Write { conn, frames } => {
-                    let Some(outbox) = self.conns.get(&conn) else { continue };
-                    if outbox.control(&frames).is_err() {
+                    let Some(to) = self.plane.conn(conn) else { continue };
+                    if to.outbox.control(&frames).is_err() {
                         tracing::info!(?conn, "cut off: it does not read what it is told");
-                        outbox.end(End::Now);
-                        self.conns.remove(&conn);
+                        to.outbox.end(End::Now);
+                        self.plane.remove(conn);
                         self.base.handle_closed(conn, Instant::now());
                     }
                 }
                 Output::Close { conn } => {
-                    if let Some(outbox) = self.conns.remove(&conn) {
-                        outbox.end(End::Flushed);
+                    if let Some(to) = self.plane.conn(conn) {
+                        to.outbox.end(End::Flushed);
+                        self.plane.remove(conn);
                     }
                 }
                 Output::Ask { conn, device } => self.ask(conn, device),
@@ -587,6 +574,7 @@ impl Owner {
             }
         };
         self.sender.flush(&self.ports);
+        self.settled.drain(..).for_each(|conn| conn.settle());
         match (wake, self.stops_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -598,11 +586,6 @@ impl Owner {
 pub(crate) fn max_connections(config: &Config) -> usize {
     let limits = &config.limits;
     limits.devices.saturating_add(limits.unfinished).saturating_add(CLOSING_CONNECTIONS)
-}
-
-/// Puts a frame into a connection's data queue; `false` when it is full (or the connection is going).
-fn queue(conns: &HashMap<ConnId, Arc<Outbox>>, conn: ConnId, frame: [&[u8]; 2]) -> bool {
-    conns.get(&conn).is_some_and(|outbox| outbox.data(frame).is_ok())
 }
 
 /// A message for another base.

@@ -3,7 +3,11 @@
 mod client;
 
 use bowline_base::Config;
-use client::{Client, Running, on_loopback};
+use bowline_proto::wire::{
+    frame,
+    tcp::{self, BaseFrame},
+};
+use client::{Client, Running, on_loopback, send_data};
 
 #[tokio::test]
 async fn tcp_to_tcp_carries_every_size_up_to_16000_bytes_whole() {
@@ -100,6 +104,57 @@ async fn a_burst_arrives_whole_and_in_order() {
             assert_eq!(data[..2], n.to_be_bytes());
             assert_eq!(data.len(), 2 + usize::from(n % 5) * 100);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn over_tcp_nothing_overtakes_whether_the_owner_of_the_machine_deals_with_it_or_not() {
+    const MESSAGES: u32 = 4_000;
+    // A queue takes all of it, however slow a receiver is.
+    let mut config = on_loopback();
+    config.limits.data_queue_bytes = 16 << 20;
+    let base = Running::start(config).await;
+    let mut a = Client::register(&base, 1).await;
+    let receivers = [Client::register(&base, 2).await, Client::register(&base, 3).await];
+    let ids = receivers.each_ref().map(|host| host.id);
+    let mut stream = Vec::new();
+    for n in 0..MESSAGES {
+        let mut data = n.to_be_bytes().to_vec();
+        data.resize(4 + [0, 30, 700][n as usize % 3], n as u8);
+        for (place, id) in ids.iter().enumerate() {
+            // Flows alternate, and come in runs of their own.
+            if (n / 50) % 3 != place as u32 {
+                frame::write(&mut stream, |out| out.extend_from_slice(&send_data(*id, &data)));
+            }
+        }
+        if n % 97 == 0 {
+            // A type that nobody knows, and a wish: the owner's, both.
+            frame::write(&mut stream, |out| out.extend_from_slice(&[0x7e, 1, 2]));
+            tcp::write_request_info(&mut stream, ids[0]);
+        }
+    }
+    let readers = receivers.map(|mut host| {
+        let (sender, place) = (a.id, u32::from(host.id != ids[0]));
+        tokio::spawn(async move {
+            for n in (0..MESSAGES).filter(|n| (n / 50) % 3 != place) {
+                let (from, data) = loop {
+                    match host.read().await.decode() {
+                        BaseFrame::RecvData(from, data) => break (from, data.to_vec()),
+                        BaseFrame::Wanted(_) => {}
+                        other => panic!("{other:?}"),
+                    }
+                };
+                assert_eq!((from, data[..4].to_vec()), (sender, n.to_be_bytes().to_vec()));
+                assert_eq!(data.len(), 4 + [0, 30, 700][n as usize % 3]);
+            }
+        })
+    });
+    // Cut at places of no meaning, so that frames come in parts.
+    for part in stream.chunks(4_999) {
+        a.write(part).await;
+    }
+    for reader in readers {
+        reader.await.unwrap();
     }
 }
 

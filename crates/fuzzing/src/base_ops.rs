@@ -289,7 +289,7 @@ impl World {
             1 => self.base.drain(0, self.now),
             _ => {
                 let ticket = Ticket { from: Self::some_id(input), to: Self::some_id(input) };
-                self.base.handle_overflow(ticket, self.now);
+                self.base.handle_overflow(ticket, 1, self.now);
             }
         }
         self.drain_output(None);

@@ -50,7 +50,7 @@ fn a_stranger_hears_the_same_of_a_device_that_refuses_and_of_one_that_is_absent(
         }
         // The queue towards the target is full.
         let ticket = bowline_proto::base::Ticket { from: a.id, to: target.id };
-        world.base.handle_overflow(ticket, world.now);
+        world.base.handle_overflow(ticket, 1, world.now);
         world.release(&a, target);
         world.advance(secs(2));
         let hide = |frame| match frame {

@@ -91,7 +91,7 @@ fn unreachable_comes_once_a_second_a_pair_and_ten_times_a_second_a_host() {
     world.befriend(&a, &b);
     let overflow = |world: &mut World| {
         let ticket = Ticket { from: a.id, to: b.id };
-        world.base.handle_overflow(ticket, world.now);
+        world.base.handle_overflow(ticket, 1, world.now);
         world.flush();
         world.unreachable(&a).len()
     };

@@ -272,7 +272,7 @@ impl Chaos {
             }
             Step::Overflow { from, to } => {
                 let [from, to] = [from, to].map(|n| self.hosts[usize::from(n)].id);
-                self.world.base.handle_overflow(Ticket { from, to }, self.world.now);
+                self.world.base.handle_overflow(Ticket { from, to }, 1, self.world.now);
             }
             Step::Wait { ms: wait } => self.world.advance(ms(wait)),
             // Rarely: nothing much happens afterwards.

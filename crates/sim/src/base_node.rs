@@ -3,16 +3,18 @@
 //! Two UDP sockets a family and one TCP listener, as a base has them. It performs outputs and forwards, with the bounded
 //! queues that a shell has; everything else is the machine's.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use bowline_proto::{
     DeviceId,
     base::{
-        Base, BaseConfig, ClusterConfig, ConnId, Forward, Output, Over, SocketId, ToBase, UdpAddress, Via,
+        Base, BaseConfig, ClusterConfig, ConnId, Forward, Output, Over, SocketId, Speaker, Step, Ticket,
+        ToBase, UdpAddress, Via,
     },
     wire::{
         cluster::{BASE_DATA, BASE_PING, BASE_PONG},
         frame::Frames,
+        tcp::BaseFrame,
     },
 };
 use bytes::Bytes;
@@ -41,6 +43,8 @@ const CONTROL_QUEUE: usize = 512 * 1024;
 struct Conn {
     sock: SockId,
     frames: Frames,
+    /// Every other connection is read by somebody who does what he can without the machine, as in a server.
+    speaker: Option<Arc<Speaker>>,
 }
 
 /// A base.
@@ -239,13 +243,14 @@ impl BaseNode {
                     let Some((_, remote)) = self.stack.ends(sock) else { continue };
                     let conn = ConnId(self.next_conn);
                     self.next_conn += 1;
-                    self.conns.insert(conn, Conn { sock, frames: Frames::default() });
                     // Both families: a host with both gets reflexive addresses in both.
                     let udp: Vec<UdpAddress> = (0..)
                         .zip(&self.sockets)
                         .map(|(socket, &address)| UdpAddress { address, socket: SocketId(socket) })
                         .collect();
-                    machine.handle_accepted(conn, remote, &udp, env.instant());
+                    let speaker = machine.handle_accepted(conn, remote, &udp, env.instant());
+                    let speaker = Some(speaker).filter(|_| conn.0.is_multiple_of(2));
+                    self.conns.insert(conn, Conn { sock, frames: Frames::default(), speaker });
                 }
                 (TcpEvent::Data(bytes), Some(conn)) => self.on_stream(conn, &bytes, env),
                 (TcpEvent::Closed(_), Some(conn)) => {
@@ -268,7 +273,24 @@ impl BaseNode {
                 Ok(None) => return,
                 Ok(Some(frame)) => {
                     let mut frame = frame.to_vec();
-                    let forward = machine.handle_frame(conn, &mut frame, env.instant());
+                    let step = c.speaker.as_ref().and_then(|speaker| {
+                        let routes = machine.routes();
+                        routes.talk(speaker, env.instant()).map(|mut talk| talk.judge(&mut frame))
+                    });
+                    let forward = match step {
+                        None | Some(Step::Machine) => machine.handle_frame(conn, &mut frame, env.instant()),
+                        Some(Step::Forward(forward)) => forward,
+                        Some(Step::OverRate(Ticket { from, to })) => {
+                            machine.handle_over_rate(from, to, 1, env.instant());
+                            Forward::Nowhere
+                        }
+                        Some(Step::Pong(number)) => {
+                            let (sock, mut pong) = (c.sock, Vec::new());
+                            BaseFrame::Pong(number).write(&mut pong);
+                            self.write(sock, &pong, env);
+                            Forward::Nowhere
+                        }
+                    };
                     self.forward(forward, frame, env);
                     self.drain(env);
                 }
@@ -299,7 +321,7 @@ impl BaseNode {
                     return;
                 };
                 if self.stack.backlog(sock) > DATA_QUEUE {
-                    self.machine.as_mut().map(|m| m.handle_overflow(ticket, env.instant()));
+                    self.machine.as_mut().map(|m| m.handle_overflow(ticket, 1, env.instant()));
                     return;
                 }
                 let mut framed = (message.len() as u16).to_be_bytes().to_vec();

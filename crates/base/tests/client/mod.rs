@@ -254,7 +254,7 @@ impl Client {
     }
 }
 
-fn send_data(to: DeviceId, data: &[u8]) -> Vec<u8> {
+pub(crate) fn send_data(to: DeviceId, data: &[u8]) -> Vec<u8> {
     let mut message = relay::header(SEND_DATA, to).to_vec();
     message.extend_from_slice(data);
     message

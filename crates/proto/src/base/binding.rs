@@ -165,9 +165,11 @@ impl Base {
         self.outputs.push_back(Output::Transmit { via, to: ok.seen, payload });
     }
 
-    /// Tells those who forward messages where a device is on UDP. To be called wherever that may have changed.
+    /// Tells those who forward messages where a device is. To be called wherever that may have changed.
     pub(super) fn publish(&self, id: DeviceId) {
-        self.routes.set_leg(id, self.devices.get(&id).and_then(|device| device.location().confirmed_leg()));
+        let device = self.devices.get(&id);
+        let leg = device.and_then(|device| device.location().confirmed_leg());
+        self.routes.set_place(id, device.and_then(|device| device.link.conn()), leg);
     }
 
     /// A verified NAT-INIT: the binding is here now, and nowhere else.
@@ -241,7 +243,9 @@ impl Base {
 
     /// Makes the address this device's, whoever had it.
     fn seize(&mut self, id: DeviceId, key: (SocketId, SocketAddr), now: Instant) {
-        let Some(budget) = self.devices.get(&id).map(|device| Arc::clone(&device.budget)) else { return };
+        let Some(budget) = self.devices.get(&id).map(|device| Arc::clone(device.session.budget())) else {
+            return;
+        };
         let before = self.routes.seize(SourceKey::new(key.0, key.1), id, budget, now);
         let Some(loser) = before.filter(|&loser| loser != id) else { return };
         if let Some(device) = self.devices.get(&loser) {

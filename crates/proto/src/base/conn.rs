@@ -12,6 +12,7 @@ use super::{
     config::{SMALL_DATA, WIDE_SHARE},
     deadline::Key,
     memory::{Keyed, Map, Source},
+    talk::Speaker,
 };
 use crate::{
     id::DeviceId,
@@ -31,6 +32,8 @@ pub(super) struct Conn {
     /// What REGISTERED tells; each socket once.
     pub(super) udp: Arc<[UdpAddress]>,
     state: State,
+    /// What whoever reads it knows of it.
+    speaker: Arc<Speaker>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,15 +132,24 @@ impl Last {
 
 impl Base {
     /// A TCP connection was accepted. `udp` is the list that REGISTERED will tell this host: four at most, each
-    /// socket once (what is over that is left out).
-    pub fn handle_accepted(&mut self, conn: ConnId, remote: SocketAddr, udp: &[UdpAddress], now: Instant) {
+    /// socket once (what is over that is left out). Whoever reads the connection may do by what he gets what [`Routes::talk`] says.
+    ///
+    /// [`Routes::talk`]: super::Routes::talk
+    pub fn handle_accepted(
+        &mut self,
+        conn: ConnId,
+        remote: SocketAddr,
+        udp: &[UdpAddress],
+        now: Instant,
+    ) -> Arc<Speaker> {
         let remote = addr::canonical(remote);
         self.counters.connections_accepted += 1;
         let silent_at = now + self.config.setup_timeout;
         let serial = self.unfinished.add(conn, Source::of(remote.ip()));
         let state = State::Accepted(Waiting { serial, silent_at });
         let udp = self.udp_list(udp);
-        self.conns.insert(conn, Conn { remote, udp, state });
+        let speaker = Arc::<Speaker>::default();
+        self.conns.insert(conn, Conn { remote, udp, state, speaker: Arc::clone(&speaker) });
         self.deadlines.by(Key::Conn(conn), silent_at);
         tracing::debug!(?conn, %remote, "accepted");
 
@@ -156,6 +168,7 @@ impl Base {
             self.counters.connections_refused += 1;
             self.fail(oldest, Failure::busy(&self.config, "too many unregistered connections"), now);
         }
+        speaker
     }
 
     /// The list as it is told, which all connections to one listening address share.
@@ -239,8 +252,8 @@ impl Base {
     /// Whether a device has sent more frames than it may: then this one is dropped, and the device is told. Leaving is always possible.
     fn over_frame_rate(&mut self, id: DeviceId, conn: ConnId, message: &HostFrame<'_>, now: Instant) -> bool {
         let rate = self.config.frame_rate;
-        let Some(device) = self.devices.get_mut(&id) else { return false };
-        if matches!(message, HostFrame::Leave) || device.frames.take(rate, now) {
+        let Some(device) = self.devices.get(&id) else { return false };
+        if matches!(message, HostFrame::Leave) || device.location().frames.take(rate, now) {
             return false;
         }
         self.counters.frames_over_rate += 1;
@@ -287,6 +300,7 @@ impl Base {
     /// From now on this connection speaks for a device.
     pub(super) fn finish(&mut self, conn: ConnId, device: DeviceId) {
         if let Some(c) = self.conns.get_mut(&conn) {
+            c.speaker.speak(self.devices.get(&device).map(|device| Arc::clone(&device.session)));
             let (remote, before) = (c.remote, std::mem::replace(&mut c.state, State::Registered(device)));
             self.leave_unfinished(conn, remote, before);
         }
@@ -332,6 +346,7 @@ impl Base {
 
     fn drop_conn(&mut self, conn: ConnId) -> Option<DeviceId> {
         let c = self.conns.remove(&conn)?;
+        c.speaker.speak(None);
         self.asked.remove(&conn);
         self.leave_unfinished(conn, c.remote, c.state);
         match c.state {
@@ -348,12 +363,13 @@ impl Base {
     pub(super) fn set_lingering(&mut self, conn: ConnId, device: DeviceId) {
         if let Some(c) = self.conns.get_mut(&conn) {
             c.state = State::Lingering(device);
+            c.speaker.speak(None);
         }
     }
 
     /// Takes a connection out of the table; whether it was there.
     pub(super) fn forget_conn(&mut self, conn: ConnId) -> bool {
-        self.conns.remove(&conn).is_some()
+        self.conns.remove(&conn).inspect(|c| c.speaker.speak(None)).is_some()
     }
 
     fn leave_unfinished(&mut self, conn: ConnId, remote: SocketAddr, state: State) {

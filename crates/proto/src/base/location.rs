@@ -2,7 +2,8 @@
 //!
 //! A [`Session`] belongs to a registered device. The machine changes it; a NAT-INIT that changes nothing is answered by whoever
 //! gets it, a worker or the machine, through [`Location::renew`], so that neither can differ from the other. Nobody waits for it for longer than
-//! that takes: no lock is held across anything else.
+//! that takes: no lock is held across anything else. The same holds for an INFO that changes nothing ([`Location::live_on`]): whoever reads the
+//! connection answers it.
 //!
 //! Not here: signatures, who holds which address, what others are told.
 
@@ -16,23 +17,36 @@ use super::{
     SocketId, UdpAddress, Via,
     config::{BINDING_LIFE, PADDED_SEQS, SMALL_DATA, TCP_SPEAKS, UDP_FRESH, UNVERIFIED_SEQS},
     registry::Numbered,
+    routes::Budget,
 };
 use crate::{
     bucket::Bucket,
     id::DeviceId,
-    wire::{ANY_PATH_DATA, Cookie, MAX_BASE_ADDRESSES, udp::NatInit},
+    wire::{ANY_PATH_DATA, Cookie, INTRODUCTION_KEY_LEN, MAX_BASE_ADDRESSES, tcp::Info, udp::NatInit},
 };
 
 /// A device under its cookie, for whoever gets its NAT-INITs.
 #[derive(Debug)]
 pub(super) struct Session {
     device: DeviceId,
+    /// What it may still have relayed; whoever forwards counts it there.
+    budget: Arc<Budget>,
     location: Mutex<Location>,
 }
 
 impl Session {
-    pub(super) fn new(device: DeviceId, cookie: Cookie, udp: Arc<[UdpAddress]>) -> Arc<Self> {
-        Arc::new(Self { device, location: Mutex::new(Location::new(cookie, udp)) })
+    pub(super) fn new(
+        device: DeviceId,
+        cookie: Cookie,
+        udp: Arc<[UdpAddress]>,
+        info_by: Instant,
+    ) -> Arc<Self> {
+        let location = Mutex::new(Location::new(cookie, udp, info_by));
+        Arc::new(Self { device, budget: Arc::default(), location })
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     pub(super) fn device(&self) -> DeviceId {
@@ -52,6 +66,11 @@ pub(super) struct Location {
     /// The base's UDP addresses as REGISTERED told them; the index of one is what NAT-INITs are signed for.
     pub(super) udp: Arc<[UdpAddress]>,
     pub(super) own: Numbered<Vec<SocketAddr>>,
+    pub(super) master_key: Numbered<Option<[u8; INTRODUCTION_KEY_LEN]>>,
+    /// The device is dropped then, unless an INFO comes.
+    pub(super) info_by: Instant,
+    /// Frames that are no messages to relay.
+    pub(super) frames: Bucket,
     pub(super) bindings: Vec<Binding>,
     pub(super) confirmed: Option<Confirmed>,
     /// Per index of the base's UDP addresses: the last verified seq. It outlives the binding, or an old NAT-INIT
@@ -111,11 +130,14 @@ pub(super) struct Renewed {
 }
 
 impl Location {
-    fn new(cookie: Cookie, udp: Arc<[UdpAddress]>) -> Self {
+    fn new(cookie: Cookie, udp: Arc<[UdpAddress]>, info_by: Instant) -> Self {
         Self {
             cookie,
             udp,
             own: Numbered::default(),
+            master_key: Numbered::default(),
+            info_by,
+            frames: Bucket::default(),
             bindings: Vec::new(),
             confirmed: None,
             last: [0; MAX_BASE_ADDRESSES],
@@ -159,6 +181,17 @@ impl Location {
         let confirmed = self.answer(index, socket, from, seq, padded);
         let until = self.confirmed.filter(|c| c.is(socket, from)).map(|c| c.until);
         Some(Renewed { index, confirmed, until })
+    }
+
+    /// An INFO with nothing new in it lets the device live on, and no more. Any other is the machine's: `false`, and nothing has happened.
+    pub(super) fn live_on(&mut self, info: &Info, info_by: Instant) -> bool {
+        let same = self.master_key.value == Some(info.master_key) && self.own.value == info.own;
+        if same {
+            self.info_by = self.info_by.max(info_by);
+            self.master_key.reach(info.number);
+            self.own.reach(info.number);
+        }
+        same
     }
 
     /// A NAT-INIT from there is answered. Tells whether relayed messages come there.
@@ -214,8 +247,13 @@ impl Location {
     ///
     /// Tells whether it was.
     pub(super) fn doubt(&mut self, now: Instant) -> bool {
-        let silent = |c: &mut Confirmed| c.until <= now + (UDP_FRESH - TCP_SPEAKS);
+        let silent = |c: &mut Confirmed| c.is_silent(now);
         self.confirmed.take_if(silent).is_some()
+    }
+
+    /// Whether [`Location::doubt`] would do something.
+    pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
+        self.confirmed.is_some_and(|c| c.is_silent(now))
     }
 
     /// What is bound, as the table of addresses names it.
@@ -228,6 +266,7 @@ impl Location {
         self.cookie = cookie;
         self.udp = udp;
         self.own.inherit();
+        self.master_key.inherit();
         self.last = Default::default();
         self.seen = Default::default();
         self.last_confirmed = 0;
@@ -287,6 +326,10 @@ impl Binding {
 }
 
 impl Confirmed {
+    fn is_silent(&self, now: Instant) -> bool {
+        self.until <= now + (UDP_FRESH - TCP_SPEAKS)
+    }
+
     pub(super) fn is(&self, socket: SocketId, address: SocketAddr) -> bool {
         self.via.socket == socket && self.to == address
     }

@@ -27,6 +27,7 @@ mod push;
 mod registry;
 mod relay;
 mod routes;
+mod talk;
 
 use std::{
     collections::VecDeque,
@@ -43,6 +44,7 @@ pub use counters::{Counters, Delays, Sizes};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 pub use routes::{Reader, Routes, Verdict};
+pub use talk::{Speaker, Step, Talk};
 
 use self::{
     cluster::Cluster,
@@ -249,7 +251,7 @@ impl Base {
             asked: Map::with_hasher(keyed),
             short_of_memory: false,
             devices: Map::with_hasher(keyed),
-            routes: Arc::new(Routes::new(config.relay_messages, config.relay_rate, (keyed, secret), now)),
+            routes: Arc::new(Routes::new(&config, (keyed, secret), now)),
             wanters: Map::with_hasher(keyed),
             interests_in_all: 0,
             absent: Expiring::new(config::ABSENT_MEMORY, config.max_absent_interests, keyed),
@@ -373,13 +375,13 @@ impl Base {
     /// Whether the routes say what the machine knows; they always do, and tests ask.
     #[must_use]
     pub fn routes_agree(&self) -> bool {
-        let known =
-            self.devices.iter().filter(|(_, device)| device.location().confirmed_leg().is_some()).count();
-        known == self.routes.legs()
-            && self
-                .devices
-                .iter()
-                .all(|(&id, device)| self.routes.agrees(id, device.location().confirmed_leg()))
+        let known = |device: &Device| (device.link.conn(), device.location().confirmed_leg());
+        let places = self.devices.values().map(known).filter(|place| *place != (None, None)).count();
+        places == self.routes.places()
+            && self.devices.iter().all(|(&id, device)| {
+                let (conn, leg) = known(device);
+                self.routes.agrees(id, conn, leg)
+            })
     }
 
     /// The devices that are registered here, in no order.

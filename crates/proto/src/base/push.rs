@@ -228,8 +228,8 @@ impl Base {
             News::Gone => (DeviceAddresses::gone(about), Told::Nothing),
             News::Here => {
                 let Some(d) = self.devices.get(&about) else { return };
-                let master = d.master_key.value;
                 let location = d.location();
+                let master = location.master_key.value;
                 let message = DeviceAddresses {
                     device: about,
                     online: true,

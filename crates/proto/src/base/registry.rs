@@ -24,14 +24,13 @@ use super::{
     memory::{Map, Source},
     push::Window,
     relay::Unreached,
-    routes::Budget,
 };
 use crate::{
     bucket::Bucket,
     id::DeviceId,
     identity::PublicKey,
     wire::{
-        BootId, Cookie, INTRODUCTION_KEY_LEN,
+        BootId, Cookie,
         tcp::{BaseFrame, ErrorCode, Info, Notice, NoticeCode, Register, Registered, UnverifiedRegister},
     },
 };
@@ -45,9 +44,6 @@ pub(super) struct Device {
     pub(super) link: Link,
     /// Where it is on UDP: shared with those who answer its NAT-INITs.
     pub(super) session: Arc<Session>,
-    /// Dropped then, unless an INFO comes.
-    info_by: Instant,
-    pub(super) master_key: Numbered<Option<[u8; INTRODUCTION_KEY_LEN]>>,
     pub(super) interests: Map<DeviceId, Interest>,
     /// How often this boot has registered: tells repeated interests from inherited ones.
     pub(super) epoch: u32,
@@ -61,13 +57,9 @@ pub(super) struct Device {
     /// Collects the changes of this device before others are told.
     pub(super) changes: Window,
     pub(super) unreached: Unreached,
-    /// What it may still have relayed; whoever forwards counts it there.
-    pub(super) budget: Arc<Budget>,
     /// What other bases of the cluster know of it.
     pub(super) claim: Claim,
     notice_rate: Bucket,
-    /// Frames that are no messages to relay.
-    pub(super) frames: Bucket,
     /// Devices elsewhere that were looked for because of its messages.
     pub(super) seeks: Bucket,
 }
@@ -115,6 +107,11 @@ impl<T: PartialEq> Numbered<T> {
         self.number
     }
 
+    /// The value came once more, under this number.
+    pub(super) fn reach(&mut self, number: u64) {
+        self.number = self.number.max(number);
+    }
+
     /// Keeps the value; numbers start anew.
     pub(super) fn inherit(&mut self) {
         self.number = 0;
@@ -129,7 +126,7 @@ impl Device {
 
     fn next_deadline(&self) -> Option<Instant> {
         let link = match self.link {
-            Link::Tcp(_) => self.info_by,
+            Link::Tcp(_) => self.location().info_by,
             Link::Lost { until } => until.min(self.location().vouched_until.unwrap_or(until)),
         };
         [Some(link), self.repeat_by, self.wanted.next(), self.changes.next(), self.claim.renew_at()]
@@ -255,7 +252,8 @@ impl Base {
 
     fn insert(&mut self, conn: ConnId, cookie: &Cookie, register: &Register, now: Instant) {
         self.versions += 1;
-        let session = Session::new(register.device, *cookie, self.udp_of(conn));
+        let info_by = now + self.config.info_timeout;
+        let session = Session::new(register.device, *cookie, self.udp_of(conn), info_by);
         let device = Device {
             public_key: register.public_key,
             boot: register.boot,
@@ -263,8 +261,6 @@ impl Base {
             since: now,
             link: Link::Tcp(conn),
             session: Arc::clone(&session),
-            info_by: now + self.config.info_timeout,
-            master_key: Numbered::default(),
             interests: Map::with_hasher(self.keyed),
             epoch: 0,
             repeat_by: None,
@@ -273,15 +269,14 @@ impl Base {
             changed_at: now,
             changes: Window::default(),
             unreached: Unreached::default(),
-            budget: Arc::default(),
             claim: Claim::default(),
             notice_rate: Bucket::default(),
-            frames: Bucket::default(),
             seeks: Bucket::default(),
         };
         self.arrived(register.device, now);
         self.devices.insert(register.device, device);
         self.routes.cookies.pin().insert(*cookie, session);
+        self.publish(register.device);
         self.absent.remove(&register.device);
         self.replaced.remove(&(register.device, register.boot));
         self.counters.registered += 1;
@@ -300,8 +295,7 @@ impl Base {
         self.routes.cookies.pin().insert(*cookie, Arc::clone(&device.session));
         device.attempt = register.attempt;
         device.link = Link::Tcp(conn);
-        device.info_by = now + self.config.info_timeout;
-        device.master_key.inherit();
+        device.location().info_by = now + self.config.info_timeout;
         device.epoch = device.epoch.wrapping_add(1);
         device.repeat_by = Some(now + REPEAT_WITHIN);
         device.wanted = Wanted::default();
@@ -310,6 +304,7 @@ impl Base {
             interest.window = Window::default();
         }
         self.counters.re_registered += 1;
+        self.publish(id);
         tracing::info!(device = %id, attempt = register.attempt, "registered again");
         if let Some(loser) = loser {
             self.fail_conn(loser, replaced());
@@ -344,12 +339,18 @@ impl Base {
 
     /// INFO: the address list with the highest number counts, the key of the highest INFO; each gets its PONG.
     pub(super) fn handle_info(&mut self, id: DeviceId, conn: ConnId, info: Info, now: Instant) {
-        let Some(device) = self.devices.get_mut(&id) else { return };
-        device.info_by = now + self.config.info_timeout;
-        let key = device.master_key.update(info.number, Some(info.master_key));
-        let own = device.location().own.update(info.number, info.own);
+        let Some(device) = self.devices.get(&id) else { return };
+        let info_by = now + self.config.info_timeout;
+        let mut location = device.location();
+        let mut changed = false;
+        if !location.live_on(&info, info_by) {
+            location.info_by = info_by;
+            let key = location.master_key.update(info.number, Some(info.master_key));
+            changed = location.own.update(info.number, info.own) || key;
+        }
+        drop(location);
         self.write(conn, &BaseFrame::Pong(info.number));
-        if key || own {
+        if changed {
             self.changed(id, now);
         }
     }
@@ -369,6 +370,7 @@ impl Base {
         if vouched_until.is_some_and(|until| until > now) {
             device.link = Link::Lost { until: now + OUTLIVES_TCP };
             device.wanted = Wanted::default();
+            self.publish(id);
             tracing::debug!(device = %id, "TCP lost, UDP is confirmed");
             self.schedule(id);
         } else {
@@ -409,7 +411,7 @@ impl Base {
         let device = self.devices.remove(&id)?;
         let cookie = device.location().cookie;
         self.routes.cookies.pin().remove(&cookie);
-        self.routes.set_leg(id, None);
+        self.routes.set_place(id, None, None);
         self.deadlines.forget(Key::Device(id));
         let revision = device.claim.revision();
         for &about in device.interests.keys() {
@@ -423,9 +425,11 @@ impl Base {
     /// Something of a device may have had its time.
     pub(super) fn device_due(&mut self, id: DeviceId, now: Instant) {
         let Some(device) = self.devices.get(&id) else { return };
-        let vouched_until = device.location().vouched_until;
+        let location = device.location();
+        let (vouched_until, info_by) = (location.vouched_until, location.info_by);
+        drop(location);
         match device.link {
-            Link::Tcp(conn) if device.info_by <= now => {
+            Link::Tcp(conn) if info_by <= now => {
                 let text = format!("no INFO within {} seconds", self.config.info_timeout.as_secs());
                 self.fail(conn, Failure::new(ErrorCode::Silent, 0, text), now);
                 return;

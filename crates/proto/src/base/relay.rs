@@ -53,7 +53,7 @@ impl Base {
         let (to, data) = relay::split(message)?;
         let length = data.len();
         let sender = self.devices.get(&from).or_else(|| self.lingering(from));
-        let Some(budget) = sender.map(|device| Arc::clone(&device.budget)) else {
+        let Some(budget) = sender.map(|device| Arc::clone(device.session.budget())) else {
             return Ok(Forward::Nowhere);
         };
         let forward = match self.routes.way(&budget, from, to, length, now) {
@@ -122,9 +122,10 @@ impl Base {
         self.unreachable(from, to, UnreachableReason::Rate, now);
     }
 
-    /// The shell dropped a message because the queue of its destination was full.
-    pub fn handle_overflow(&mut self, ticket: Ticket, now: Instant) {
-        self.counters.dropped_queue_full += 1;
+    /// The shell dropped messages because the queue of their destination was full. It may say it once for many, and count them
+    /// itself.
+    pub fn handle_overflow(&mut self, ticket: Ticket, count: u64, now: Instant) {
+        self.counters.dropped_queue_full += count;
         self.blocked(ticket.from, ticket.to, now);
     }
 

@@ -17,7 +17,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ use papaya::{HashMapRef, LocalGuard};
 use siphasher::sip::SipHasher24;
 
 use super::{
-    Over, SocketId, ToBase, Via,
+    BaseConfig, ConnId, Over, SocketId, ToBase, Via,
     config::{RELAY_UNIT, SMALL_DATA},
     location::Session,
     memory::Keyed,
@@ -52,14 +52,20 @@ pub struct Routes {
     start: Instant,
     /// What each device may have relayed; `None`: as much as it wants.
     rates: Option<Rates>,
+    /// What a device may send of other frames.
+    pub(super) frame_rate: Rate,
+    /// A device whose INFOs stay away for as long is gone.
+    pub(super) info_timeout: Duration,
     sources: Table<SourceKey, Source>,
-    legs: Table<DeviceId, Leg>,
+    pub(super) places: Table<DeviceId, Place>,
+    /// How many of them have a leg on UDP.
+    legs: AtomicUsize,
     /// What challenges are made with.
     pub(super) secret: [u8; 16],
     /// The registered devices by their cookies.
     pub(super) cookies: Table<Cookie, Arc<Session>>,
     /// Devices of other bases that are reached over UDP.
-    remotes: Table<DeviceId, Arc<BaseLeg>>,
+    pub(super) remotes: Table<DeviceId, Arc<BaseLeg>>,
     /// Where other bases send from.
     bases: Table<SocketAddr, ()>,
     /// What other bases make tags with; `None` where there are none.
@@ -104,8 +110,8 @@ impl BaseLeg {
     }
 }
 
-type Table<K, V> = papaya::HashMap<K, V, Keyed>;
-type Pinned<'a, K, V> = HashMapRef<'a, K, V, Keyed, LocalGuard<'a>>;
+pub(super) type Table<K, V> = papaya::HashMap<K, V, Keyed>;
+pub(super) type Pinned<'a, K, V> = HashMapRef<'a, K, V, Keyed, LocalGuard<'a>>;
 
 /// A device's address as one of the base's sockets sees it, as one string of bytes: hashed and compared at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +145,14 @@ struct Source {
     budget: Arc<Budget>,
     /// Its last message to relay.
     heard: AtomicU64,
+}
+
+/// Where a device is.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its TCP connection.
+    pub(super) conn: Option<ConnId>,
+    leg: Option<Leg>,
 }
 
 /// Where a device is on UDP.
@@ -259,18 +273,16 @@ pub enum Verdict {
 }
 
 impl Routes {
-    pub(super) fn new(
-        messages: Option<u32>,
-        bytes: Option<u32>,
-        (keyed, secret): (Keyed, [u8; 16]),
-        start: Instant,
-    ) -> Self {
+    pub(super) fn new(config: &BaseConfig, (keyed, secret): (Keyed, [u8; 16]), start: Instant) -> Self {
         Self {
             start,
             secret,
-            rates: Rates::of(messages, bytes),
+            rates: Rates::of(config.relay_messages, config.relay_rate),
+            frame_rate: config.frame_rate,
+            info_timeout: config.info_timeout,
             sources: Table::with_hasher(keyed),
-            legs: Table::with_hasher(keyed),
+            places: Table::with_hasher(keyed),
+            legs: AtomicUsize::default(),
             cookies: Table::with_hasher(keyed),
             remotes: Table::with_hasher(keyed),
             bases: Table::with_hasher(keyed),
@@ -322,7 +334,7 @@ impl Routes {
         Reader {
             routes: self,
             sources: self.sources.pin(),
-            legs: self.legs.pin(),
+            places: self.places.pin(),
             remotes: self.remotes.pin(),
             bases: self.bases.pin(),
             cookies: self.cookies.pin(),
@@ -330,7 +342,7 @@ impl Routes {
         }
     }
 
-    fn nanos(&self, moment: Instant) -> u64 {
+    pub(super) fn nanos(&self, moment: Instant) -> u64 {
         moment.saturating_duration_since(self.start).as_nanos() as u64
     }
 
@@ -347,12 +359,12 @@ impl Routes {
         length: usize,
         now: Instant,
     ) -> Way {
-        self.way_by(&self.legs.pin(), &self.remotes.pin(), budget, (from, to), length, now)
+        self.way_by(&self.places.pin(), &self.remotes.pin(), budget, (from, to), length, now)
     }
 
-    fn way_by(
+    pub(super) fn way_by(
         &self,
-        legs: &Pinned<'_, DeviceId, Leg>,
+        places: &Pinned<'_, DeviceId, Place>,
         remotes: &Pinned<'_, DeviceId, Arc<BaseLeg>>,
         budget: &Budget,
         (from, to): (DeviceId, DeviceId),
@@ -364,7 +376,7 @@ impl Routes {
         }
         let now_nanos = self.nanos(now);
         let fresh = |leg: &&Leg| leg.until.load(Ordering::Relaxed) > now_nanos && length <= leg.limit();
-        match legs.get(&to).filter(fresh) {
+        match places.get(&to).and_then(|place| place.leg.as_ref()).filter(fresh) {
             None if self.base_key.is_some() => self.way_to_base(remotes, budget, (from, to), length, now),
             None => Way::Elsewhere,
             Some(_) if !self.within_rate(budget, length, now) => Way::OverRate,
@@ -417,12 +429,12 @@ impl Routes {
         (init, length): (&NatInit, usize),
         now: Instant,
     ) -> Option<NatOk> {
-        self.renew_by(&self.legs.pin(), session, (via.socket, from), (init, length), now)
+        self.renew_by(&self.places.pin(), session, (via.socket, from), (init, length), now)
     }
 
     fn renew_by(
         &self,
-        legs: &Pinned<'_, DeviceId, Leg>,
+        places: &Pinned<'_, DeviceId, Place>,
         session: &Session,
         (socket, from): (SocketId, SocketAddr),
         (init, length): (&NatInit, usize),
@@ -430,7 +442,7 @@ impl Routes {
     ) -> Option<NatOk> {
         let renewed = session.location().renew(socket, from, init, length >= PADDED_LEN, now)?;
         if let Some(until) = renewed.until
-            && let Some(leg) = legs.get(&session.device())
+            && let Some(leg) = places.get(&session.device()).and_then(|place| place.leg.as_ref())
             && (leg.via.socket, leg.to) == (socket, from)
         {
             leg.prolong(self.nanos(until));
@@ -459,22 +471,41 @@ impl Routes {
         self.cookies.pin().get(cookie).cloned()
     }
 
-    /// Says where a device is on UDP from now on. A leg that only lives longer moves one number.
-    pub(super) fn set_leg(&self, device: DeviceId, leg: Option<(Via, SocketAddr, bool, Instant)>) {
-        let legs = self.legs.pin();
-        let Some((via, to, full_size, until)) = leg else {
-            legs.remove(&device);
+    /// Says where a device is from now on: its connection, and its leg on UDP. A leg that only lives longer moves one number.
+    pub(super) fn set_place(
+        &self,
+        device: DeviceId,
+        conn: Option<ConnId>,
+        leg: Option<(Via, SocketAddr, bool, Instant)>,
+    ) {
+        let places = self.places.pin();
+        if conn.is_none() && leg.is_none() {
+            self.count_legs(places.remove(&device), false);
             return;
-        };
-        let until = self.nanos(until);
-        match legs.get(&device) {
-            Some(leg) if leg.via == via && leg.to == to && leg.full_size == full_size => {
-                leg.prolong(until);
+        }
+        match places.get(&device).filter(|place| place.conn == conn).map(|place| (&place.leg, leg)) {
+            Some((None, None)) => {}
+            Some((Some(known), Some((via, to, full_size, until)))) if known.is(via, to, full_size) => {
+                known.prolong(self.nanos(until));
             }
             _ => {
-                legs.insert(device, Leg { via, to, full_size, until: AtomicU64::new(until) });
+                let leg = leg.map(|(via, to, full_size, until)| Leg {
+                    via,
+                    to,
+                    full_size,
+                    until: AtomicU64::new(self.nanos(until)),
+                });
+                let has_leg = leg.is_some();
+                self.count_legs(places.insert(device, Place { conn, leg }), has_leg);
             }
         }
+    }
+
+    /// One place came instead of another. The machine alone counts.
+    fn count_legs(&self, before: Option<&Place>, has_leg: bool) {
+        let had = before.is_some_and(|place| place.leg.is_some());
+        let legs = self.legs() + usize::from(has_leg) - usize::from(had);
+        self.legs.store(legs, Ordering::Relaxed);
     }
 
     /// Makes an address a device's; gives back whose it was.
@@ -516,21 +547,36 @@ impl Routes {
         self.sources.len()
     }
 
-    /// Whether the table says of a device's leg what the machine knows of it.
-    pub(super) fn agrees(&self, device: DeviceId, leg: Option<(Via, SocketAddr, bool, Instant)>) -> bool {
-        let legs = self.legs.pin();
-        let ours = legs
-            .get(&device)
-            .map(|leg| (leg.via, leg.to, leg.full_size, self.moment(leg.until.load(Ordering::Relaxed))));
-        ours == leg
+    /// Whether the table says of a device what the machine knows of it.
+    pub(super) fn agrees(
+        &self,
+        device: DeviceId,
+        conn: Option<ConnId>,
+        leg: Option<(Via, SocketAddr, bool, Instant)>,
+    ) -> bool {
+        let places = self.places.pin();
+        let place = places.get(&device);
+        let moment = |until: &AtomicU64| self.moment(until.load(Ordering::Relaxed));
+        let ours = place.and_then(|place| place.leg.as_ref());
+        let ours = ours.map(|leg| (leg.via, leg.to, leg.full_size, moment(&leg.until)));
+        (place.and_then(|place| place.conn), ours) == (conn, leg)
     }
 
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Devices that are reached over UDP.
     pub(super) fn legs(&self) -> usize {
-        self.legs.len()
+        self.legs.load(Ordering::Relaxed)
     }
 }
 
 impl Leg {
+    fn is(&self, via: Via, to: SocketAddr, full_size: bool) -> bool {
+        (self.via, self.to, self.full_size) == (via, to, full_size)
+    }
+
     /// It never gets shorter: a worker may have heard the device while the machine looked.
     fn prolong(&self, until: u64) {
         self.until.fetch_max(until, Ordering::Relaxed);
@@ -555,7 +601,7 @@ fn rate_of(limit: u32) -> Rate {
 pub struct Reader<'a> {
     routes: &'a Routes,
     sources: Pinned<'a, SourceKey, Source>,
-    legs: Pinned<'a, DeviceId, Leg>,
+    places: Pinned<'a, DeviceId, Place>,
     remotes: Pinned<'a, DeviceId, Arc<BaseLeg>>,
     bases: Pinned<'a, SocketAddr, ()>,
     cookies: Pinned<'a, Cookie, Arc<Session>>,
@@ -624,7 +670,7 @@ impl Reader<'_> {
         let (length, from) = (datagram.len(), addr::canonical(from));
         let answer = UnverifiedNatInit::decode(datagram).ok().and_then(|init| {
             let init = (init.claim(), length);
-            self.routes.renew_by(&self.legs, session, (via.socket, from), init, now)
+            self.routes.renew_by(&self.places, session, (via.socket, from), init, now)
         });
         let Some(ok) = answer else { return Verdict::Handshake };
         let skip = length - NatOk::length_for(length);
@@ -645,7 +691,7 @@ impl Reader<'_> {
         let Some(source) = self.sources.get(&key) else { return Verdict::Stranger };
         source.heard.store(self.routes.nanos(now), Ordering::Relaxed);
         let pair = (source.device, to);
-        let way = self.routes.way_by(&self.legs, &self.remotes, &source.budget, pair, length, now);
+        let way = self.routes.way_by(&self.places, &self.remotes, &source.budget, pair, length, now);
         let (leg, limit, prefix) = match way {
             Way::Udp { via, to, limit } => ((via, to), limit, None),
             Way::Base(ToBase { prefix, over: Over::Udp { via, to } }) => {
@@ -673,7 +719,7 @@ impl Reader<'_> {
         }
         let now = self.routes.nanos(now);
         let fresh = |leg: &&Leg| leg.until.load(Ordering::Relaxed) > now && data.length <= leg.limit();
-        match self.legs.get(&data.to).filter(fresh) {
+        match self.places.get(&data.to).and_then(|place| place.leg.as_ref()).filter(fresh) {
             Some(leg) => Verdict::Deliver { via: leg.via, to: leg.to, skip: PREFIX_LEN },
             None => Verdict::Data,
         }

@@ -8,18 +8,22 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bowline_proto::{
     DeviceId, SecretKey,
-    base::{Base, BaseConfig, BusOutput, ConnId, Forward, Output, SocketId, UdpAddress, Verdict, Via},
+    base::{
+        Base, BaseConfig, BusOutput, ConnId, Forward, Output, SocketId, Speaker, Step, UdpAddress, Verdict,
+        Via,
+    },
     wire::{
         Cookie,
         frame::{LENGTH_LEN, MAX_FRAME},
         relay::{self, SEND_DATA},
         tcp::{
-            self, BaseFrame, DeviceAddresses, ErrorCode, GetCookie, Info, Register, Registered,
+            self, BaseFrame, DeviceAddresses, ErrorCode, GetCookie, INFO, Info, Register, Registered,
             UnreachableReason,
         },
         udp::{NAT_INIT, NAT_OK_LEN, NatConfirm, NatInit, NatOk, PADDED_LEN},
@@ -100,11 +104,12 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     /// Whether every datagram is judged as a worker would, and the two compared.
     judges: bool,
-    /// Whether a worker's answer stands, as in a server; otherwise the machine gets every NAT-INIT.
+    /// Whether the answer of a worker, or of whoever reads a connection, stands, as in a server; otherwise the machine gets every NAT-INIT and INFO.
     pub(crate) workers_answer: bool,
     /// NAT-INITs that a worker has answered: the machine has not heard of them.
     answered_by_worker: u64,
     next_conn: u64,
+    speakers: HashMap<ConnId, Arc<Speaker>>,
     written: HashMap<ConnId, Vec<u8>>,
     pub(crate) closed: HashSet<ConnId>,
     pub(crate) datagrams: Vec<(Via, SocketAddr, Vec<u8>)>,
@@ -129,6 +134,7 @@ impl World {
             id,
             now,
             next_conn: 0,
+            speakers: HashMap::new(),
             written: HashMap::new(),
             closed: HashSet::new(),
             datagrams: Vec::new(),
@@ -181,7 +187,8 @@ impl World {
     pub(crate) fn connect(&mut self, remote: SocketAddr) -> ConnId {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
-        self.base.handle_accepted(conn, remote, &Self::udp_list(), self.now);
+        let speaker = self.base.handle_accepted(conn, remote, &Self::udp_list(), self.now);
+        self.speakers.insert(conn, speaker);
         self.flush();
         conn
     }
@@ -200,9 +207,37 @@ impl World {
 
     /// Hands in one frame (type and body).
     pub(crate) fn frame(&mut self, conn: ConnId, frame: &mut [u8]) -> Forward {
+        let mut judged = frame.to_vec();
+        let is_judged = self.judges && (self.workers_answer || frame.first() != Some(&INFO));
+        let step = if is_judged { self.judge_frame(conn, &mut judged) } else { None };
+        if let Some(Step::Pong(number)) = step {
+            BaseFrame::Pong(number).write(self.written.entry(conn).or_default());
+            return Forward::Nowhere;
+        }
+        let is_small = frame.len() <= relay::HEADER_LEN + 500;
         let forward = self.base.handle_frame(conn, frame, self.now);
+        match (step, forward) {
+            (Some(Step::Forward(judgement)), forward) => {
+                assert_eq!(judgement, forward, "whoever reads the connection would forward it otherwise");
+                assert_eq!(frame, judged);
+            }
+            // A small one may have ended a leg on UDP.
+            (Some(step), Forward::Tcp { .. }) if !is_small => panic!("the reader would say {step:?}"),
+            (Some(_) | None, _) => {}
+        }
         self.flush();
         forward
+    }
+
+    pub(crate) fn speaker(&self, conn: ConnId) -> Arc<Speaker> {
+        Arc::clone(&self.speakers[&conn])
+    }
+
+    /// What whoever reads a connection would do with a frame; `None` if it speaks for nobody.
+    pub(crate) fn judge_frame(&self, conn: ConnId, frame: &mut [u8]) -> Option<Step> {
+        let (routes, speaker) = (self.base.routes(), self.speakers.get(&conn)?);
+        let mut talk = routes.talk(speaker, self.now)?;
+        Some(talk.judge(frame))
     }
 
     pub(crate) fn write(&mut self, conn: ConnId, write: impl FnOnce(&mut Vec<u8>)) {

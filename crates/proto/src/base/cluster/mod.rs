@@ -171,7 +171,7 @@ impl Base {
     pub fn join(&mut self, config: ClusterConfig, now: Instant) {
         let cluster = Cluster::new(config, self.keyed, &mut self.rng, now);
         let secrets = (self.keyed, self.routes.secret);
-        let routes = Routes::new(self.config.relay_messages, self.config.relay_rate, secrets, now);
+        let routes = Routes::new(&self.config, secrets, now);
         self.routes = Arc::new(routes.with_base_key(cluster.key));
         self.cluster = Some(Box::new(cluster));
         self.deadlines.by(Key::Cluster, now + CLUSTER_TICK);
