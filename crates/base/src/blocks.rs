@@ -147,7 +147,8 @@ mod tests {
         let rest = block.into_rest(100, &pool, BLOCK).unwrap();
         assert_eq!((rest.as_ref(), rest.as_ref().as_ptr()), (&[2; 100][..], at));
         let mut rest = rest.into_rest(99, &pool, 0).unwrap();
-        assert_eq!((rest.as_ref(), rest.room().len()), (&[2][..], SMALL - 1));
+        assert_eq!(rest.as_ref(), [2]);
+        assert_eq!(rest.room().len(), SMALL - 1);
         assert!(rest.into_rest(1, &pool, BLOCK).is_none());
         assert_eq!(pool.0.lock().unwrap().len(), 1, "the large one is used again");
     }

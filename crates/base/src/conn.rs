@@ -39,6 +39,9 @@ use crate::{
 
 /// Bytes that are read before others get their turn: half of what a connection's data queue takes by default.
 pub(crate) const TURN: usize = 128 << 10;
+/// Patience with a host that reads slowly: whoever sends to it is read no faster meanwhile, and nothing is dropped. Longer than a host that
+/// is only busy needs, short enough for those to whom the same sender sends.
+const ROOM_PATIENCE: Duration = Duration::from_millis(10);
 /// Pieces of a queue that one write call takes.
 const PIECES_AT_ONCE: usize = 16;
 /// Patience with a host that does not take its last words, or does not close its side.
@@ -165,13 +168,13 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             // Not more than this at a time: the rest of a frame that is slow to come holds no large block.
             size = 0;
         }
+        let mut crowded = None;
         let event = match frames::whole(filling.as_ref()) {
             Ok(whole) => {
-                let forwarded = plane.forward(conn, filling, whole, size);
-                let (rest, owners) =
-                    forwarded.map_err(|Full| io::Error::other("it does not read what it is told"))?;
-                block = rest;
-                owners.map(|block| {
+                let done = plane.forward(conn, filling, whole, size);
+                let done = done.map_err(|Full| io::Error::other("it does not read what it is told"))?;
+                (block, crowded) = (done.rest, done.crowded);
+                done.owners.map(|block| {
                     conn.owed.fetch_add(1, Relaxed);
                     Event::Frames(Arc::clone(conn), block)
                 })
@@ -189,7 +192,10 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             return Ok(());
         }
         turn += read;
-        if turn >= TURN {
+        if let Some((to, most)) = crowded {
+            turn = 0;
+            Box::pin(async move { to.outbox.room(most, ROOM_PATIENCE).await }).await;
+        } else if turn >= TURN {
             turn = 0;
             yield_now().await;
         }

@@ -28,7 +28,7 @@ use crate::{
     blocks::{Block, Pool},
     conn::Conn,
     frames,
-    outbox::Full,
+    outbox::{Full, Joined, Most},
     server::Event,
     udp::{Port, outgoing::Sender},
 };
@@ -89,6 +89,17 @@ impl Rows {
     }
 }
 
+/// What is left of a block that was dealt with.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    /// What came after its whole frames.
+    pub(crate) rest: Option<Block>,
+    /// The frames that are the owner's.
+    pub(crate) owners: Option<Block>,
+    /// Some of it went into a queue that has to move before more does.
+    pub(crate) crowded: Option<(Arc<Conn>, Most)>,
+}
+
 /// How far a block was walked over, and what is to be done with that part of it.
 #[derive(Debug, Default)]
 struct Walk {
@@ -141,8 +152,8 @@ impl Plane {
         counters.dropped_not_sent += counts.not_sent.load(Relaxed);
     }
 
-    /// Deals with the whole frames at the front of a block, so many bytes. Gives back what came after them, in a block with room for more
-    /// (of `least` bytes, if it has to be another one), and those frames that are the owner's.
+    /// Deals with the whole frames at the front of a block, so many bytes. What comes after them is given back in a block with room for more
+    /// (of `least` bytes, if it has to be another one).
     ///
     /// # Errors
     /// When the host does not read what it is told.
@@ -152,12 +163,12 @@ impl Plane {
         mut block: Block,
         whole: usize,
         least: usize,
-    ) -> Result<(Option<Block>, Option<Block>), Full> {
+    ) -> Result<Forwarded, Full> {
         let now = Instant::now();
         let talk = if from.owes() { None } else { self.routes.talk(&from.speaker, now) };
         let Some(talk) = talk else {
             let rest = block.split_rest(whole, &self.blocks, least);
-            return Ok((rest, (whole > 0).then_some(block)));
+            return Ok(Forwarded { rest, owners: (whole > 0).then_some(block), crowded: None });
         };
         let walk = self.walk(talk, &mut block.as_mut()[..whole]);
         self.counts.add(&walk);
@@ -168,7 +179,8 @@ impl Plane {
             from.control_now(&walk.pongs)?;
         }
         let owners = (walk.end < whole).then(|| self.blocks.copy(&block.as_ref()[walk.end..whole]));
-        Ok((self.send(walk.rows, block, whole, least), owners))
+        let (rest, crowded) = self.send(walk.rows, block, whole, least);
+        Ok(Forwarded { rest, owners, crowded })
     }
 
     /// Judges frame by frame; what goes over UDP is sent.
@@ -205,8 +217,14 @@ impl Plane {
         walk
     }
 
-    /// Sends the rows of a block on, and gives back what comes after its whole frames.
-    fn send(&self, mut rows: Rows, mut block: Block, whole: usize, least: usize) -> Option<Block> {
+    /// Sends the rows of a block on. Gives back what comes after its whole frames, and whose queue is crowded.
+    fn send(
+        &self,
+        mut rows: Rows,
+        mut block: Block,
+        whole: usize,
+        least: usize,
+    ) -> (Option<Block>, Option<(Arc<Conn>, Most)>) {
         let alone = match rows.0.as_slice() {
             [row] => self.conn(row.conn).map(|to| (to, row.bytes.clone())),
             _ => None,
@@ -223,30 +241,33 @@ impl Plane {
             }
         }
         if rows.is_empty() {
-            return block.into_rest(whole, &self.blocks, least);
+            return (block.into_rest(whole, &self.blocks, least), None);
         }
         let rest = block.split_rest(whole, &self.blocks, least);
         let block = Bytes::from_owner(block);
+        let mut crowded = None;
         for row in rows.drain() {
-            let dropped = match begun.take() {
-                Some((turn, written)) => {
-                    let frames = block.slice(row.bytes.clone());
-                    count_frames(&frames[turn.end(&frames, written)..])
-                }
-                None => self.queue(&row, &block),
+            let frames = block.slice(row.bytes);
+            let to = self.conn(row.conn);
+            let joined = match (begun.take(), &to) {
+                (Some((turn, written)), _) => turn.end(&frames, written),
+                (None, Some(to)) => to.outbox.data_frames(&frames),
+                (None, None) => Joined { bytes: 0, crowded: None },
             };
+            let dropped = count_frames(&frames[joined.bytes..]);
             if dropped > 0 {
                 self.counts.queue_full.fetch_add(dropped, Relaxed);
                 self.tell(Event::Overflow(row.ticket));
             }
+            crowded = to.zip(joined.crowded).or(crowded);
         }
-        rest
+        (rest, crowded)
     }
 
     /// Puts a row into the queue of its connection. Gives back how many frames had no room there, or nobody to go to.
     pub(crate) fn queue(&self, row: &Row, block: &Bytes) -> u64 {
         let frames = block.slice(row.bytes.clone());
-        let taken = self.conn(row.conn).map_or(0, |to| to.outbox.data_frames(&frames));
+        let taken = self.conn(row.conn).map_or(0, |to| to.outbox.data_frames(&frames).bytes);
         count_frames(&frames[taken..])
     }
 

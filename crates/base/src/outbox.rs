@@ -7,10 +7,11 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     blocks::BLOCK,
@@ -24,6 +25,8 @@ const SHARED: usize = BLOCK / 2;
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     changed: Notify,
+    /// Something was written.
+    moved: Notify,
     ended: Notify,
     control_limit: usize,
     data_limit: usize,
@@ -39,6 +42,21 @@ struct Queue {
     writing: usize,
     /// Somebody has the [`Turn`].
     taken: bool,
+    /// Somebody has waited for room in vain, and nothing was written since.
+    stuck: bool,
+}
+
+/// So much data may wait before whoever brings more is slowed down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Most(usize);
+
+/// What became of frames that were to join a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Joined {
+    /// Bytes of those that have been written or wait.
+    pub(crate) bytes: usize,
+    /// More waits than that: whoever brings more does well to wait ([`Outbox::room`]).
+    pub(crate) crowded: Option<Most>,
 }
 
 /// What waits in all outboxes together.
@@ -126,11 +144,12 @@ pub(crate) struct Turn<'a>(&'a Outbox);
 
 impl Turn<'_> {
     /// So many bytes of these whole data frames have been written. Of the rest, what was begun goes before all else, and as many frames as fit
-    /// join the queue. Gives back how many bytes are written or wait.
-    pub(crate) fn end(self, frames: &Bytes, written: usize) -> usize {
+    /// join the queue.
+    pub(crate) fn end(self, frames: &Bytes, written: usize) -> Joined {
         let begun = end_of_frame(frames, written);
         self.0.first(&frames[written..begun]);
-        begun + self.0.data_frames(&frames.slice(begun..))
+        let joined = self.0.data_frames(&frames.slice(begun..));
+        Joined { bytes: begun + joined.bytes, ..joined }
     }
 
     /// The same of control frames, which all wait.
@@ -162,6 +181,10 @@ fn end_of_frame(frames: &[u8], place: usize) -> usize {
 }
 
 impl Queue {
+    fn is_crowded(&self, Most(most): Most) -> bool {
+        self.data.len() + self.writing > most && !self.stuck && self.end == End::No
+    }
+
     fn is_empty(&self) -> bool {
         self.control.is_empty() && self.data.len() == 0 && self.end == End::No
     }
@@ -176,6 +199,7 @@ impl Outbox {
         Self {
             queue: Mutex::default(),
             changed: Notify::new(),
+            moved: Notify::new(),
             ended: Notify::new(),
             control_limit,
             data_limit,
@@ -232,8 +256,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Appends as many of these whole frames (lengths included) as fit; gives back how many bytes they are.
-    pub(crate) fn data_frames(&self, frames: &Bytes) -> usize {
+    /// Appends as many of these whole frames (lengths included) as fit.
+    pub(crate) fn data_frames(&self, frames: &Bytes) -> Joined {
         let mut queue = self.lock();
         let room = self.data_limit.saturating_sub(queue.data.len()).min(self.all.room());
         let fits = if frames.len() <= room { frames.len() } else { whole(&frames[..room]).unwrap_or(0) };
@@ -243,17 +267,41 @@ impl Outbox {
             queue.data.copy(&frames[..fits]);
         }
         self.all.bytes.fetch_add(fits, Relaxed);
+        let crowded = Some(self.most(frames.len())).filter(|most| queue.is_crowded(*most));
         drop(queue);
         if fits > 0 {
             self.changed.notify_one();
         }
-        fits
+        Joined { bytes: fits, crowded }
+    }
+
+    /// Who brings long rows is a bulk sender, and gets no further than the host reads: then his next row goes past the queue. Others may fill half of it.
+    fn most(&self, row: usize) -> Most {
+        Most(if row >= SHARED { 0 } else { self.data_limit / 2 })
+    }
+
+    /// Waits until no more data than this waits, for so long at most. A host that reads slowly slows down by that who sends to it, but one that does not
+    /// read stops nobody: once somebody has waited in vain, nobody does until something was written.
+    pub(crate) async fn room(&self, most: Most, patience: Duration) {
+        let room = async {
+            loop {
+                let moved = self.moved.notified();
+                if !self.lock().is_crowded(most) {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        if timeout(patience, room).await.is_err() {
+            self.lock().stuck = true;
+        }
     }
 
     /// Ends the connection.
     pub(crate) fn end(&self, end: End) {
         self.lock().end = end;
         self.changed.notify_one();
+        self.moved.notify_waiters();
         self.ended.notify_one();
     }
 
@@ -272,8 +320,15 @@ impl Outbox {
     /// Everything that waits, for one write, in place of the batch before, whose buffers are used again while there is more to write. A
     /// connection with nothing to write holds none.
     pub(crate) async fn next(&self, batch: &mut Batch) {
-        let gone = std::mem::take(&mut self.lock().writing);
-        self.all.bytes.fetch_sub(gone, Relaxed);
+        let gone = {
+            let mut queue = self.lock();
+            queue.stuck &= queue.writing == 0;
+            std::mem::take(&mut queue.writing)
+        };
+        if gone > 0 {
+            self.all.bytes.fetch_sub(gone, Relaxed);
+            self.moved.notify_waiters();
+        }
         batch.end = End::No;
         batch.control.clear();
         batch.data.clear();
@@ -343,7 +398,7 @@ mod tests {
         a.data([b"12", b"34"]).unwrap();
         b.data([b"1", b"234"]).unwrap();
         assert!(a.data([b"56", b"7"]).is_err());
-        assert_eq!(b.data_frames(&Bytes::from_static(&[0, 1, 1, 0, 1, 1])), 0);
+        assert_eq!(b.data_frames(&Bytes::from_static(&[0, 1, 1, 0, 1, 1])).bytes, 0);
         a.control(b"never dropped").unwrap();
         assert_eq!(all.bytes(), 21);
         let mut batch = Batch::default();
@@ -401,7 +456,7 @@ mod tests {
         outbox.control(b"con").unwrap();
         outbox.data([b"", b"data"]).unwrap();
         // The first frame and a half have been written; there is room for one more after what came meanwhile.
-        assert_eq!(turn.end(&frames, 6), 12);
+        assert_eq!(turn.end(&frames, 6), Joined { bytes: 12, crowded: Some(Most(4)) });
         assert!(outbox.turn().is_none(), "something waits");
         let mut batch = Batch::default();
         outbox.next(&mut batch).await;
@@ -411,10 +466,42 @@ mod tests {
             (&b"\x02\x02con"[..], b"data\0\x02\x03\x03".to_vec())
         );
         assert!(outbox.turn().is_none(), "it is being written");
-        let idle = tokio::time::timeout(std::time::Duration::ZERO, outbox.next(&mut batch)).await;
+        let idle = timeout(Duration::ZERO, outbox.next(&mut batch)).await;
         assert!(idle.is_err() && outbox.turn().is_some(), "all is written");
         outbox.end(End::Flushed);
         assert!(outbox.turn().is_none(), "the connection ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowded_queue_is_waited_for_until_it_moves_or_once_in_vain() {
+        const PATIENCE: Duration = Duration::from_millis(10);
+        let outbox = outbox(4, 8);
+        let frames = Bytes::from_static(&[0, 1, 1, 0, 1, 2]);
+        assert_eq!(outbox.data_frames(&frames.slice(..3)).crowded, None);
+        let most = outbox.data_frames(&frames.slice(3..)).crowded.unwrap();
+        let (start, mut batch) = (tokio::time::Instant::now(), Batch::default());
+        outbox.next(&mut batch).await;
+        let written = async { outbox.next(&mut batch).await };
+        tokio::select! { biased; () = outbox.room(most, Duration::from_secs(1)) => {}, () = written => {} }
+        assert!(start.elapsed().is_zero(), "it was written");
+
+        assert_eq!(outbox.data_frames(&frames).crowded, Some(most));
+        outbox.room(most, PATIENCE).await;
+        assert!(start.elapsed() >= PATIENCE);
+        assert_eq!(outbox.data_frames(&Bytes::new()).crowded, None, "nobody waits again");
+        outbox.next(&mut batch).await;
+        outbox.data_frames(&frames);
+        outbox.next(&mut batch).await;
+        assert_eq!(outbox.data_frames(&Bytes::new()).crowded, Some(most), "it was written");
+    }
+
+    #[test]
+    fn a_bulk_sender_waits_as_soon_as_anything_waits() {
+        let outbox = outbox(4, 4 * SHARED);
+        let row: Bytes = [&[0x40, 0x00][..], &[7; SHARED]].concat().into();
+        assert_eq!(outbox.data_frames(&row.slice(..0x4002)).crowded, None);
+        let long: Bytes = row.slice(..0x4002).repeat(3).into();
+        assert_eq!(outbox.data_frames(&long).crowded, Some(Most(0)));
     }
 
     #[tokio::test]
@@ -424,7 +511,7 @@ mod tests {
         let turn = outbox.turn().unwrap();
         outbox.control(b"after").unwrap();
         let mut batch = Batch::default();
-        let early = tokio::time::timeout(std::time::Duration::ZERO, outbox.next(&mut batch)).await;
+        let early = timeout(Duration::ZERO, outbox.next(&mut batch)).await;
         assert!(early.is_err());
         turn.end_control(b"pong", 1);
         outbox.next(&mut batch).await;
@@ -445,8 +532,8 @@ mod tests {
         let outbox = outbox(4, 10);
         let frames = [0, 2, 1, 1, 0, 2, 2, 2, 0, 2, 3, 3];
         let frames = Bytes::copy_from_slice(&frames);
-        assert_eq!(outbox.data_frames(&frames), 8);
-        assert_eq!(outbox.data_frames(&frames.slice(8..)), 0);
+        assert_eq!(outbox.data_frames(&frames).bytes, 8);
+        assert_eq!(outbox.data_frames(&frames.slice(8..)).bytes, 0);
         assert_eq!(outbox.lock().data.iter().collect::<Vec<_>>().concat(), frames[..8]);
     }
 
@@ -456,7 +543,7 @@ mod tests {
         let long: Bytes = [&[0xff, 0xff][..], &[7; SHARED]].concat().into();
         let frame = |n: u8| Bytes::copy_from_slice(&[0, 1, n]);
         outbox.data_frames(&frame(1));
-        assert_eq!(outbox.data_frames(&long), long.len());
+        assert_eq!(outbox.data_frames(&long).bytes, long.len());
         outbox.data_frames(&frame(2));
         outbox.data_frames(&frame(3));
         let queue = outbox.lock();
