@@ -498,7 +498,7 @@ impl Owner {
                 // A message in a frame: the machine lets none pass that is too large for one.
                 let length = (message.len() as u16).to_be_bytes();
                 let to = self.plane.conn(conn);
-                if !to.is_some_and(|to| to.outbox.data([&length, message]).is_ok()) {
+                if to.is_none_or(|to| to.outbox.data([&length, message]).is_err()) {
                     self.base.handle_overflow(ticket, 1, now);
                 }
             }

@@ -20,10 +20,14 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use bowline_proto::base::Via;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use tokio::io::Interest;
+#[cfg(unix)]
+use tokio::io::unix::AsyncFd;
 
 /// The sockets of one worker on one port.
 pub(crate) type Lanes = Vec<Arc<Port>>;
@@ -48,8 +52,20 @@ impl Port {
     }
 
     /// The same socket for a runtime, which knows when it can be read.
-    pub(crate) fn readiness(&self) -> io::Result<tokio::net::UdpSocket> {
-        tokio::net::UdpSocket::from_std(self.socket.try_clone()?)
+    #[cfg_attr(
+        unix,
+        allow(
+            deprecated,
+            reason = "its replacement is unsafe for types that may not own their descriptor; a socket does"
+        )
+    )]
+    fn readiness(&self) -> io::Result<Readiness> {
+        let socket = self.socket.try_clone()?;
+        #[cfg(unix)]
+        let readiness = AsyncFd::with_interest(socket, Interest::READABLE)?;
+        #[cfg(not(unix))]
+        let readiness = tokio::net::UdpSocket::from_std(socket)?;
+        Ok(Readiness(readiness))
     }
 
     /// Whether answers have to name the address that they leave from.
@@ -71,6 +87,29 @@ impl Port {
     ) -> io::Result<()> {
         let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip };
         self.state.try_send((&self.socket).into(), &transmit)
+    }
+}
+
+/// Whether a socket can be read, and nothing else: a runtime that watches for room to send as well is woken again by each datagram
+/// that has left.
+#[derive(Debug)]
+struct Readiness(#[cfg(unix)] AsyncFd<UdpSocket>, #[cfg(not(unix))] tokio::net::UdpSocket);
+
+impl Readiness {
+    /// An error shows at the receive call.
+    fn poll(&self, task: &mut Context<'_>) -> Poll<()> {
+        #[cfg(unix)]
+        return self.0.poll_read_ready(task).map(|_| ());
+        #[cfg(not(unix))]
+        return self.0.poll_recv_ready(task).map(|_| ());
+    }
+
+    /// Does this if it can be read; with `WouldBlock` from it, it cannot any more.
+    fn try_io(&self, mut receive: impl FnMut() -> io::Result<()>) {
+        #[cfg(unix)]
+        let _ = self.0.try_io(Interest::READABLE, |_| receive());
+        #[cfg(not(unix))]
+        let _ = self.0.try_io(Interest::READABLE, || receive());
     }
 }
 

@@ -34,16 +34,12 @@ use bowline_proto::{
     bucket::{Bucket, Rate},
     wire::relay::HEADER_LEN,
 };
-use tokio::{
-    io::Interest,
-    net::UdpSocket,
-    sync::{mpsc, watch},
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::control::Queues;
 
 use super::{
-    Lanes, Port,
+    Lanes, Port, Readiness,
     batch::{Batch, Had, Onward},
     egress::Egress,
 };
@@ -391,7 +387,7 @@ impl ToOwner {
 struct Lane {
     id: SocketId,
     port: Arc<Port>,
-    readiness: UdpSocket,
+    readiness: Readiness,
 }
 
 impl Lane {
@@ -410,7 +406,7 @@ impl Lane {
         let mut had = Had::Nothing;
         // The runtime is told that a socket which gave less than it could is empty. What comes later wakes it: its events are read
         // by this thread, after this.
-        let _ = self.readiness.try_io(Interest::READABLE, || {
+        self.readiness.try_io(|| {
             had = batch.receive(self.id, &self.port);
             match had {
                 Had::Nothing | Had::Some => Err(ErrorKind::WouldBlock.into()),
@@ -435,8 +431,8 @@ async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) -> bool {
                 more = true;
                 break;
             }
-            // An error shows at the receive call. A lane that had nothing is asked again: to wake this when it has.
-            while lane.readiness.poll_recv_ready(cx).is_ready() {
+            // A lane that had nothing is asked again: to wake this when it has.
+            while lane.readiness.poll(cx).is_ready() {
                 match lane.receive(batch) {
                     Had::Nothing => continue,
                     Had::Some => {}
