@@ -11,7 +11,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU32,
+            AtomicU32, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -42,6 +42,9 @@ pub(crate) const TURN: usize = 128 << 10;
 /// Patience with a host that reads slowly: whoever sends to it is read no faster meanwhile, and nothing is dropped. Longer than a host that
 /// is only busy needs, short enough for those to whom the same sender sends.
 const ROOM_PATIENCE: Duration = Duration::from_millis(10);
+/// Patience with a host that reads nothing of what waits for it, while much waits for all hosts together: who does not read holds memory
+/// that others need.
+const STALLED: Duration = Duration::from_secs(2);
 /// Pieces of a queue that one write call takes.
 const PIECES_AT_ONCE: usize = 16;
 /// Patience with a host that does not take its last words, or does not close its side.
@@ -192,9 +195,9 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             return Ok(());
         }
         turn += read;
-        if let Some((to, most)) = crowded {
+        if let Some(to) = crowded {
             turn = 0;
-            Box::pin(async move { to.outbox.room(most, ROOM_PATIENCE).await }).await;
+            Box::pin(async move { to.outbox.room(ROOM_PATIENCE).await }).await;
         } else if turn >= TURN {
             turn = 0;
             yield_now().await;
@@ -222,7 +225,15 @@ async fn write(conn: &Conn) -> io::Error {
     let mut batch = Batch::default();
     loop {
         conn.outbox.next(&mut batch).await;
-        if let Err(error) = write_batch(&conn.stream, &batch).await {
+        let written = AtomicUsize::new(0);
+        let result = tokio::select! {
+            biased;
+            result = write_batch(&conn.stream, &batch, &written) => result,
+            () = stalled(&conn.outbox, &written) => {
+                Err(io::Error::other("it reads nothing, and too much waits for all together"))
+            }
+        };
+        if let Err(error) = result {
             return error;
         }
         if batch.end != End::No {
@@ -234,8 +245,22 @@ async fn write(conn: &Conn) -> io::Error {
     }
 }
 
-/// Writes all of a batch, as much as possible at once.
-async fn write_batch(stream: &TcpStream, batch: &Batch) -> io::Result<()> {
+/// Comes to an end when nothing is written for too long while memory is short.
+async fn stalled(outbox: &Outbox, written: &AtomicUsize) {
+    Box::pin(async {
+        loop {
+            let before = written.load(Relaxed);
+            sleep(STALLED).await;
+            if written.load(Relaxed) == before && outbox.is_tight() {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+/// Writes all of a batch, as much as possible at once. `so_far` says how much that is.
+async fn write_batch(stream: &TcpStream, batch: &Batch, so_far: &AtomicUsize) -> io::Result<()> {
     let all = batch.len();
     let mut written = 0;
     // The list of pieces is made anew for each call: it is large, and a connection with nothing to write has none.
@@ -246,7 +271,10 @@ async fn write_batch(stream: &TcpStream, batch: &Batch) -> io::Result<()> {
             let count = batch.pieces_after(written, &mut slices);
             match stream.try_write_vectored(&slices[..count]) {
                 Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
-                Ok(more) => written += more,
+                Ok(more) => {
+                    written += more;
+                    so_far.store(written, Relaxed);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

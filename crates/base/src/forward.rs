@@ -28,7 +28,7 @@ use crate::{
     blocks::{Block, Pool},
     conn::Conn,
     frames,
-    outbox::{Full, Joined, Most},
+    outbox::{Full, Joined},
     server::Event,
     udp::{Port, outgoing::Sender},
 };
@@ -97,7 +97,7 @@ pub(crate) struct Forwarded {
     /// The frames that are the owner's.
     pub(crate) owners: Option<Block>,
     /// Some of it went into a queue that has to move before more does.
-    pub(crate) crowded: Option<(Arc<Conn>, Most)>,
+    pub(crate) crowded: Option<Arc<Conn>>,
 }
 
 /// How far a block was walked over, and what is to be done with that part of it.
@@ -224,7 +224,7 @@ impl Plane {
         mut block: Block,
         whole: usize,
         least: usize,
-    ) -> (Option<Block>, Option<(Arc<Conn>, Most)>) {
+    ) -> (Option<Block>, Option<Arc<Conn>>) {
         let alone = match rows.0.as_slice() {
             [row] => self.conn(row.conn).map(|to| (to, row.bytes.clone())),
             _ => None,
@@ -252,14 +252,14 @@ impl Plane {
             let joined = match (begun.take(), &to) {
                 (Some((turn, written)), _) => turn.end(&frames, written),
                 (None, Some(to)) => to.outbox.data_frames(&frames),
-                (None, None) => Joined { bytes: 0, crowded: None },
+                (None, None) => Joined { bytes: 0, crowded: false },
             };
             let dropped = count_frames(&frames[joined.bytes..]);
             if dropped > 0 {
                 self.counts.queue_full.fetch_add(dropped, Relaxed);
                 self.tell(Event::Overflow(row.ticket));
             }
-            crowded = to.zip(joined.crowded).or(crowded);
+            crowded = to.filter(|_| joined.crowded).or(crowded);
         }
         (rest, crowded)
     }

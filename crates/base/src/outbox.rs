@@ -46,17 +46,13 @@ struct Queue {
     stuck: bool,
 }
 
-/// So much data may wait before whoever brings more is slowed down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Most(usize);
-
 /// What became of frames that were to join a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Joined {
     /// Bytes of those that have been written or wait.
     pub(crate) bytes: usize,
-    /// More waits than that: whoever brings more does well to wait ([`Outbox::room`]).
-    pub(crate) crowded: Option<Most>,
+    /// They are many, and something waits: whoever brings more does well to wait ([`Outbox::room`]).
+    pub(crate) crowded: bool,
 }
 
 /// What waits in all outboxes together.
@@ -77,6 +73,11 @@ impl Total {
 
     fn room(&self) -> usize {
         self.limit.saturating_sub(self.bytes())
+    }
+
+    /// Half of what may wait does.
+    fn is_tight(&self) -> bool {
+        self.bytes() > self.limit / 2
     }
 }
 
@@ -181,8 +182,8 @@ fn end_of_frame(frames: &[u8], place: usize) -> usize {
 }
 
 impl Queue {
-    fn is_crowded(&self, Most(most): Most) -> bool {
-        self.data.len() + self.writing > most && !self.stuck && self.end == End::No
+    fn is_crowded(&self) -> bool {
+        self.data.len() + self.writing > 0 && !self.stuck && self.end == End::No
     }
 
     fn is_empty(&self) -> bool {
@@ -227,6 +228,11 @@ impl Outbox {
         self.all.bytes.fetch_add(bytes.len(), Relaxed);
     }
 
+    /// Whether so much waits for all hosts together that each has to read.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.all.is_tight()
+    }
+
     /// Appends control frames.
     pub(crate) fn control(&self, frames: &[u8]) -> Result<(), Full> {
         let mut queue = self.lock();
@@ -267,7 +273,9 @@ impl Outbox {
             queue.data.copy(&frames[..fits]);
         }
         self.all.bytes.fetch_add(fits, Relaxed);
-        let crowded = Some(self.most(frames.len())).filter(|most| queue.is_crowded(*most));
+        // Who brings long rows is a bulk sender to this host alone, and gets no further than it reads: then his next row goes past the queue.
+        // Whoever sends to many is not held up by one of them: what that one does not read in time is dropped.
+        let crowded = frames.len() >= SHARED && queue.is_crowded();
         drop(queue);
         if fits > 0 {
             self.changed.notify_one();
@@ -275,18 +283,13 @@ impl Outbox {
         Joined { bytes: fits, crowded }
     }
 
-    /// Who brings long rows is a bulk sender, and gets no further than the host reads: then his next row goes past the queue. Others may fill half of it.
-    fn most(&self, row: usize) -> Most {
-        Most(if row >= SHARED { 0 } else { self.data_limit / 2 })
-    }
-
-    /// Waits until no more data than this waits, for so long at most. A host that reads slowly slows down by that who sends to it, but one that does not
+    /// Waits until no data waits, for so long at most. A host that reads slowly slows down by that who sends to it, but one that does not
     /// read stops nobody: once somebody has waited in vain, nobody does until something was written.
-    pub(crate) async fn room(&self, most: Most, patience: Duration) {
+    pub(crate) async fn room(&self, patience: Duration) {
         let room = async {
             loop {
                 let moved = self.moved.notified();
-                if !self.lock().is_crowded(most) {
+                if !self.lock().is_crowded() {
                     return;
                 }
                 moved.await;
@@ -456,7 +459,7 @@ mod tests {
         outbox.control(b"con").unwrap();
         outbox.data([b"", b"data"]).unwrap();
         // The first frame and a half have been written; there is room for one more after what came meanwhile.
-        assert_eq!(turn.end(&frames, 6), Joined { bytes: 12, crowded: Some(Most(4)) });
+        assert_eq!(turn.end(&frames, 6), Joined { bytes: 12, crowded: false });
         assert!(outbox.turn().is_none(), "something waits");
         let mut batch = Batch::default();
         outbox.next(&mut batch).await;
@@ -473,35 +476,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_crowded_queue_is_waited_for_until_it_moves_or_once_in_vain() {
+    async fn a_bulk_sender_waits_until_all_is_written_or_once_in_vain_and_nobody_else_does() {
         const PATIENCE: Duration = Duration::from_millis(10);
-        let outbox = outbox(4, 8);
-        let frames = Bytes::from_static(&[0, 1, 1, 0, 1, 2]);
-        assert_eq!(outbox.data_frames(&frames.slice(..3)).crowded, None);
-        let most = outbox.data_frames(&frames.slice(3..)).crowded.unwrap();
+        let outbox = outbox(4, 8 * SHARED);
+        let long: Bytes = [&[0x40, 0x00][..], &[7; 0x4000]].concat().repeat(3).into();
+        let short = Bytes::from_static(&[0, 1, 1]);
+        assert!(!outbox.data_frames(&short).crowded);
+        assert!(outbox.data_frames(&long).crowded);
+        assert!(!outbox.data_frames(&short).crowded, "he sends to many");
         let (start, mut batch) = (tokio::time::Instant::now(), Batch::default());
         outbox.next(&mut batch).await;
         let written = async { outbox.next(&mut batch).await };
-        tokio::select! { biased; () = outbox.room(most, Duration::from_secs(1)) => {}, () = written => {} }
+        tokio::select! { biased; () = outbox.room(Duration::from_secs(1)) => {}, () = written => {} }
         assert!(start.elapsed().is_zero(), "it was written");
 
-        assert_eq!(outbox.data_frames(&frames).crowded, Some(most));
-        outbox.room(most, PATIENCE).await;
+        assert!(outbox.data_frames(&long).crowded);
+        outbox.room(PATIENCE).await;
         assert!(start.elapsed() >= PATIENCE);
-        assert_eq!(outbox.data_frames(&Bytes::new()).crowded, None, "nobody waits again");
+        assert!(!outbox.data_frames(&long).crowded, "nobody waits again");
         outbox.next(&mut batch).await;
-        outbox.data_frames(&frames);
+        outbox.data_frames(&short);
         outbox.next(&mut batch).await;
-        assert_eq!(outbox.data_frames(&Bytes::new()).crowded, Some(most), "it was written");
-    }
-
-    #[test]
-    fn a_bulk_sender_waits_as_soon_as_anything_waits() {
-        let outbox = outbox(4, 4 * SHARED);
-        let row: Bytes = [&[0x40, 0x00][..], &[7; SHARED]].concat().into();
-        assert_eq!(outbox.data_frames(&row.slice(..0x4002)).crowded, None);
-        let long: Bytes = row.slice(..0x4002).repeat(3).into();
-        assert_eq!(outbox.data_frames(&long).crowded, Some(Most(0)));
+        assert!(outbox.data_frames(&long).crowded, "something was written");
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline_base::{Config, Shutdown, config::Limits};
 use bowline_proto::wire::tcp::{BaseFrame, ErrorCode, UnreachableReason, write_request_info};
 use client::{Client, Running, on_loopback};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 #[tokio::test]
 async fn a_base_that_shuts_down_says_goaway_then_error_7_and_ends() {
@@ -90,6 +90,35 @@ async fn a_slow_reader_loses_data_and_stops_nobody_else() {
     sender.send_tcp(quick.id, b"still here").await;
     assert_eq!(quick.recv_tcp().await, (sender.id, b"still here".to_vec()));
     sender.ping().await;
+}
+
+#[tokio::test]
+async fn those_who_do_not_read_are_cut_off_when_their_queues_take_what_others_need() {
+    let mut config = on_loopback();
+    config.limits.queues_bytes = 1 << 20;
+    let base = Running::start(config).await;
+    let mut sender = Client::register(&base, 1).await;
+    let mut hogs = Vec::new();
+    for n in 2..10 {
+        hogs.push(Client::register(&base, n).await);
+    }
+    let mut honest = Client::register(&base, 20).await;
+    let data = vec![0; 16_000];
+    // What the system holds for each is full, and then all queues together.
+    for _ in 0..600 {
+        for hog in &hogs {
+            sender.send_tcp(hog.id, &data).await;
+        }
+    }
+    sender.ping().await;
+    let mut arrived = false;
+    client::until(async || {
+        sender.send_tcp(honest.id, b"hello").await;
+        let came = timeout(Duration::from_millis(50), honest.recv_tcp()).await;
+        arrived |= came.is_ok();
+        arrived
+    })
+    .await;
 }
 
 #[tokio::test]

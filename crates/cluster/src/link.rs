@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -29,6 +29,8 @@ use crate::{
 
 /// A server that has just started may not have its store ready.
 const TRY_AGAIN: Duration = Duration::from_millis(250);
+/// What opening the store may take. A server whose store is just choosing a leader may leave a question without an answer.
+const OPENING: Duration = Duration::from_secs(5);
 /// Of so many attempts to connect in a row that fail one is logged: a line a minute.
 const FAILURES_A_LINE: u32 = 60;
 /// After so many tries somebody is told.
@@ -149,7 +151,8 @@ impl Link {
             }
             if up && self.store.is_none() {
                 session = number;
-                if let Err(error) = self.up().await {
+                let opened = timeout(OPENING, self.up()).await;
+                if let Err(error) = opened.unwrap_or_else(|_| Err("it does not answer".into())) {
                     tries += 1;
                     if tries == LOUD {
                         tracing::warn!(%error, "connected to NATS, whose store is not ready (JetStream has to be on: nats-server -js); trying on");

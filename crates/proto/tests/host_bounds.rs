@@ -53,9 +53,17 @@ fn one_peer_too_many_is_an_error_while_all_are_in_use_and_replaces_an_idle_one_l
     }
     let refused = world.host.route(device(9_999), 1, world.now);
     assert_eq!(refused, Err(SendError::TooManyPeers { limit: config::MAX_PEERS }));
-    world.advance(config::IDLE + ms(1));
+    world.advance(config::PEER_HELD - ms(1));
+    assert!(world.host.route(device(5), 1, world.now).is_ok());
+    world.advance(ms(1));
+    world.told.clear();
     assert!(world.host.route(device(9_999), 1, world.now).is_ok());
+    world.drain();
     assert_eq!(world.host.sizes().peers, config::MAX_PEERS);
+    // The one unused longest is gone, and its interest with it.
+    assert!(world.host.peer_status(device(5), world.now).is_some());
+    let released: Vec<_> = world.told.iter().filter(|told| matches!(told, Told::Release(_))).collect();
+    assert_eq!(released.len(), 1, "{released:?}");
 }
 
 #[test]
@@ -66,6 +74,8 @@ fn peers_that_only_ask_are_fewer_and_the_one_unused_longest_goes() {
         world.advance(config::WANTED_TAKEN.every);
     }
     assert_eq!(world.host.sizes().peers, config::MAX_ASKING_PEERS);
+    let released = world.told.iter().filter(|told| matches!(told, Told::Release(_))).count();
+    assert_eq!(released, 10, "the base takes so many interests, and no more");
     assert!(world.host.peer_status(device(0), world.now).is_none());
     assert_eq!(world.host.status(world.now).counters.peers_evicted, 10);
 }

@@ -121,6 +121,9 @@ pub const SIZE_BYTES: Rate = Rate { burst: 20_480, every: Duration::from_nanos(6
 
 /// Peers with state: the interests that a base takes.
 pub const MAX_PEERS: usize = 1024;
+/// A peer that was last used as long ago gives its place to one that is used now. Strangers that a device answers would otherwise keep
+/// all others out.
+pub const PEER_HELD: Duration = secs(10);
 /// Of these, peers that only asked for us; the one idle longest goes first.
 pub const MAX_ASKING_PEERS: usize = 256;
 /// WANTED of devices that are not active, taken: a base sends ten a second at most, after 64 that waited.

@@ -14,7 +14,7 @@ use super::{
     ConnId, Event, Hop, Lease, Output, Path, SendError, Sizes, Traffic,
     bases::Bases,
     candidate::Judge,
-    config::{MAX_ASKING_PEERS, MAX_GIVEN, MAX_PEERS, WANTED_TAKEN},
+    config::{MAX_ASKING_PEERS, MAX_GIVEN, MAX_PEERS, PEER_HELD, WANTED_TAKEN},
     context::Context,
     link::Link,
     locals::Locals,
@@ -160,7 +160,7 @@ impl Peers {
             peer.used = now;
             return Ok(());
         }
-        if !self.map.contains_key(&id) && !self.make_room(ctx) {
+        if !self.map.contains_key(&id) && !self.make_room(relay, ctx, now) {
             return Err(SendError::TooManyPeers { limit: MAX_PEERS });
         }
         self.activate(id, Role::Wanted, relay, ctx, now);
@@ -195,19 +195,21 @@ impl Peers {
         self.reschedule(id);
     }
 
-    /// Room for one more peer: the one worth least goes, of those that are idle or only asking.
-    fn make_room(&mut self, ctx: &mut Context) -> bool {
+    /// Room for one more peer: the one worth least goes, of those that are idle, only asking, or not used for a while and not named.
+    fn make_room(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) -> bool {
         if self.map.len() < MAX_PEERS {
             return true;
         }
-        let evictable = self.map.values().filter(|p| !p.is_active() || p.role == Role::Asking);
+        let unused = |p: &&Peer| p.used + PEER_HELD <= now && !ctx.names(p.id);
+        let evictable = self.map.values().filter(|p| !p.is_active() || p.role == Role::Asking || unused(p));
         let Some(id) = evictable.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
-        self.forget(id, ctx);
+        self.forget(id, relay, ctx);
         true
     }
 
-    fn forget(&mut self, id: DeviceId, ctx: &mut Context) {
+    fn forget(&mut self, id: DeviceId, relay: &RelayView, ctx: &mut Context) {
         let Some(mut peer) = self.map.remove(&id) else { return };
+        release(&mut peer, relay, ctx);
         peer.direct = None;
         peer.stop_punching(ctx);
         if peer.leased.is_some() {
@@ -263,19 +265,19 @@ impl Peers {
             return;
         }
         let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
-        if self.map.contains_key(&id) || self.make_room_for_asking(ctx) {
+        if self.map.contains_key(&id) || self.make_room_for_asking(relay, ctx, now) {
             self.activate(id, role, relay, ctx, now);
         }
     }
 
-    fn make_room_for_asking(&mut self, ctx: &mut Context) -> bool {
+    fn make_room_for_asking(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) -> bool {
         let asking = self.map.values().filter(|p| p.role == Role::Asking);
         if asking.clone().count() < MAX_ASKING_PEERS {
-            return self.make_room(ctx);
+            return self.make_room(relay, ctx, now);
         }
         let Some(id) = asking.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
         ctx.counters.peers_evicted += 1;
-        self.forget(id, ctx);
+        self.forget(id, relay, ctx);
         true
     }
 
@@ -358,12 +360,7 @@ impl Peers {
             }
             peer.forbid_direct();
             peer.stop_punching(ctx);
-            if let (Some(conn), true) = (relay.conn, peer.requested) {
-                let mut frames = Vec::new();
-                tcp::write_release_info(&mut frames, id);
-                ctx.push(Output::Write { conn, frames });
-            }
-            peer.requested = false;
+            release(peer, relay, ctx);
             peer.report(relay.path, "direct paths are switched off", ctx, now);
             self.reschedule(id);
         }
@@ -404,16 +401,9 @@ impl Peers {
             peer.scheduled = None;
             match peer.tick(relay, ctx, now) {
                 Due::Nothing => {}
-                Due::Release => {
-                    if let (Some(conn), true) = (relay.conn, peer.requested) {
-                        let mut frames = Vec::new();
-                        tcp::write_release_info(&mut frames, id);
-                        ctx.push(Output::Write { conn, frames });
-                    }
-                    peer.requested = false;
-                }
+                Due::Release => release(peer, relay, ctx),
                 Due::Forget => {
-                    self.forget(id, ctx);
+                    self.forget(id, relay, ctx);
                     continue;
                 }
             }
@@ -493,6 +483,16 @@ const EMSGSIZE: i32 = if cfg!(target_os = "linux") {
 } else {
     40
 };
+
+/// The base need not tell us of this peer any more.
+fn release(peer: &mut Peer, relay: &RelayView, ctx: &mut Context) {
+    if let (Some(conn), true) = (relay.conn, peer.requested) {
+        let mut frames = Vec::new();
+        tcp::write_release_info(&mut frames, peer.id);
+        ctx.push(Output::Write { conn, frames });
+    }
+    peer.requested = false;
+}
 
 fn rebuild(peer: &mut Peer, relay: &RelayView, ctx: &Context, now: Instant) {
     let peer_reflexive = peer.known.reflexive.clone();

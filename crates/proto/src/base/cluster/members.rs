@@ -1,6 +1,7 @@
 //! The other bases of the cluster: who lives, by the leases in the store, and whether data goes there over UDP.
 //!
-//! A lease that is not renewed ends within [`LEASE_LIFE`], and with it all that its base has stored. While the bus is gone, or the
+//! A lease that is not renewed ends within [`LEASE_LIFE`], and with it all that its base has stored; a minute later, if the base still answers
+//! over UDP. While the bus is gone, or the
 //! store takes no leases (its servers have no leader), nobody's silence means anything: what is known holds for a while, and over
 //! UDP, where it is open, data goes on.
 //!
@@ -188,12 +189,15 @@ impl Base {
 
     pub(super) fn members_due(&mut self, now: Instant) {
         let Some(cluster) = &self.cluster else { return };
-        let over = |until: Instant| match cluster.link {
-            Link::Up => until.max(cluster.leases_rest.unwrap_or(until)) <= now,
+        // Who answers over UDP lives, and has lost the bus alone: it counts for as long as the others count for it.
+        let until =
+            |member: &Member| if member.hears_udp(now) { member.until + BUS_GRACE } else { member.until };
+        let over = |member: &Member| match cluster.link {
+            Link::Up => cluster.leases_rest.map_or(until(member), |rest| rest.max(until(member))) <= now,
             Link::Down { until } => until <= now,
         };
         let gone: Vec<DeviceId> =
-            cluster.members.iter().filter(|(_, member)| over(member.until)).map(|(&id, _)| id).collect();
+            cluster.members.iter().filter(|(_, member)| over(member)).map(|(&id, _)| id).collect();
         for base in gone {
             self.lose_member(base, "its lease was not renewed", now);
         }

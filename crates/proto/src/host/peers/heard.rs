@@ -103,7 +103,7 @@ impl Peers {
             return;
         };
         if !known {
-            if !self.make_room_for_asking(ctx) {
+            if !self.make_room_for_asking(relay, ctx, now) {
                 return;
             }
             let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
