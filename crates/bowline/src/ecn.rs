@@ -20,10 +20,7 @@ pub enum Ecn {
 
 impl Ecn {
     /// As `quinn-udp` has it.
-    #[cfg_attr(
-        target_os = "linux",
-        allow(dead_code, reason = "there it is written by `transmit_linux.rs` itself")
-    )]
+    #[cfg(not(target_os = "linux"))]
     pub(crate) fn to_udp(self) -> Option<quinn_udp::EcnCodepoint> {
         quinn_udp::EcnCodepoint::from_bits(self as u8)
     }
