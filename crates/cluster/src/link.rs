@@ -186,7 +186,7 @@ impl Link {
             while self.requests.join_next().await.is_some() {}
             let _ = self.client.flush().await;
         };
-        let _ = tokio::time::timeout(FLUSH, end).await; // the lease ends by itself, too
+        let _ = timeout(FLUSH, end).await; // the lease ends by itself, too
     }
 
     /// The connection stands: opens the store, listens, reads the leases that stand, in this order.

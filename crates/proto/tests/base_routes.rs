@@ -105,13 +105,22 @@ fn runs_are_recognised_by_sender_socket_destination_and_size() {
 fn only_what_knows_a_living_cookie_is_a_handshake() {
     let (mut world, mut a, _) = two_on_udp(BaseConfig::default());
     let routes = world.base.routes();
-    let judge = |datagram: &[u8], world: &World| {
-        routes.reader().judge(FIRST, a_address(), &mut datagram.to_vec(), world.now)
+    let judge_from = |from, datagram: &[u8], world: &World| {
+        routes.reader().judge(FIRST, from, &mut datagram.to_vec(), world.now)
     };
+    let judge = |datagram: &[u8], world: &World| judge_from(a_address(), datagram, world);
+    let (udp, ok) = (a.udp, world.nat_init(&mut a, FIRST, NAT_OK_LEN).unwrap());
     let init = world.nat_init_bytes(&mut a, FIRST, NAT_OK_LEN);
-    let confirm = NatConfirm { cookie: a.cookie, seq: 1, challenge: [0; 8] }.encode();
+    let confirm = NatConfirm { cookie: a.cookie, seq: ok.seq, challenge: ok.challenge }.encode();
     assert_eq!(judge(&init, &world), Verdict::Handshake);
-    assert_eq!(judge(&confirm, &world), Verdict::Handshake);
+    world.advance(secs(5));
+    assert_eq!(judge(&confirm, &world), Verdict::Refused, "it confirms another address");
+    for _ in 0..32 {
+        assert_eq!(judge_from(udp, &confirm, &world), Verdict::Handshake);
+    }
+    assert_eq!(judge_from(udp, &confirm, &world), Verdict::Refused, "again and again");
+    world.advance(ms(100));
+    assert_eq!(judge_from(udp, &confirm, &world), Verdict::Handshake);
     for (datagram, verdict) in [(&init, Verdict::Stranger), (&confirm, Verdict::Refused)] {
         let mut forged = datagram.clone();
         forged[1] ^= 1;

@@ -31,8 +31,10 @@ pub(crate) const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 /// Streams that the other end may have open at a time, each way.
 pub(crate) const STREAMS: u32 = 256;
 
-/// Handshakes at a time. Others are told to come again.
+/// Handshakes at a time. One more ends the one that has taken longest.
 pub(crate) const HANDSHAKES: usize = 64;
+/// Of them, of one address: a device needs one or two.
+pub(crate) const HANDSHAKES_PER_ADDRESS: usize = 8;
 /// From so many on, a device first has to show that it hears what is sent to it.
 pub(crate) const HANDSHAKES_UNPROVEN: usize = 16;
 /// Handshakes and connections of one address at a time.

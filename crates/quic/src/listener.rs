@@ -2,12 +2,12 @@
 //!
 //! A stranger costs this device one handshake at most: its key is compared with the allow list as soon as it is shown, within the
 //! handshake, and it opens no stream before. Handshakes are bounded in number; beyond a part of them a device first has to show that
-//! it hears what is sent to it (QUIC's Retry, which costs no state), and beyond the bound it is not answered and comes again.
-//! One address (a bowline ID, which a base vouches for) has few at a time.
+//! it hears what is sent to it (QUIC's Retry, which costs no state), and beyond the bound the one that has taken longest ends: who means it needs
+//! a round trip or two. One address (a bowline ID, which a base vouches for) has few at a time.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bowline::{Allow, DeviceId};
@@ -15,12 +15,16 @@ use quinn::{Connection, Incoming, ServerConfig, VarInt, crypto::rustls::Handshak
 use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::AbortHandle,
     time::timeout,
 };
 
 use crate::{
     SetupError, address,
-    config::{BACKLOG, CONNECTIONS, CONNECTIONS_PER_ADDRESS, HANDSHAKE, HANDSHAKES, HANDSHAKES_UNPROVEN},
+    config::{
+        BACKLOG, CONNECTIONS, CONNECTIONS_PER_ADDRESS, HANDSHAKE, HANDSHAKES, HANDSHAKES_PER_ADDRESS,
+        HANDSHAKES_UNPROVEN,
+    },
     endpoint::transport,
     paths::Paths,
     tls,
@@ -110,7 +114,7 @@ pub(crate) fn start(
         config,
         early: under_own_id.then_some(allow),
         paths,
-        handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        handshakes: Arc::default(),
         connections: Arc::new(Semaphore::new(CONNECTIONS)),
         by_address: Arc::default(),
         accepted: sender,
@@ -124,7 +128,7 @@ struct Door {
     /// Who may even begin a handshake.
     early: Option<Allow>,
     paths: Arc<Paths>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Mutex<Handshakes>>,
     connections: Arc<Semaphore>,
     by_address: Arc<Mutex<HashMap<DeviceId, usize>>>,
     accepted: mpsc::Sender<Accepted>,
@@ -149,25 +153,36 @@ impl Door {
             tracing::debug!(%from, "refused before the handshake: not in the allow list");
             return incoming.refuse();
         }
-        let crowded = HANDSHAKES - self.handshakes.available_permits() >= HANDSHAKES_UNPROVEN;
+        let mut handshakes = locked(&self.handshakes);
+        let crowded = handshakes.running.len() >= HANDSHAKES_UNPROVEN;
         if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
             if let Err(error) = incoming.retry() {
                 error.into_incoming().ignore();
             }
             return;
         }
-        let (Ok(handshake), Ok(connection), Some(place)) = (
-            Arc::clone(&self.handshakes).try_acquire_owned(),
+        let of_it = handshakes.running.iter().filter(|running| running.from == from).count();
+        let (true, Ok(connection), Some(place)) = (
+            of_it < HANDSHAKES_PER_ADDRESS,
             Arc::clone(&self.connections).try_acquire_owned(),
             Place::take(&self.by_address, from),
         ) else {
             tracing::debug!(%from, "not answered: too many connections");
             return incoming.ignore();
         };
+        if handshakes.running.len() >= HANDSHAKES
+            && let Some(oldest) = handshakes.running.pop_front()
+        {
+            tracing::debug!(from = %oldest.from, "a handshake that took long has made room for another");
+            oldest.task.abort();
+        }
         let mut config = self.config.clone();
         config.transport_config(Arc::new(transport(&self.paths, from)));
         let accepted = self.accepted.clone();
-        tokio::spawn(async move {
+        handshakes.last += 1;
+        let number = handshakes.last;
+        let handshake = Handshake { all: Arc::clone(&self.handshakes), number };
+        let task = tokio::spawn(async move {
             let Ok(connecting) = incoming.accept_with(Arc::new(config)) else { return };
             match timeout(HANDSHAKE, connecting).await {
                 Ok(Ok(standing)) => {
@@ -178,7 +193,40 @@ impl Door {
                 Err(_) => tracing::debug!(%from, "a handshake took too long"),
             }
         });
+        // It may have ended: then it waits for the lock, to say so.
+        handshakes.running.push_back(Running { number, from, task: task.abort_handle() });
     }
+}
+
+/// Handshakes that are under way, the oldest first.
+#[derive(Debug, Default)]
+struct Handshakes {
+    running: VecDeque<Running>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    from: DeviceId,
+    task: AbortHandle,
+}
+
+/// A handshake's place among them, for as long as it lives.
+struct Handshake {
+    all: Arc<Mutex<Handshakes>>,
+    number: u64,
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        locked(&self.all).running.retain(|running| running.number != self.number);
+    }
+}
+
+fn locked(handshakes: &Mutex<Handshakes>) -> MutexGuard<'_, Handshakes> {
+    // Nothing panics while it holds this lock.
+    handshakes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hands a connection on, to whoever calls `accept`.

@@ -122,6 +122,8 @@ pub(super) const BINDING_LIFE: Duration = Duration::from_secs(60);
 pub(super) const UNVERIFIED_SEQS: u64 = 16;
 /// NAT-INITs whose signature is looked at, per cookie.
 pub(super) const NAT_VERIFY_RATE: Rate = Rate { burst: 8, every: Duration::from_secs(1) };
+/// NAT-CONFIRMs of one session that are looked at: its addresses of this base each need one now and then, and each is answered.
+pub(super) const CONFIRM_RATE: Rate = Rate { burst: 32, every: Duration::from_millis(100) };
 /// MAP-CHECKs that are answered, per device.
 pub(super) const MAP_CHECK_RATE: Rate = Rate { burst: 4, every: Duration::from_secs(1) };
 /// No MAP-OK goes to ports below: servers of others may be there, behind the same NAT.

@@ -71,6 +71,8 @@ pub(super) struct Location {
     pub(super) info_by: Instant,
     /// Frames that are no messages to relay.
     pub(super) frames: Bucket,
+    /// NAT-CONFIRMs that the machine hears of.
+    pub(super) confirms: Bucket,
     pub(super) bindings: Vec<Binding>,
     pub(super) confirmed: Option<Confirmed>,
     /// Per index of the base's UDP addresses: the last verified seq. It outlives the binding, or an old NAT-INIT
@@ -138,6 +140,7 @@ impl Location {
             master_key: Numbered::default(),
             info_by,
             frames: Bucket::default(),
+            confirms: Bucket::default(),
             bindings: Vec::new(),
             confirmed: None,
             last: [0; MAX_BASE_ADDRESSES],

@@ -27,7 +27,7 @@ use siphasher::sip::SipHasher24;
 
 use super::{
     BaseConfig, ConnId, Over, SocketId, ToBase, Via,
-    config::{RELAY_UNIT, SMALL_DATA},
+    config::{CONFIRM_RATE, RELAY_UNIT, SMALL_DATA},
     location::Session,
     memory::Keyed,
 };
@@ -39,8 +39,8 @@ use crate::{
         cluster::{self, BASE_DATA, BASE_PING, BASE_PONG, BaseData, BaseKey, PREFIX_LEN, PROBE_LEN, Probe},
         relay::{self, SEND_DATA},
         udp::{
-            MAP_CHECK, MAP_CHECK_LEN, NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN, NatInit, NatOk,
-            PADDED_LEN, UnverifiedNatInit,
+            MAP_CHECK, MAP_CHECK_LEN, NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN, NatConfirm,
+            NatInit, NatOk, PADDED_LEN, UnverifiedNatInit,
         },
     },
 };
@@ -644,7 +644,9 @@ impl Reader<'_> {
         match (datagram.first(), datagram.len()) {
             (Some(&SEND_DATA), _) => self.judge_data(via, from, datagram, now),
             (Some(&NAT_INIT), NAT_INIT_MIN_LEN..) => self.judge_nat_init(via, from, datagram, now),
-            (Some(&NAT_CONFIRM), NAT_OK_LEN) if self.knows_cookie_of(datagram) => Verdict::Handshake,
+            (Some(&NAT_CONFIRM), NAT_OK_LEN) if self.may_confirm(via, from, datagram, now) => {
+                Verdict::Handshake
+            }
             (Some(&NAT_CONFIRM), NAT_OK_LEN) => Verdict::Refused,
             (Some(&MAP_CHECK), MAP_CHECK_LEN) if self.knows_cookie_of(datagram) => Verdict::Handshake,
             (Some(&MAP_CHECK), MAP_CHECK_LEN) => Verdict::Refused,
@@ -658,6 +660,17 @@ impl Reader<'_> {
 
     fn knows_cookie_of(&self, datagram: &[u8]) -> bool {
         self.session_of(datagram).is_some()
+    }
+
+    /// Whether it confirms an address of a device at all, and the device has not just done so again and again.
+    fn may_confirm(&self, via: Via, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
+        let (Some(session), Ok(confirm)) = (self.session_of(datagram), NatConfirm::decode(datagram)) else {
+            return false;
+        };
+        let mut location = session.location();
+        let challenge = |index| self.routes.challenge(&confirm.cookie, index, addr::canonical(from));
+        location.index_of(via.socket).is_some_and(|index| challenge(index) == confirm.challenge)
+            && location.confirms.take(CONFIRM_RATE, now)
     }
 
     fn session_of(&self, datagram: &[u8]) -> Option<&Session> {
