@@ -15,13 +15,21 @@ const PIECES: usize = 64;
 /// The code of a direction that ends because its local end failed.
 const BROKEN: VarInt = VarInt::from_u32(1);
 
+/// What one direction has carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) bytes: u64,
+    /// Whether that was all; else whoever took it had enough before.
+    pub(crate) whole: bool,
+}
+
 /// Carries everything from here to the other end; the bytes that were taken. A local error breaks the direction off, so that the other
 /// end does not take a part for the whole.
 pub(crate) async fn up(
     from: &mut (impl AsyncRead + Unpin),
     send: &mut SendStream,
-) -> Result<u64, StreamError> {
-    let mut carried = 0;
+) -> Result<Carried, StreamError> {
+    let mut bytes = 0;
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK);
@@ -29,18 +37,18 @@ pub(crate) async fn up(
             read = from.read_buf(&mut buffer) => read,
             // Who takes no more need not be read for.
             stopped = send.stopped() => return match stopped {
-                Ok(_) => Ok(carried),
+                Ok(_) => Ok(Carried { bytes, whole: false }),
                 Err(StoppedError::ConnectionLost(error)) => Err(StreamError::Lost(error)),
                 Err(error) => Err(StreamError::local("the stream ended", &error)),
             },
         };
         match read {
             Ok(0) => {
-                // It fails where the other end has stopped it, which is an end, too.
-                let _ = send.finish();
-                return Ok(carried);
+                // It fails where the other end has stopped it.
+                let whole = send.finish().is_ok();
+                return Ok(Carried { bytes, whole });
             }
-            Ok(read) => carried += read as u64,
+            Ok(read) => bytes += read as u64,
             Err(error) => {
                 let _ = send.reset(BROKEN);
                 return Err(StreamError::local("cannot read", &error));
@@ -48,7 +56,7 @@ pub(crate) async fn up(
         }
         match send.write_chunk(buffer.split().freeze()).await.map_err(StreamError::from) {
             Ok(()) => {}
-            Err(StreamError::Stopped) => return Ok(carried),
+            Err(StreamError::Stopped) => return Ok(Carried { bytes, whole: false }),
             Err(error) => return Err(error),
         }
     }
@@ -58,24 +66,24 @@ pub(crate) async fn up(
 pub(crate) async fn down(
     receive: &mut RecvStream,
     to: &mut (impl AsyncWrite + Unpin),
-) -> Result<u64, StreamError> {
-    let mut carried = 0;
+) -> Result<Carried, StreamError> {
+    let mut bytes = 0;
     let mut pieces: [Bytes; PIECES] = std::array::from_fn(|_| Bytes::new());
     let mut gathered = Vec::new();
     while let Some(count) = receive.read_chunks(&mut pieces).await? {
         if let Err(error) = write(to, &pieces[..count], &mut gathered).await {
             let _ = receive.stop(BROKEN);
             return if error.kind() == std::io::ErrorKind::BrokenPipe {
-                Ok(carried)
+                Ok(Carried { bytes, whole: false })
             } else {
                 Err(StreamError::local("cannot write", &error))
             };
         }
-        carried += pieces[..count].iter().map(|piece| piece.len() as u64).sum::<u64>();
+        bytes += pieces[..count].iter().map(|piece| piece.len() as u64).sum::<u64>();
     }
     // The other end of a socket may have gone already; it has all that there was.
     let _ = to.shutdown().await;
-    Ok(carried)
+    Ok(Carried { bytes, whole: true })
 }
 
 /// Writes pieces in one call: where several cannot be given at once (standard output, to which each call is a change of threads), they
@@ -111,5 +119,6 @@ pub(crate) async fn both(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(u64, u64), StreamError> {
-    tokio::try_join!(up(from, send), down(receive, to))
+    let (up, down) = tokio::try_join!(up(from, send), down(receive, to))?;
+    Ok((up.bytes, down.bytes))
 }

@@ -139,3 +139,48 @@ fn every_command_takes_a_name_for_an_id() {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("robbot") && ended.stderr.contains("peers.toml"), "{ended:?}");
 }
+
+#[test]
+fn who_sends_more_than_the_other_end_takes_is_told_so_and_has_failed() {
+    let base = Base::start();
+    // Much more than fits anywhere on the way, and so little that it is all on its way before anybody looks.
+    for length in [5_000_000, 200_000] {
+        let home = Home::new();
+        let script = format!(
+            "{} pipe --listen --base {} < /dev/null | head -c 10",
+            env!("CARGO_BIN_EXE_bowline"),
+            base.name
+        );
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &script]).env("XDG_CONFIG_HOME", home.path().join("config"));
+        let mut listener = Running::start(&mut command);
+        listener.stderr.line_with("registered at");
+        let mut dialler = Home::new().start(&format!("pipe {} --json --base {}", home.id(), base.name));
+        let mut input = dialler.stdin.take().unwrap();
+        // The pipe breaks where the other end takes no more.
+        let writing = std::thread::spawn(move || {
+            let _ = std::io::Write::write_all(&mut input, &vec![b'x'; length]);
+        });
+        let ended = dialler.end();
+        writing.join().unwrap();
+        let reason = ended.failed(1);
+        assert!(reason.contains("takes no more") && reason.contains(&home.id()), "{reason}");
+        assert_eq!(listener.end().stdout, "x".repeat(10));
+    }
+}
+
+#[test]
+fn a_listener_hears_that_who_dialled_takes_no_more() {
+    let base = Base::start();
+    let (_home, mut listener, id) = listener(&base, "");
+    let home = Home::new();
+    let script =
+        format!("{} pipe {id} --base {} < /dev/null | head -c 10", env!("CARGO_BIN_EXE_bowline"), base.name);
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", &script]).env("XDG_CONFIG_HOME", home.path().join("config"));
+    let dialler = Running::start(&mut command);
+    listener.write(&[b'x'; 200_000]);
+    let reason = listener.end().failed(1);
+    assert!(reason.contains("takes no more"), "{reason}");
+    assert_eq!(dialler.end().stdout, "x".repeat(10));
+}

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bowline::DeviceId;
-use bowline_quic::quinn::Connection;
+use bowline_quic::quinn::{Connection, RecvStream, SendStream};
 
 use crate::{
     args::{HostArgs, seconds},
     config::Config,
-    join,
+    join::{self, Carried},
     names::{device, name_of},
     notes::note,
     report::Report,
@@ -19,14 +19,16 @@ use crate::{
 const SERVICE: &str = "bowline-pipe/1";
 /// A stream is seen by the other end with its first byte: this one, which says nothing.
 const HELLO: u8 = 1;
-/// How long the listening end waits for the other one to end the connection.
+/// The last word of an end that could not write all that came, in the place of that byte: nobody took it any more.
+const ENOUGH: u8 = 2;
+/// How long the listening end waits for the other one to end the connection, and the other one for its last word to arrive.
 const PARTING: Duration = Duration::from_secs(3);
 
 /// Carry standard input to another device and its input here, encrypted
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 One end listens, for one connection; the other names it. Each direction ends with its input; the command ends with both. \
-Exit code 0 says that everything arrived at the other end.
+Exit code 0 says that everything arrived at the other end; where that takes no more before the input has ended, it is 1.
 
 With --json, lines that begin with { on standard error, for standard output has the data: device, path, address once it is connected; at the \
 end device, sent, received (bytes), seconds, path, address.
@@ -78,10 +80,8 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
                     drop(listener);
                     let report = Report::begin(&streams, accepted.device, args.json);
                     note(&format!("connected from {}", name_of(accepted.device)));
-                    let carried = answer(&accepted.connection).await;
-                    let carried = carried.map_err(|error| streams.explain(accepted.device, &error))?;
-                    report.end(carried);
-                    anyhow::Ok(())
+                    let carried = answer(&accepted.connection, accepted.device).await;
+                    conclude(&streams, accepted.device, report, carried)
                 } => done,
                 () = stop.wait() => Err(anyhow::anyhow!("interrupted")),
             };
@@ -94,29 +94,72 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
 async fn dial(streams: &Streams, device: DeviceId, patience: Duration, json: bool) -> anyhow::Result<()> {
     let connection = streams.connect(patience, device, SERVICE).await?;
     let report = Report::begin(streams, device, json);
-    report.end(carry(&connection).await.map_err(|error| streams.explain(device, &error))?);
-    Ok(())
+    conclude(streams, device, report, carry(&connection, device).await)
 }
 
-/// Both directions; the bytes of each.
-async fn carry(connection: &Connection) -> Result<(u64, u64), StreamError> {
+/// Reports what was carried; an error where the other end did not take all of it.
+fn conclude(
+    streams: &Streams,
+    device: DeviceId,
+    report: Report<'_>,
+    carried: Result<(Carried, Carried), StreamError>,
+) -> anyhow::Result<()> {
+    let (sent, received) = carried.map_err(|error| streams.explain(device, &error))?;
+    report.end((sent.bytes, received.bytes));
+    if sent.whole {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!("not everything arrived: {}", streams.explain(device, &StreamError::Stopped)))
+}
+
+/// Both directions; what each has carried, to the other end and from there.
+async fn carry(connection: &Connection, device: DeviceId) -> Result<(Carried, Carried), StreamError> {
     let (mut send, mut receive) = connection.open_bi().await?;
     send.write_all(&[HELLO]).await?;
-    let (input, output) = (&mut tokio::io::stdin(), &mut tokio::io::stdout());
-    let carried = join::both((&mut send, &mut receive), input, output).await?;
+    let (mut sent, received) = both(&mut send, &mut receive, device).await?;
     // The other end says when it has written everything: to end the connection before would take it away.
-    connection.accept_uni().await?;
-    Ok(carried)
+    let mut last = [HELLO];
+    connection.accept_uni().await?.read_exact(&mut last).await?;
+    sent.whole &= last != [ENOUGH];
+    if !received.whole {
+        let done = last_word(connection, ENOUGH).await?;
+        let _ = tokio::time::timeout(PARTING, done.stopped()).await;
+    }
+    Ok((sent, received))
 }
 
-async fn answer(connection: &Connection) -> Result<(u64, u64), StreamError> {
+async fn answer(connection: &Connection, device: DeviceId) -> Result<(Carried, Carried), StreamError> {
     let (mut send, mut receive) = connection.accept_bi().await?;
     receive.read_exact(&mut [0]).await?;
-    let (input, output) = (&mut tokio::io::stdin(), &mut tokio::io::stdout());
-    let carried = join::both((&mut send, &mut receive), input, output).await?;
+    let (mut sent, received) = both(&mut send, &mut receive, device).await?;
+    let _done = last_word(connection, if received.whole { HELLO } else { ENOUGH }).await?;
+    // Who dialled ends the connection; before, he has a word alone where he could not write everything.
+    if let Ok(Ok(_)) = tokio::time::timeout(PARTING, connection.accept_uni()).await {
+        sent.whole = false;
+    }
+    Ok((sent, received))
+}
+
+/// Standard input and output, each until it has ended.
+async fn both(
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+    device: DeviceId,
+) -> Result<(Carried, Carried), StreamError> {
+    let (mut input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
+    let up = async {
+        let sent = join::up(&mut input, send).await?;
+        if !sent.whole {
+            note(&format!("{} takes no more; what it sends is still taken", name_of(device)));
+        }
+        Ok(sent)
+    };
+    tokio::try_join!(up, join::down(receive, &mut output))
+}
+
+async fn last_word(connection: &Connection, word: u8) -> Result<SendStream, StreamError> {
     let mut done = connection.open_uni().await?;
-    done.write_all(&[HELLO]).await?;
+    done.write_all(&[word]).await?;
     let _ = done.finish();
-    let _ = tokio::time::timeout(PARTING, connection.closed()).await;
-    Ok(carried)
+    Ok(done)
 }

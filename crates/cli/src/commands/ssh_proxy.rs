@@ -12,7 +12,7 @@ use crate::{
         spec::Place,
         wire::{self, Answer, Request},
     },
-    join,
+    join::{self, Carried},
     names::{device, name_of},
     report::{Counted, Report},
     signals::Stop,
@@ -80,12 +80,12 @@ async fn proxy(streams: &Streams, args: &Args) -> anyhow::Result<()> {
             down = join::down(&mut receive, &mut output) => down?,
             up = async {
                 join::up(&mut input, &mut send).await?;
-                std::future::pending::<Result<u64, StreamError>>().await
+                std::future::pending::<Result<Carried, StreamError>>().await
             } => up?,
         };
         let _ = send.finish();
         let _ = tokio::time::timeout(PARTING, send.stopped()).await;
-        report.end((input.read, received));
+        report.end((input.read, received.bytes));
         Ok(Ok(()))
     };
     match carried.await {
