@@ -19,7 +19,8 @@ fn json_is_a_line_per_answer_and_a_last_one_and_the_path_becomes_direct() {
     for (number, answer) in (1..).zip(answers) {
         assert_eq!(names(answer), ["address", "path", "rtt_ms", "seq"]);
         assert_eq!(answer["seq"], number);
-        assert!(answer["rtt_ms"].as_f64().unwrap() > 0.0);
+        // No round trip between processes is shorter: it counts from before the ping left.
+        assert!(answer["rtt_ms"].as_f64().unwrap() > 0.01, "{answer}");
     }
     let path = answers[4]["path"].as_str().unwrap();
     assert_eq!(path, "direct");

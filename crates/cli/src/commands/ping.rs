@@ -139,16 +139,19 @@ impl<'a> Session<'a> {
         let mut events = host.endpoint.events();
         let mut teller = Teller::terse();
         let request = echo::request(self.run, self.stats.next_number());
-        let first = async |endpoint: &bowline::Endpoint| endpoint.send(device, &request).await;
+        // An answer may come before this task goes on: the round trip begins before the attempt that succeeds.
+        let first = async |endpoint: &bowline::Endpoint| {
+            let now = Instant::now();
+            endpoint.send(device, &request).await.map(|()| now)
+        };
         let first = host.patiently(self.args.timeout, first);
         tokio::pin!(first);
-        loop {
+        let began = loop {
             tokio::select! {
                 sent = &mut first => break sent?,
                 Some(item) = events.next() => teller.tell(&item),
             }
-        }
-        let began = Instant::now();
+        };
         self.began = Some(began);
         self.stats.sent(began);
 
