@@ -9,6 +9,7 @@ use std::{
 };
 
 use bowline::DeviceId;
+use bowline_quic::quinn::Connection;
 use serde::Serialize;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -17,6 +18,7 @@ use crate::{output, streams::Streams};
 /// A connection that stands, and is reported of if that was asked for.
 pub(crate) struct Report<'a> {
     streams: &'a Streams,
+    connection: &'a Connection,
     device: DeviceId,
     since: Instant,
     json: bool,
@@ -41,8 +43,13 @@ struct Ended {
 
 impl<'a> Report<'a> {
     /// It is connected.
-    pub(crate) fn begin(streams: &'a Streams, device: DeviceId, json: bool) -> Self {
-        let report = Self { streams, device, since: Instant::now(), json };
+    pub(crate) fn begin(
+        streams: &'a Streams,
+        connection: &'a Connection,
+        device: DeviceId,
+        json: bool,
+    ) -> Self {
+        let report = Self { streams, connection, device, since: Instant::now(), json };
         let (path, address) = report.way();
         report.print(&Begun { device: device.to_string(), path, address });
         report
@@ -56,7 +63,7 @@ impl<'a> Report<'a> {
     }
 
     fn way(&self) -> (&'static str, Option<SocketAddr>) {
-        let path = self.streams.path(self.device);
+        let path = self.streams.endpoint.path(self.connection);
         (output::path_name(path), output::path_address(path))
     }
 

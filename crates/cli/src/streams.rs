@@ -109,7 +109,7 @@ impl Streams {
         })
     }
 
-    /// The way to a device at present.
+    /// The way to a device that was dialled, at present.
     pub(crate) fn path(&self, device: DeviceId) -> bowline::Path {
         self.host.endpoint.peer(device).map_or(bowline::Path::None, |peer| peer.path)
     }

@@ -195,7 +195,7 @@ impl View {
                         local: pair.local,
                         remote: pair.remote,
                         source: pair.source.to_string(),
-                        sent: pair.sent,
+                        sent: sent(pair),
                         answered: pair.answered,
                         last_sent_ms_ago: ms_ago(pair.last_sent),
                         last_answer_ms_ago: ms_ago(pair.last_answer),
@@ -257,10 +257,14 @@ impl View {
         if !peer.why.is_empty() {
             let _ = writeln!(text, "  why       {}", peer.why);
         }
-        let online = match peer.online {
-            Some(true) => "the base says it is online",
-            Some(false) => "the base says it is not there, or does not want to talk",
-            None => "the base says nothing of it",
+        // What a base has said stays until another one says something.
+        let online = match (peer.online, self.status.base.is_some()) {
+            (Some(true), true) => "the base says it is online",
+            (Some(true), false) => "unknown: the base that is gone said that it was online",
+            (Some(false), true) => "the base says it is not there, or does not want to talk",
+            (Some(false), false) => "unknown: the base that is gone said that it was not there",
+            (None, true) => "the base says nothing of it",
+            (None, false) => "unknown: there is no base",
         };
         let _ = writeln!(text, "  presence  {online}");
         if peer.pairs.is_empty() {
@@ -277,10 +281,10 @@ impl View {
         let mark = if path == Path::Direct(pair.remote) && pair.answered > 0 { '*' } else { ' ' };
         let local = pair.local.map(|local| format!(" from {local}")).unwrap_or_default();
         let answer = match (pair.answered, pair.last_answer) {
-            (0, _) | (_, None) => format!("no answer to {}", pair.sent),
+            (0, _) | (_, None) => format!("no answer to {}", sent(pair)),
             (answered, Some(last)) => {
                 let rtt = pair.rtt.map(|rtt| format!(", {} ms", millis(rtt))).unwrap_or_default();
-                format!("answered {answered} of {}{rtt}, {} ago", pair.sent, age(self.ago(last)))
+                format!("answered {answered} of {}{rtt}, {} ago", sent(pair), age(self.ago(last)))
             }
         };
         let error = pair.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
@@ -289,6 +293,11 @@ impl View {
         });
         let _ = writeln!(text, " {mark} {}{local}  {}  {answer}{error}{next}", pair.remote, pair.source);
     }
+}
+
+/// HELLOs sent. What was answered had been sent, even where its HELLO counts for another pair.
+fn sent(pair: &PairStatus) -> u64 {
+    pair.sent.max(pair.answered)
 }
 
 #[cfg(test)]
@@ -384,6 +393,17 @@ mod tests {
         let text = plain(&view);
         assert!(text.contains("base        none: 192.0.2.1:5123 refused the connection"), "{text}");
         assert!(text.contains("path        none: nothing is known"), "{text}");
+    }
+
+    #[test]
+    fn what_a_lost_base_said_is_told_as_that_and_no_more_is_answered_than_was_sent() {
+        let mut view = view(Instant::now());
+        assert!(plain(&view).contains("presence  the base says it is online"));
+        view.status.base = None;
+        view.status.peers[0].pairs[0].answered = 7;
+        let text = plain(&view);
+        assert!(text.contains("the base that is gone said that it was online"), "{text}");
+        assert!(text.contains("answered 7 of 7"), "{text}");
     }
 
     #[test]

@@ -55,6 +55,10 @@ fn both_ends_report_for_programs_beside_the_data() {
         assert_eq!((&reports[0]["device"], &reports[1]["device"]), (&device.clone().into(), &device.into()));
         assert_eq!((&reports[1]["sent"], &reports[1]["received"]), (&sent.into(), &received.into()));
         assert_eq!(reports.len(), 2);
+        for report in &reports {
+            let path = report["path"].as_str().unwrap();
+            assert!(["relay-tcp", "relay-udp", "direct"].contains(&path), "{report}");
+        }
     }
     drop(home);
 }

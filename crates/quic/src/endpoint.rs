@@ -183,6 +183,15 @@ impl Endpoint {
         }
     }
 
+    /// The way to the other end of a connection at present. That end may prove to be a device and run under another ID, which is the
+    /// one that bowline knows.
+    #[must_use]
+    pub fn path(&self, connection: &Connection) -> bowline::Path {
+        let device = address::device(connection.remote_address());
+        let peer = device.and_then(|device| self.inner.bowline.peer(device));
+        peer.map_or(bowline::Path::None, |peer| peer.path)
+    }
+
     /// What the end of a connection to a device means.
     #[must_use]
     pub fn explain(&self, device: DeviceId, error: &ConnectionError) -> String {

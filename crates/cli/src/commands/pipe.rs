@@ -78,7 +78,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
                     let accepted = accept(&mut listener).await?;
                     // One is enough.
                     drop(listener);
-                    let report = Report::begin(&streams, accepted.device, args.json);
+                    let report = Report::begin(&streams, &accepted.connection, accepted.device, args.json);
                     note(&format!("connected from {}", name_of(accepted.device)));
                     let carried = answer(&accepted.connection, accepted.device).await;
                     conclude(&streams, accepted.device, report, carried)
@@ -93,7 +93,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
 
 async fn dial(streams: &Streams, device: DeviceId, patience: Duration, json: bool) -> anyhow::Result<()> {
     let connection = streams.connect(patience, device, SERVICE).await?;
-    let report = Report::begin(streams, device, json);
+    let report = Report::begin(streams, &connection, device, json);
     conclude(streams, device, report, carry(&connection, device).await)
 }
 

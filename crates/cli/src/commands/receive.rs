@@ -129,7 +129,7 @@ async fn receive(
     streams.end_when_gone(connection);
     let mut any = false;
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
-        let way = || output::path(streams.path(*device));
+        let way = || output::path(streams.endpoint.path(connection));
         match incoming::receive(&mut send, &mut receive, (&store, &turns), *device, way).await {
             Ok(Ok(received)) => {
                 any = true;

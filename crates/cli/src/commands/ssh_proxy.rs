@@ -72,7 +72,7 @@ async fn proxy(streams: &Streams, args: &Args) -> anyhow::Result<()> {
         if let Err(why) = wire::read::<Answer>(&mut receive).await?.into_result() {
             return Ok(Err(why));
         }
-        let report = Report::begin(streams, args.device, args.json);
+        let report = Report::begin(streams, &connection, args.device, args.json);
         let (input, mut output) = (tokio::io::stdin(), tokio::io::stdout());
         let mut input = Counted { inner: input, read: 0 };
         // Once the server has said everything, nobody needs what is still typed.
