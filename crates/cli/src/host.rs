@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use bowline::{Allow, BaseName, BaseStatus, DeviceId, Endpoint, Event, EventItem, Events, SendError};
+use bowline::{Allow, BaseName, BaseStatus, DeviceId, Endpoint, Event, EventItem, Events, Path, SendError};
 use bowline_key::{KeyFile, KeyLock};
 use bowline_proto::wire::tcp::ErrorCode;
 use tokio::time::Instant;
@@ -112,6 +112,24 @@ impl Host {
             "{text}; this command runs under an ID of its own, which no list has: name the key of a device that is allowed \
              there (--key FILE)"
         )
+    }
+
+    /// Whether anything says that a device is there.
+    pub(crate) fn is_known(&self, device: DeviceId) -> bool {
+        let peer = self.endpoint.peer(device);
+        peer.is_some_and(|peer| peer.online == Some(true) || matches!(peer.path, Path::Direct(_)))
+    }
+
+    /// Why a device may be silent, in words.
+    pub(crate) fn why_silent(&self, device: DeviceId) -> String {
+        let status = self.endpoint.status();
+        match self.endpoint.peer(device) {
+            Some(peer) if matches!(peer.path, Path::Direct(_)) => {
+                "it is reachable, but answers no pings: is `bowline listen` running there?".to_owned()
+            }
+            Some(peer) if status.base.is_some() && !peer.why.is_empty() => peer.why,
+            _ => status.why_no_base.unwrap_or_else(|| "nothing is known of it".to_owned()),
+        }
     }
 
     /// Refuses to talk to oneself: it would only show that memory works.

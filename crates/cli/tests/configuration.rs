@@ -92,8 +92,9 @@ fn output_is_plain_in_a_pipe_and_coloured_where_that_is_forced() {
 #[test]
 fn logs_go_to_standard_error_when_asked_for() {
     let base = Base::start();
+    let (_home, _listener, id) = base.listener("");
     let home = Home::new();
-    let send = format!("send {NOBODY} hello --base {}", base.name);
+    let send = format!("send {id} hello --base {}", base.name);
     assert!(home.run(&send).ok().stderr.is_empty());
     let verbose = home.run(&format!("{send} -v")).ok();
     assert!(verbose.stdout.is_empty() && verbose.stderr.contains("Registered"), "{verbose:?}");

@@ -84,9 +84,18 @@ fn a_device_that_is_not_there_is_an_error_and_the_summary_is_printed_all_the_sam
         Home::new().run(&format!("ping {NOBODY} -c 2 -i 0.1 --timeout 0.3 --json --base {}", base.name));
     let reason = ended.failed(1);
     assert!(reason.contains("none of 2 pings") && reason.contains(NOBODY), "{reason}");
+    assert!(reason.contains("it is offline, or it refuses, or it is elsewhere"), "{reason}");
     let last = ended.json().pop().unwrap();
     assert_eq!((&last["sent"], &last["received"]), (&2.into(), &0.into()));
     assert!(last["first_direct_ms"].is_null());
+}
+
+#[test]
+fn a_device_that_is_there_and_answers_no_pings_is_told_apart() {
+    let base = Base::start();
+    let (_home, _listener, id) = base.listener("--no-echo");
+    let reason = Home::new().run(&format!("ping {id} -c 1 --timeout 2 --base {}", base.name)).failed(1);
+    assert!(reason.contains("reachable, but answers no pings"), "{reason}");
 }
 
 #[test]

@@ -258,7 +258,13 @@ impl<'a> Session<'a> {
         }
         match self.began {
             None => anyhow::bail!("interrupted before the first ping could leave"),
-            Some(_) => anyhow::bail!("none of {sent} pings to {} was answered", self.args.device),
+            Some(_) => {
+                let device = self.args.device;
+                anyhow::bail!(
+                    "none of {sent} pings to {device} was answered: {}",
+                    self.host.why_silent(device)
+                )
+            }
         }
     }
 
