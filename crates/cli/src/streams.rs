@@ -22,6 +22,9 @@ use crate::{
     output::{STRONG, paint},
 };
 
+/// Whoever waits for a device longer than this hears why.
+const PATIENT: Duration = Duration::from_secs(2);
+
 /// An endpoint for streams, and the device it runs on.
 pub(crate) struct Streams {
     pub(crate) endpoint: Endpoint,
@@ -76,7 +79,18 @@ impl Streams {
         device: DeviceId,
         service: &str,
     ) -> anyhow::Result<Connection> {
-        let connected = self.endpoint.connect_within(patience, device, service.as_bytes()).await;
+        let connecting = self.endpoint.connect_within(patience, device, service.as_bytes());
+        tokio::pin!(connecting);
+        let connected = tokio::select! {
+            connected = &mut connecting => connected,
+            () = tokio::time::sleep(PATIENT) => {
+                if patience > PATIENT {
+                    let (name, why) = (name_of(device), self.endpoint.why(device));
+                    note(&format!("waiting for {name}, up to {} s: {why}", patience.as_secs_f64()));
+                }
+                connecting.await
+            }
+        };
         let connection = connected.map_err(|error| self.host.advise(error.into()))?;
         // Held until it ends: what is dropped meanwhile is not what closes it, but `leave`, which sees to it that the other end hears of it.
         let held = connection.clone();

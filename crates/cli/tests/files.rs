@@ -269,6 +269,17 @@ fn what_cannot_be_sent_is_wrong_use_before_anybody_is_dialled() {
         let reason = home.run(&format!("send-file {file} {NOBODY}")).failed(2);
         assert!(reason.contains(what), "{reason}");
     }
-    let reason = home.run("receive missing").failed(2);
+    let reason = home.run("receive missing/incoming").failed(2);
     assert!(reason.contains("missing"), "{reason}");
+}
+
+#[test]
+fn the_folder_is_made_and_what_cannot_be_made_is_told_with_what_to_do() {
+    let base = Base::start();
+    let home = Home::new();
+    let mut running = home.start(&format!("receive incoming --once --base {}", base.name));
+    running.stderr.line_with("registered at");
+    assert!(home.path().join("incoming").is_dir());
+    let reason = home.run(&format!("receive nowhere/incoming --base {}", base.name)).failed(2);
+    assert!(reason.contains("nowhere/incoming") && reason.contains("make it"), "{reason}");
 }

@@ -109,6 +109,15 @@ fn a_device_that_is_not_there_is_given_up_with_what_is_known() {
 }
 
 #[test]
+fn who_waits_hears_why_and_for_how_long() {
+    let base = Base::start();
+    let mut dialler = Home::new().start(&format!("pipe {NOBODY} --timeout 3600 --base {}", base.name));
+    let line = dialler.stderr.line_with("waiting for");
+    assert!(line.contains(NOBODY) && line.contains("offline") && line.contains("up to 3600 s"), "{line}");
+    dialler.end_by(Signal::SIGINT).failed(1);
+}
+
+#[test]
 fn a_device_that_runs_something_else_says_so() {
     let base = Base::start();
     let home = Home::new();

@@ -45,6 +45,8 @@ struct Inner {
     identity: DeviceId,
     paths: Arc<Paths>,
     listens: AtomicBool,
+    /// Whether there ever was a connection that somebody may have to be told the end of.
+    connected: AtomicBool,
 }
 
 impl Endpoint {
@@ -81,6 +83,7 @@ impl Endpoint {
             identity: key.device_id(),
             paths,
             listens: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -143,7 +146,10 @@ impl Endpoint {
         let connecting =
             inner.quinn.connect_with(config, address::of(device), "bowline").map_err(|e| local(&e))?;
         match timeout_at(deadline, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => {
+                inner.connected.store(true, SeqCst);
+                Ok(connection)
+            }
             Ok(Err(error)) => match stranger.get() {
                 Some(&shown) => Err(ConnectError::OtherKey { device, shown }),
                 None if error == ConnectionError::TimedOut => Err(no_answer(self.why(device))),
@@ -169,8 +175,9 @@ impl Endpoint {
         why.unwrap_or_else(|| "there is no base, and the device is not on a local link".to_owned())
     }
 
-    /// What is known of the way to a device that does not answer.
-    fn why(&self, device: DeviceId) -> String {
+    /// What is known of the way to a device that does not answer, in words.
+    #[must_use]
+    pub fn why(&self, device: DeviceId) -> String {
         if self.inner.bowline.status().base.is_none() && self.inner.bowline.max_direct(device).is_none() {
             return self.why_no_base();
         }
@@ -225,9 +232,11 @@ impl Endpoint {
     /// Ends all connections, tells the other ends, and closes the bowline endpoint. Takes two seconds at most for it, mostly far less.
     ///
     /// Connections that still stand are told of it again and again until the other end answers. One that was closed before, or whose handles were all
-    /// dropped, is told once, as QUIC does it: a program that ends had better leave that to this call.
+    /// dropped, is told once, as QUIC does it: a program that ends had better leave that to this call. Where nobody ever answered nobody is
+    /// waited for.
     pub async fn close(&self) {
         let Inner { quinn, socket, bowline, .. } = &*self.inner;
+        let anybody = self.inner.connected.load(SeqCst) || self.inner.listens.load(SeqCst);
         socket.expect_end();
         quinn.close(VarInt::from_u32(0), b"");
         let farewell = async {
@@ -239,7 +248,9 @@ impl Endpoint {
                 }
             }
         };
-        let _ = tokio::time::timeout(CLOSE, async { tokio::join!(quinn.wait_idle(), farewell) }).await;
+        if anybody {
+            let _ = tokio::time::timeout(CLOSE, async { tokio::join!(quinn.wait_idle(), farewell) }).await;
+        }
         bowline.close().await;
     }
 }

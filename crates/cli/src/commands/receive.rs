@@ -41,7 +41,7 @@ Examples:
   bowline receive . --from 93kz-a462-42sk-d06c-7gh2-3ksw
   bowline receive incoming --once --json")]
 pub(crate) struct Args {
-    /// The folder
+    /// The folder; it is made where only the one above it is there
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// A device that may send, by its ID or its name; may be repeated [default: whoever knows this device's ID]

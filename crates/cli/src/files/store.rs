@@ -35,8 +35,14 @@ pub(crate) struct Part {
 }
 
 impl Store {
-    /// That folder, which has to be there.
+    /// That folder; it is made if only the one above it is there.
     pub(crate) fn new(folder: &Path, replace: bool) -> Result<Self, String> {
+        if !folder.exists() {
+            fs::create_dir(folder).map_err(|error| {
+                let folder = folder.display();
+                format!("the folder {folder} is not there and cannot be made ({error}): make it, or name another one")
+            })?;
+        }
         let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
         if folder.is_dir() {
             Ok(Self { folder, replace })
