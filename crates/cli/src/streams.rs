@@ -4,7 +4,11 @@
 //! them run beside each other, and beside `bowline serve`. With `--key` it runs under the ID of that key, which a device whose
 //! configuration has an `allow` list asks for. Who listens always runs as the device that others dial.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    time::{Duration, Instant},
+};
 
 use bowline::{Allow, DeviceId};
 use bowline_key::KeyFile;
@@ -12,6 +16,7 @@ use bowline_quic::{
     Accepted, Endpoint, Listen, Listener, printable,
     quinn::{Connection, ConnectionError, ReadError, ReadExactError, VarInt, WriteError},
 };
+use tokio::sync::mpsc;
 
 use crate::{
     args::HostArgs,
@@ -24,6 +29,11 @@ use crate::{
 
 /// Whoever waits for a device longer than this hears why.
 const PATIENT: Duration = Duration::from_secs(2);
+
+/// A refused device is told of once in this time …
+const REFUSAL_AGAIN: Duration = Duration::from_secs(60);
+/// … and so many devices.
+const REFUSALS: usize = 20;
 
 /// An endpoint for streams, and the device it runs on.
 pub(crate) struct Streams {
@@ -59,17 +69,18 @@ impl Streams {
         config: &Config,
         service: &str,
         allow: Allow,
-    ) -> anyhow::Result<(Self, Listener)> {
+    ) -> anyhow::Result<(Self, Listener, Refusals)> {
         let file = KeyFile::open_or_create(device_key_path(args.key.as_ref(), config)?)?;
         let host = Host::start(args, config, Identity::Device).await?;
         let endpoint = Endpoint::new(host.endpoint.clone(), file.key())?;
-        let listener = endpoint.listen(Listen::new([service]).allow(allow))?;
+        let (refused, refusals) = mpsc::channel(REFUSALS);
+        let listener = endpoint.listen(Listen::new([service]).allow(allow).refused(refused))?;
         if host.bases.is_empty() {
             note("no base is configured (--base): only devices on the same link can reach this one");
         }
         note(&format!("listening as {}", paint(STRONG, host.endpoint.id())));
         tell(&host, Teller::chatty());
-        Ok((Self { endpoint, host }, listener))
+        Ok((Self { endpoint, host }, listener, Refusals { refusals, told: HashMap::new() }))
     }
 
     /// Connects, with patience for a way there.
@@ -132,6 +143,33 @@ impl Streams {
     pub(crate) async fn leave(self) {
         self.endpoint.close().await;
         self.host.leave().await;
+    }
+}
+
+/// The devices that are refused.
+pub(crate) struct Refusals {
+    refusals: mpsc::Receiver<DeviceId>,
+    /// When each was told of last.
+    told: HashMap<DeviceId, Instant>,
+}
+
+impl Refusals {
+    /// Tells of the next one that is worth a line, and gives its ID. Cancel safe.
+    pub(crate) async fn tell(&mut self, option: &str) -> DeviceId {
+        loop {
+            let Some(device) = self.refusals.recv().await else { return std::future::pending().await };
+            let now = Instant::now();
+            self.told.retain(|_, at| now.duration_since(*at) < REFUSAL_AGAIN);
+            // Keys are free: who makes many of them must not fill the page.
+            if self.told.len() < REFUSALS && !self.told.contains_key(&device) {
+                self.told.insert(device, now);
+                note(&format!(
+                    "refused {}: it may not come in ({option} {device} allows it)",
+                    name_of(device)
+                ));
+                return device;
+            }
+        }
     }
 }
 

@@ -105,10 +105,20 @@ fn a_target_that_does_not_answer_is_told_apart_from_one_that_is_refused() {
 #[test]
 fn a_stranger_does_not_get_in() {
     let (base, friend) = (Base::start(), Home::new());
-    let (_home, _server, id) = server(&base, &friend, "--target localhost:1");
+    let (_home, mut server, id) = server(&base, &friend, "--json --target localhost:1");
     let stranger = Home::new();
+    let reason = stranger.run(&format!("forward -L 0:localhost:1 {id} --base {}", base.name)).failed(1);
+    assert!(reason.contains("allow list") && reason.contains(&stranger.id()), "{reason}");
+    let told = server.stderr.line_with("refused");
+    assert!(told.contains(&format!("--allow {}", stranger.id())), "{told}");
     let reason = stranger.run(&format!("forward -R 0:localhost:1 {id} --base {}", base.name)).failed(1);
     assert!(reason.contains("allow list") && reason.contains(&stranger.id()), "{reason}");
+    // Once is enough.
+    let ended = server.end_by(Signal::SIGTERM).ok();
+    let lines = ended.json();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!((&lines[0]["device"], &lines[0]["refused"]), (&stranger.id().into(), &true.into()));
+    assert_eq!(ended.stderr.matches("refused").count(), 1, "{ended:?}");
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long a handshake may take, the search for a way included.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(15);
 
+/// Between two looks at whether the other end has confirmed the handshake: nothing else tells of it.
+pub(crate) const ACCEPTED_LOOK: Duration = Duration::from_millis(10);
+
 /// Bytes that one stream may have in flight: 1 Gbit/s over 130 ms.
 pub(crate) const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
 /// Bytes that all streams of a connection may have in flight: what a peer can make this device hold.

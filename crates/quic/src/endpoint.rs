@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     ConnectError, Listen, Listener, SetupError, address,
     config::{
-        CLOSE, CONNECTION_WINDOW, FAREWELLS, HANDSHAKE, IDLE, INITIAL_RTT, KEEP_ALIVE, LARGEST_MTU,
-        MTU_INTERVAL, SMALLEST_MTU, STREAM_WINDOW, STREAMS,
+        ACCEPTED_LOOK, CLOSE, CONNECTION_WINDOW, FAREWELLS, HANDSHAKE, IDLE, INITIAL_RTT, KEEP_ALIVE,
+        LARGEST_MTU, MTU_INTERVAL, SMALLEST_MTU, STREAM_WINDOW, STREAMS,
     },
     congestion::Factory,
     error::explain,
@@ -156,6 +156,24 @@ impl Endpoint {
                 None => Err(ConnectError::Ended(self.explain(device, &error))),
             },
             Err(_) => Err(no_answer(self.why(device))),
+        }
+    }
+
+    /// Waits until the other end of a connection that was dialled has taken this device's key: a refusal comes a round trip after the
+    /// connection stands. Cancel safe.
+    ///
+    /// # Errors
+    /// When it did not, or the connection was lost; [`Endpoint::explain`] has the words.
+    pub async fn accepted(&self, connection: &Connection) -> Result<(), ConnectionError> {
+        let mut looks = tokio::time::interval(ACCEPTED_LOOK);
+        loop {
+            tokio::select! {
+                error = connection.closed() => return Err(error),
+                // Who listens confirms the handshake with this once it has seen the key.
+                _ = looks.tick() => if connection.stats().frame_rx.handshake_done > 0 {
+                    return Ok(());
+                },
+            }
         }
     }
 

@@ -36,13 +36,14 @@ pub struct Listen {
     services: Vec<Vec<u8>>,
     allow: Allow,
     under_own_id: bool,
+    refused: Option<mpsc::Sender<DeviceId>>,
 }
 
 impl Listen {
     /// For these services (ALPN identifiers), from nobody yet.
     pub fn new<S: AsRef<[u8]>>(services: impl IntoIterator<Item = S>) -> Self {
         let services = services.into_iter().map(|service| service.as_ref().to_vec()).collect();
-        Self { services, allow: Allow::Only([].into()), under_own_id: false }
+        Self { services, allow: Allow::Only([].into()), under_own_id: false, refused: None }
     }
 
     /// The devices that may connect.
@@ -57,6 +58,15 @@ impl Listen {
     #[must_use]
     pub fn under_own_id(mut self, yes: bool) -> Self {
         self.under_own_id = yes;
+        self
+    }
+
+    /// Where to tell of devices that were refused because they are not among those that may connect; what does not fit there is dropped.
+    /// At that moment they have shown their key, and not yet proven to have it: good for a line that helps somebody to complete a list, and not for
+    /// more.
+    #[must_use]
+    pub fn refused(mut self, to: mpsc::Sender<DeviceId>) -> Self {
+        self.refused = Some(to);
         self
     }
 }
@@ -99,8 +109,8 @@ pub(crate) fn start(
     key: &Arc<CertifiedKey>,
     paths: Arc<Paths>,
 ) -> Result<Listener, SetupError> {
-    let Listen { services, allow, under_own_id } = listen;
-    let tls = tls::server(Arc::clone(key), allow.clone(), services)?;
+    let Listen { services, allow, under_own_id, refused } = listen;
+    let tls = tls::server(Arc::clone(key), allow.clone(), refused.clone(), services)?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config
         .max_incoming(HANDSHAKES)
@@ -113,6 +123,7 @@ pub(crate) fn start(
     let door = Door {
         config,
         early: under_own_id.then_some(allow),
+        refused,
         paths,
         handshakes: Arc::default(),
         connections: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -127,6 +138,7 @@ struct Door {
     config: ServerConfig,
     /// Who may even begin a handshake.
     early: Option<Allow>,
+    refused: Option<mpsc::Sender<DeviceId>>,
     paths: Arc<Paths>,
     handshakes: Arc<Mutex<Handshakes>>,
     connections: Arc<Semaphore>,
@@ -151,6 +163,7 @@ impl Door {
         let Some(from) = address::device(incoming.remote_address()) else { return incoming.ignore() };
         if self.early.as_ref().is_some_and(|allow| !tls::allows(allow, from)) {
             tracing::debug!(%from, "refused before the handshake: not in the allow list");
+            tls::tell(self.refused.as_ref(), from);
             return incoming.refuse();
         }
         let mut handshakes = locked(&self.handshakes);

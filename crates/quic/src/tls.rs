@@ -29,6 +29,7 @@ use rustls::{
     sign::CertifiedKey,
     version::TLS13,
 };
+use tokio::sync::mpsc;
 
 /// What a SubjectPublicKeyInfo of an Ed25519 key begins with (RFC 8410, section 4); the 32 bytes of the key follow.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -77,9 +78,10 @@ pub(crate) fn client(
 pub(crate) fn server(
     own: Arc<CertifiedKey>,
     allow: Allow,
+    refused: Option<mpsc::Sender<DeviceId>>,
     services: Vec<Vec<u8>>,
 ) -> Result<QuicServerConfig, Error> {
-    let verifier = Arc::new(AllowedKey { allow, signatures: Signatures::new() });
+    let verifier = Arc::new(AllowedKey { allow, refused, signatures: Signatures::new() });
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&verifier.signatures.0))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
@@ -195,6 +197,8 @@ impl ServerCertVerifier for DialledKey {
 #[derive(Debug)]
 struct AllowedKey {
     allow: Allow,
+    /// Who hears of the others.
+    refused: Option<mpsc::Sender<DeviceId>>,
     signatures: Signatures,
 }
 
@@ -212,12 +216,20 @@ impl ClientCertVerifier for AllowedKey {
         let device = shown_device(key, others)?;
         if !allows(&self.allow, device) {
             tracing::debug!(%device, "refused: not in the allow list");
+            tell(self.refused.as_ref(), device);
             return Err(refused());
         }
         Ok(ClientCertVerified::assertion())
     }
 
     by_signatures!();
+}
+
+/// Tells of a device that was refused, where there is room.
+pub(crate) fn tell(refused: Option<&mpsc::Sender<DeviceId>>, device: DeviceId) {
+    if let Some(refused) = refused {
+        let _ = refused.try_send(device);
+    }
 }
 
 pub(crate) fn allows(allow: &Allow, device: DeviceId) -> bool {
@@ -271,7 +283,7 @@ mod tests {
     fn a_second_key_beside_the_right_one_is_refused() {
         let key = SecretKey::from_seed(&[1; 32]);
         let good = shown(&key.public().0);
-        let verifier = AllowedKey { allow: Allow::Everyone, signatures: Signatures::new() };
+        let verifier = AllowedKey { allow: Allow::Everyone, refused: None, signatures: Signatures::new() };
         let alone = verifier.verify_client_cert(&good, &[], UnixTime::now());
         let accompanied = verifier.verify_client_cert(&good, std::slice::from_ref(&good), UnixTime::now());
         assert!(alone.is_ok() && accompanied.is_err());

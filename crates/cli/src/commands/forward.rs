@@ -178,6 +178,11 @@ impl Session {
             return Ok(connection.clone());
         }
         let connection = self.streams.connect(self.patience, self.device, SERVICE).await?;
+        // A refusal shows now, and not with the first socket.
+        let accepted = self.streams.endpoint.accepted(&connection);
+        if let Ok(Err(error)) = tokio::time::timeout(self.patience, accepted).await {
+            return Err(self.streams.explain(self.device, &error.into()).into());
+        }
         *standing = Some(connection.clone());
         Ok(connection)
     }

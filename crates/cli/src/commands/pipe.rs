@@ -71,11 +71,16 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
             done
         }
         None => {
-            let (streams, mut listener) =
+            let (streams, mut listener, mut refusals) =
                 Streams::listen(&args.host, config, SERVICE, allow_from(&args.from)).await?;
             let done = tokio::select! {
                 done = async {
-                    let accepted = accept(&mut listener).await?;
+                    let accepted = loop {
+                        tokio::select! {
+                            accepted = accept(&mut listener) => break accepted?,
+                            _ = refusals.tell("--from") => {}
+                        }
+                    };
                     // One is enough.
                     drop(listener);
                     let report = Report::begin(&streams, &accepted.connection, accepted.device, args.json);

@@ -78,7 +78,7 @@ enum Told {
 pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let store = Store::new(&args.folder, args.replace).map_err(WrongUse)?;
-    let (streams, mut listener) =
+    let (streams, mut listener, mut refusals) =
         Streams::listen(&args.host, config, SERVICE, allow_from(&args.from)).await?;
     if args.from.is_empty() {
         note("whoever knows this device's ID may send files (--from limits it)");
@@ -95,6 +95,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
                 }
                 Err(error) => break Err(error),
             },
+            _ = refusals.tell("--from") => {}
             Some(told) = tell.recv() => match told {
                 Told::Received(from, received) => if let Err(error) = print(&mut output, from, received, args.json).await {
                     break Err(error);

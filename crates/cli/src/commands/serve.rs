@@ -37,7 +37,7 @@ const LINES: usize = 1024;
 Nothing is allowed but what is listed here or under [serve] in the configuration file. Targets are compared as they are written: \
 localhost:22 allows localhost:22, and not 127.0.0.1:22. Ends with Ctrl-C.
 
-With --json, a line when a device comes or goes: device, connected; when it has this one listen: device, listening; and for each \
+With --json, a line when a device comes or goes: device, connected; when one is refused (once a minute): device, refused; when it has this one listen: device, listening; and for each \
 socket that was refused or has ended: device, to, sent, received, error. `to` is what it was connected to or, for one that came in here, where \
 this device listens; `sent` counts the bytes that went to the device.
 
@@ -88,7 +88,8 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
                     HOST:PORT), or list both under [serve] in the configuration file";
         return Err(WrongUse(what.to_owned()).into());
     }
-    let (streams, mut listener) = Streams::listen(&args.host, config, SERVICE, Allow::Only(devices)).await?;
+    let (streams, mut listener, mut refusals) =
+        Streams::listen(&args.host, config, SERVICE, Allow::Only(devices)).await?;
     let guard = Arc::new(guard);
     let (lines, mut printed) = mpsc::channel(LINES);
     let mut output = Output::new();
@@ -99,6 +100,12 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
                     tokio::spawn(serve(accepted, Arc::clone(&guard), lines.clone()));
                 }
                 Err(error) => break Err(error),
+            },
+            device = refusals.tell("--allow") => if args.json {
+                let line = Line::Refused { device: device.to_string(), refused: true };
+                if let Err(error) = output.json(&line).await {
+                    break Err(error);
+                }
             },
             Some(line) = printed.recv() => if args.json && let Err(error) = output.json(&line).await {
                 break Err(error);
@@ -115,6 +122,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
 #[serde(untagged)]
 enum Line {
     Visit { device: String, connected: bool },
+    Refused { device: String, refused: bool },
     Listening { device: String, listening: String },
     Ended { device: String, to: String, sent: u64, received: u64, error: Option<String> },
 }
