@@ -8,7 +8,13 @@ use bowline_key::{KeyFile, KeyLock};
 use bowline_proto::wire::tcp::ErrorCode;
 use tokio::time::Instant;
 
-use crate::{WrongUse, args::HostArgs, config::Config, places};
+use crate::{
+    WrongUse,
+    args::{HostArgs, base_name},
+    config::Config,
+    notes::note,
+    places,
+};
 
 /// Bases, where the command line names none.
 const BASE_VARIABLE: &str = "BOWLINE_BASE";
@@ -40,7 +46,7 @@ impl Host {
         let (key, lock) = match key_path(args, config, identity)? {
             None => (bowline_key::generate(), None),
             Some(path) => {
-                let file = KeyFile::open_or_create(path)?;
+                let file = open_key(args, path)?;
                 let lock = file.lock()?;
                 (file.key().clone(), Some(lock))
             }
@@ -170,6 +176,16 @@ pub(crate) fn device_key_path(option: Option<&PathBuf>, config: &Config) -> anyh
     }
 }
 
+/// Opens a key file, or makes it: one that was named on the command line may be a slip, and so is not made silently.
+pub(crate) fn open_key(args: &HostArgs, path: PathBuf) -> anyhow::Result<KeyFile> {
+    let file = KeyFile::open_or_create(path)?;
+    if file.was_created() && args.key.is_some() {
+        let (path, id) = (file.path().display(), file.key().device_id());
+        note(&format!("made a new key, that of {id}: {path} was not there"));
+    }
+    Ok(file)
+}
+
 fn key_path(args: &HostArgs, config: &Config, identity: Identity) -> anyhow::Result<Option<PathBuf>> {
     match (&args.key, identity) {
         (None, Identity::Fresh) => Ok(None),
@@ -191,7 +207,7 @@ fn bases(args: &HostArgs, config: &Config) -> Result<Vec<BaseName>, WrongUse> {
 
 fn parse_bases(text: &str) -> Result<Vec<BaseName>, WrongUse> {
     let names = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|name| !name.is_empty());
-    names.map(|name| name.parse().map_err(|error| WrongUse(format!("{BASE_VARIABLE}: {error}")))).collect()
+    names.map(|name| base_name(name).map_err(|error| WrongUse(format!("{BASE_VARIABLE}: {error}")))).collect()
 }
 
 #[cfg(test)]

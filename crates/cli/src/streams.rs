@@ -11,7 +11,6 @@ use std::{
 };
 
 use bowline::{Allow, DeviceId};
-use bowline_key::KeyFile;
 use bowline_quic::{
     Accepted, Endpoint, Listen, Listener, printable,
     quinn::{Connection, ConnectionError, ReadError, ReadExactError, VarInt, WriteError},
@@ -21,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::{
     args::HostArgs,
     config::Config,
-    host::{Host, Identity, device_key_path},
+    host::{Host, Identity, device_key_path, open_key},
     names::name_of,
     notes::{Teller, note},
     output::{STRONG, paint},
@@ -56,7 +55,7 @@ impl std::error::Error for Failed {}
 impl Streams {
     /// For a command that dials.
     pub(crate) async fn dial(args: &HostArgs, config: &Config) -> anyhow::Result<Self> {
-        let file = KeyFile::open_or_create(device_key_path(args.key.as_ref(), config)?)?;
+        let file = open_key(args, device_key_path(args.key.as_ref(), config)?)?;
         let host = Host::start(args, config, Identity::Fresh).await?;
         let endpoint = Endpoint::new(host.endpoint.clone(), file.key())?;
         tell(&host, Teller::terse());
@@ -70,7 +69,7 @@ impl Streams {
         service: &str,
         allow: Allow,
     ) -> anyhow::Result<(Self, Listener, Refusals)> {
-        let file = KeyFile::open_or_create(device_key_path(args.key.as_ref(), config)?)?;
+        let file = open_key(args, device_key_path(args.key.as_ref(), config)?)?;
         let host = Host::start(args, config, Identity::Device).await?;
         let endpoint = Endpoint::new(host.endpoint.clone(), file.key())?;
         let (refused, refusals) = mpsc::channel(REFUSALS);

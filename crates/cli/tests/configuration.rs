@@ -65,6 +65,17 @@ fn a_base_that_cannot_be_parsed_is_wrong_use() {
 }
 
 #[test]
+fn a_base_is_not_reached_where_it_listens_at_all_addresses() {
+    let home = Home::new();
+    let ended = home.run(&format!("ping {NOBODY} --base {NOBODY}@0.0.0.0:4477"));
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains(&format!("say {NOBODY}@<its host name>")), "{ended:?}");
+    home.configure("bases = [\"[::]:4477\"]\n");
+    let reason = home.run(&format!("ping {NOBODY}")).failed(2);
+    assert!(reason.contains("config.toml") && reason.contains("<its host name>"), "{reason}");
+}
+
+#[test]
 fn an_allow_list_keeps_others_out() {
     let base = Base::start();
     let (friend, stranger) = (Home::new(), Home::new());

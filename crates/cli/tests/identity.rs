@@ -71,6 +71,27 @@ fn a_file_that_is_no_key_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_file_that_is_no_key_and_open_to_others_is_not_to_be_closed() {
+    let home = Home::new();
+    let other = home.path().join("passwd");
+    fs::write(&other, "root:x:0:0:root:/root:/bin/bash\n").unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    let reason = home.run(&format!("id --key {}", other.display())).failed(1);
+    assert!(reason.contains("is no key file") && !reason.contains("chmod"), "{reason}");
+}
+
+#[test]
+fn a_key_that_was_named_and_is_not_there_is_made_and_that_is_told() {
+    let home = Home::new();
+    let ping = format!("ping {} --key no/key -c 1 --timeout 0.1 --base 127.0.0.1:1", support::NOBODY);
+    let told = home.run(&ping).stderr;
+    assert_eq!(told.matches("made a new key").count(), 1, "{told}");
+    assert!(told.contains("no/key"), "{told}");
+    let told = home.run(&ping).stderr;
+    assert!(!told.contains("made a new key"), "{told}");
+}
+
+#[test]
 fn a_command_that_only_reaches_out_makes_no_key() {
     let home = Home::new();
     home.run(&format!("ping {} -c 1 --timeout 0.1 --base 127.0.0.1:1", support::NOBODY)).failed(1);

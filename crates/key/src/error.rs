@@ -51,6 +51,12 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// Open to others, and no key: mostly a file that was named by mistake.
+    #[error("the file {} is no key file (its first line does not begin with \"bowline-key-1\"): name another one", path.display())]
+    SomethingElse {
+        /// The file.
+        path: PathBuf,
+    },
     /// Its content is not a key.
     #[error("the key file {} is malformed: {what}", path.display())]
     Malformed {

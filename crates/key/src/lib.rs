@@ -169,6 +169,17 @@ fn refuse_what_others_reach(path: &Path, file: &File) -> Result<(), KeyError> {
         return Err(KeyError::Owner { path: path.to_owned(), owner, user });
     }
     if found.mode() & 0o077 != 0 {
+        // Whoever names the wrong file is not told to change its rights.
+        match read_key(path, file) {
+            Err(KeyError::Malformed {
+                what: Malformed::NotAKey { .. } | Malformed::NotText { .. },
+                path,
+            }) => {
+                return Err(KeyError::SomethingElse { path });
+            }
+            Err(error @ KeyError::TooLarge { .. }) => return Err(error),
+            _ => {}
+        }
         return Err(KeyError::Exposed { path: path.to_owned(), mode: found.mode() & 0o7777 });
     }
     Ok(())

@@ -17,8 +17,8 @@ use crate::{
 /// Run a base server: devices register here, find each other, and are relayed until they reach each other directly
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-When it is ready, it prints a line `base <base ID>@<address>:<port>` for every address it listens on: what devices \
-are given with --base. SIGTERM or Ctrl-C tell the devices to leave before it ends; a second one ends it at once.
+When it is ready, it prints a line `base <base ID>@<address>:<port>` for every address it listens on. Devices are \
+given <base ID>@<its host name> with --base. SIGTERM or Ctrl-C tell the devices to leave before it ends; a second one ends it at once.
 
 Devices in networks that let nothing out but the web get through where it listens on port 443 as well: they try that by \
 themselves.
