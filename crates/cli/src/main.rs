@@ -20,6 +20,7 @@ mod places;
 mod progress;
 mod report;
 mod signals;
+mod silence;
 mod stats;
 mod streams;
 mod view;

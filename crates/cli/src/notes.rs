@@ -12,8 +12,10 @@ const NAME: Style = Style::new().bold();
 /// A sentence on standard error.
 pub(crate) fn note(sentence: &str) {
     use std::io::Write;
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(anstream::stderr().lock(), "{NAME}bowline:{NAME:#} {sentence}");
+    crate::progress::above_the_bar(|| {
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(anstream::stderr().lock(), "{NAME}bowline:{NAME:#} {sentence}");
+    });
 }
 
 /// Tells the notable ones of an endpoint's events, and none twice in a row.

@@ -24,6 +24,7 @@ use crate::{
     names::name_of,
     notes::{Teller, note},
     output::{STRONG, paint},
+    silence,
 };
 
 /// Whoever waits for a device longer than this hears why.
@@ -102,6 +103,7 @@ impl Streams {
             }
         };
         let connection = connected.map_err(|error| self.host.advise(error.into()))?;
+        silence::watch(name_of(device), &connection);
         // Held until it ends: what is dropped meanwhile is not what closes it, but `leave`, which sees to it that the other end hears of it.
         let held = connection.clone();
         tokio::spawn(async move { held.closed().await });

@@ -229,6 +229,22 @@ fn a_device_that_died_and_was_started_again_is_dialled_again() {
 }
 
 #[test]
+fn a_device_that_stops_to_answer_is_told_of_and_so_is_its_return() {
+    let (base, friend) = (Base::start(), Home::new());
+    let port = echo_server();
+    let (_home, server, id) = server(&base, &friend, &format!("--target 127.0.0.1:{port}"));
+    let (mut forward, address) = forward(&friend, &base, &format!("-L 0:127.0.0.1:{port} {id}"));
+    server.signal(Signal::SIGSTOP);
+    let client =
+        thread::spawn(move || there_and_back(TcpStream::connect(address).unwrap(), b"hello".to_vec()));
+    let line = forward.stderr.line_with("has been silent for 5 s");
+    assert!(line.contains(&id) && line.contains("up to 180 s"), "{line}");
+    server.signal(Signal::SIGCONT);
+    forward.stderr.line_with("answers again");
+    client.join().unwrap();
+}
+
+#[test]
 fn a_slow_reader_holds_its_writer_up_and_nobody_else() {
     let (base, friend) = (Base::start(), Home::new());
     // Takes connections and never reads.

@@ -18,7 +18,7 @@ pub(crate) const RECEIVE_SEGMENTS: usize = 44;
 /// The round trip that is assumed until one is measured: through a base on another continent.
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(200);
 /// Silence after which a connection is given up: long enough to change networks, to lose a base, to be suspended for a while.
-pub(crate) const IDLE: Duration = Duration::from_secs(180);
+pub const IDLE: Duration = Duration::from_secs(180);
 /// An idle connection says so often that it lives, so that the silence of a dead one is noticed.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long a handshake may take, the search for a way included.

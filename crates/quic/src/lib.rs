@@ -70,6 +70,7 @@ mod socket;
 mod tls;
 
 pub use bowline;
+pub use config::IDLE;
 pub use endpoint::Endpoint;
 pub use error::{ConnectError, SetupError, explain, printable};
 pub use listener::{Accepted, Listen, Listener};

@@ -13,6 +13,7 @@ use crate::{
     notes::note,
     report::Report,
     signals::Stop,
+    silence,
     streams::{StreamError, Streams, accept, allow_from},
 };
 
@@ -84,6 +85,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
                     // One is enough.
                     drop(listener);
                     let report = Report::begin(&streams, &accepted.connection, accepted.device, args.json);
+                    silence::watch(name_of(accepted.device), &accepted.connection);
                     note(&format!("connected from {}", name_of(accepted.device)));
                     let carried = answer(&accepted.connection, accepted.device).await;
                     conclude(&streams, accepted.device, report, carried)

@@ -22,6 +22,7 @@ use crate::{
     output::{self, Output},
     progress::bytes_text,
     signals::Stop,
+    silence,
     streams::{Streams, accept, allow_from},
 };
 
@@ -128,6 +129,7 @@ async fn receive(
 ) {
     let Accepted { device, connection, .. } = &accepted;
     streams.end_when_gone(connection);
+    silence::watch(name_of(*device), connection);
     let mut any = false;
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         let way = || output::path(streams.endpoint.path(connection));

@@ -123,7 +123,7 @@ async fn send_one(
         if !lost {
             return Err(explained.into());
         }
-        progress.say(&format!("{explained}; trying again"));
+        note(&format!("{explained}; trying again"));
         tokio::time::sleep(AGAIN).await;
         *connection = connect(streams, args).await?;
     }
