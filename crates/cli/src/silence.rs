@@ -13,8 +13,8 @@ use crate::{notes::note, output::age, progress};
 
 /// Silence that is told of.
 const SILENT: Duration = Duration::from_secs(5);
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks: what was asked before something was heard for the last time does not count, so the shorter the better.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
