@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use bowline::{Allow, BaseName, BaseStatus, DeviceId, Endpoint, Event, EventItem, Events, Path, SendError};
+use bowline::{
+    Allow, BaseName, BaseStatus, CandidateSource, DeviceId, Endpoint, Event, EventItem, Events, Path,
+    SendError,
+};
 use bowline_key::{KeyFile, KeyLock};
 use bowline_proto::wire::tcp::ErrorCode;
 use tokio::time::Instant;
@@ -120,10 +123,12 @@ impl Host {
         )
     }
 
-    /// Whether anything says that a device is there.
+    /// Whether anything says that a device is there, or was when it was sent something: its addresses are told to whom it has asked back.
     pub(crate) fn is_known(&self, device: DeviceId) -> bool {
-        let peer = self.endpoint.peer(device);
-        peer.is_some_and(|peer| peer.online == Some(true) || matches!(peer.path, Path::Direct(_)))
+        self.endpoint.peer(device).is_some_and(|peer| {
+            let told = peer.pairs.iter().any(|pair| pair.source != CandidateSource::Given);
+            peer.online == Some(true) || told || matches!(peer.path, Path::Direct(_))
+        })
     }
 
     /// Why a device may be silent, in words.
