@@ -81,9 +81,12 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     let store = Store::new(&args.folder, args.replace).map_err(WrongUse)?;
     let (streams, mut listener, mut refusals) =
         Streams::listen(&args.host, config, SERVICE, allow_from(&args.from)).await?;
-    if args.from.is_empty() {
-        note("whoever knows this device's ID may send files (--from limits it)");
-    }
+    let store = if args.from.is_empty() {
+        note("whoever knows this device's ID may send files, but no hidden ones (--from limits it)");
+        store.without_hidden()
+    } else {
+        store
+    };
     let streams = Arc::new(streams);
     let into = (store, Turns::default());
     let (told, mut tell) = mpsc::channel(LINES);

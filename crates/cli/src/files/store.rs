@@ -21,6 +21,7 @@ const SENDER: usize = 9;
 pub(crate) struct Store {
     folder: PathBuf,
     replace: bool,
+    hidden: bool,
 }
 
 /// A file that is being received.
@@ -45,15 +46,23 @@ impl Store {
         }
         let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
         if folder.is_dir() {
-            Ok(Self { folder, replace })
+            Ok(Self { folder, replace, hidden: true })
         } else {
             Err(format!("{} is not a folder", folder.display()))
         }
     }
 
+    /// Takes no files whose names begin with a dot: in a home folder they are programs' settings, and some are run at the next login.
+    pub(crate) fn without_hidden(self) -> Self {
+        Self { hidden: false, ..self }
+    }
+
     /// Opens what there is of a file, or begins one.
     pub(crate) fn begin(&self, name: &str, length: u64, from: DeviceId) -> Result<Part, String> {
         check(name)?;
+        if !self.hidden && name.starts_with('.') {
+            return Err("takes hidden files only from devices that it names (receive --from)".to_owned());
+        }
         let to = self.folder.join(name);
         if !self.replace && fs::symlink_metadata(&to).is_ok() {
             return Err(format!(
@@ -251,6 +260,7 @@ mod tests {
         assert_eq!(part.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(folder.path().join("x")).unwrap(), "mine");
         assert!(store.begin("x", 0, SENDER).unwrap_err().contains("--replace"));
+        assert!(store.clone().without_hidden().begin(".profile", 1, SENDER).is_err());
         Store { replace: true, ..store }.begin("x", 0, SENDER).unwrap().finish().unwrap();
         assert_eq!(fs::read_to_string(folder.path().join("x")).unwrap(), "");
     }

@@ -38,7 +38,7 @@ impl FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        place(&fields(text)?).map_err(|what| format!("'{text}': {what}"))
+        place(&fields(text)?).map_err(|what| format!("'{}': {what}", text.escape_debug()))
     }
 }
 
@@ -46,7 +46,7 @@ impl FromStr for Forward {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        forward(&fields(text)?).map_err(|what| format!("'{text}': {what}"))
+        forward(&fields(text)?).map_err(|what| format!("'{}': {what}", text.escape_debug()))
     }
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn listening(text: &str) -> Result<Place, String> {
         [bind, port] if bind.is_empty() || bind == "*" => tcp("::", port),
         all => place(all),
     }
-    .map_err(|what| format!("'{text}': {what}"))
+    .map_err(|what| format!("'{}': {what}", text.escape_debug()))
 }
 
 fn forward(fields: &[String]) -> Result<Forward, String> {
@@ -76,8 +76,11 @@ fn forward(fields: &[String]) -> Result<Forward, String> {
 fn place(fields: &[String]) -> Result<Place, String> {
     match fields {
         [path] if path.starts_with('/') => {
-            if path.len() > PATH_LENGTH || path.contains('\0') {
+            if path.len() > PATH_LENGTH {
                 return Err(format!("the path of a socket has {PATH_LENGTH} bytes at most"));
+            }
+            if path.contains(char::is_control) {
+                return Err("the path of a socket has no control characters".to_owned());
             }
             Ok(Place::Unix(path.into()))
         }
@@ -168,6 +171,12 @@ mod tests {
             let error = text.parse::<Forward>().unwrap_err();
             assert!(error.contains(what) && error.contains(text), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn nothing_that_steers_a_terminal_is_taken_or_repeated() {
+        let error = "/run/\u{1b}]0;x".parse::<Place>().unwrap_err();
+        assert!(error.contains("control characters") && !error.contains(char::is_control), "{error:?}");
     }
 
     #[test]
