@@ -15,14 +15,14 @@ use std::{
 use bowline::{BaseName, DeviceId};
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::{WrongUse, args::base_name, commands::serve::Lists, places};
+use crate::{WrongUse, commands::serve::Lists, places};
 
 /// The whole file. A key that is not known is an error: a misspelt `allow` would leave a device open.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
     /// Base servers; all are tried, the first to answer is used.
-    #[serde(deserialize_with = "parse_bases")]
+    #[serde(deserialize_with = "parse_each")]
     pub(crate) bases: Vec<BaseName>,
     /// The key file of this device, for the commands that run as it (`id`, `listen`).
     pub(crate) key: Option<PathBuf>,
@@ -105,13 +105,6 @@ impl Config {
             format!("in line {line}: {}", error.message().trim().replace('\n', ", "))
         })
     }
-}
-
-fn parse_bases<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BaseName>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    let named =
-        |text: &String| base_name(text).map_err(|error| D::Error::custom(format!("'{text}': {error}")));
-    texts.iter().map(named).collect()
 }
 
 fn parse_each<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>

@@ -1,23 +1,14 @@
 //! Running as a device: which key, which bases, and the patience until a message can leave.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use bowline::{
-    Allow, BaseName, BaseStatus, CandidateSource, DeviceId, Endpoint, Event, EventItem, Events, Path,
-    SendError,
-};
+use bowline::{Allow, BaseName, BaseStatus, DeviceId, Endpoint, Event, EventItem, Events, Path, SendError};
 use bowline_key::{KeyFile, KeyLock};
 use bowline_proto::wire::tcp::ErrorCode;
 use tokio::time::Instant;
 
-use crate::{
-    WrongUse,
-    args::{HostArgs, base_name},
-    config::Config,
-    notes::note,
-    places,
-};
+use crate::{WrongUse, args::HostArgs, config::Config, notes::note, places};
 
 /// Bases, where the command line names none.
 const BASE_VARIABLE: &str = "BOWLINE_BASE";
@@ -114,6 +105,15 @@ impl Host {
     /// Says what to do where a base lets only those in whom it knows.
     pub(crate) fn advise(&self, error: anyhow::Error) -> anyhow::Error {
         let text = error.to_string();
+        let everywhere = |name: &&BaseName| name.host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
+        if let Some(base) = self.bases.iter().find(everywhere)
+            && self.endpoint.status().base.is_none()
+        {
+            let host = &base.host;
+            return anyhow::anyhow!(
+                "{text}; {host} is where a base listens, and leads to this machine alone: say <base ID>@<its host name>"
+            );
+        }
         if self.identity == Identity::Device || !text.contains(&ErrorCode::NotAllowed.to_string()) {
             return error;
         }
@@ -121,14 +121,6 @@ impl Host {
             "{text}; this command runs under an ID of its own, which no list has: name the key of a device that is allowed \
              there (--key FILE)"
         )
-    }
-
-    /// Whether anything says that a device is there, or was when it was sent something: its addresses are told to whom it has asked back.
-    pub(crate) fn is_known(&self, device: DeviceId) -> bool {
-        self.endpoint.peer(device).is_some_and(|peer| {
-            let told = peer.pairs.iter().any(|pair| pair.source != CandidateSource::Given);
-            peer.online == Some(true) || told || matches!(peer.path, Path::Direct(_))
-        })
     }
 
     /// Why a device may be silent, in words.
@@ -212,7 +204,7 @@ fn bases(args: &HostArgs, config: &Config) -> Result<Vec<BaseName>, WrongUse> {
 
 fn parse_bases(text: &str) -> Result<Vec<BaseName>, WrongUse> {
     let names = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|name| !name.is_empty());
-    names.map(|name| base_name(name).map_err(|error| WrongUse(format!("{BASE_VARIABLE}: {error}")))).collect()
+    names.map(|name| name.parse().map_err(|error| WrongUse(format!("{BASE_VARIABLE}: {error}")))).collect()
 }
 
 #[cfg(test)]

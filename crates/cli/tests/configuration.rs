@@ -65,14 +65,9 @@ fn a_base_that_cannot_be_parsed_is_wrong_use() {
 }
 
 #[test]
-fn a_base_is_not_reached_where_it_listens_at_all_addresses() {
-    let home = Home::new();
-    let ended = home.run(&format!("ping {NOBODY} --base {NOBODY}@0.0.0.0:4477"));
-    assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.stderr.contains(&format!("say {NOBODY}@<its host name>")), "{ended:?}");
-    home.configure("bases = [\"[::]:4477\"]\n");
-    let reason = home.run(&format!("ping {NOBODY}")).failed(2);
-    assert!(reason.contains("config.toml") && reason.contains("<its host name>"), "{reason}");
+fn who_finds_no_base_at_the_address_that_stands_for_all_is_told_what_to_say() {
+    let reason = Home::new().run(&format!("ping {NOBODY} --timeout 0.5 --base {NOBODY}@0.0.0.0:9")).failed(1);
+    assert!(reason.contains("0.0.0.0") && reason.contains("<its host name>"), "{reason}");
 }
 
 #[test]

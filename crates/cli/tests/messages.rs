@@ -146,17 +146,6 @@ fn a_message_too_large_is_refused_with_the_limit_before_anything_is_waited_for()
 }
 
 #[test]
-fn who_sends_to_a_device_that_is_not_there_hears_of_it_and_who_sends_to_another_does_not() {
-    let base = Base::start();
-    let (_home, _listener, id) = base.listener("");
-    let sent = Home::new().run(&format!("send {id} hello --base {}", base.name)).ok();
-    assert_eq!(sent.stderr, "");
-    let sent = Home::new().run(&format!("send {NOBODY} hello --base {}", base.name)).ok();
-    assert!(sent.stderr.contains(&format!("nothing says that {NOBODY} is there")), "{sent:?}");
-    assert!(sent.stderr.contains("offline"), "{sent:?}");
-}
-
-#[test]
 fn a_message_of_the_largest_size_arrives_whole() {
     let base = Base::start();
     let (_home, listener, id) = base.listener("--once");

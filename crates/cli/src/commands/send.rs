@@ -10,16 +10,16 @@ use crate::{
     args::{HostArgs, seconds},
     config::Config,
     host::{Host, Identity},
-    names::{device, name_of},
-    notes::{Teller, note},
+    names::device,
+    notes::Teller,
     signals::Stop,
 };
 
 /// Send datagrams to a device: the message, or each line of standard input
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 0 says that everything was sent, not that it arrived: datagrams may be lost. Where nothing says that the \
-device is there, a sentence on standard error does.
+Exit code 0 says that everything was sent, not that it arrived: datagrams may be lost. `bowline ping` asks whether the \
+device is there.
 
 Examples:
   bowline send 93kz-a462-42sk-d06c-7gh2-3ksw hello there
@@ -41,11 +41,6 @@ pub(crate) struct Args {
     host: HostArgs,
 }
 
-/// How often it is looked whether the device is there, once everything was sent …
-const LOOK: Duration = Duration::from_millis(25);
-/// … and how many times.
-const LOOKS: u32 = 20;
-
 pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let host = Host::start(&args.host, config, Identity::Fresh).await?;
@@ -63,24 +58,8 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
             }
         }
     };
-    if done.is_ok() {
-        tell_doubt(&host, args.device).await;
-    }
     host.leave().await;
     done
-}
-
-/// Says so where nothing speaks for the device being there: a base knows of most devices, and says so a moment after something was sent.
-async fn tell_doubt(host: &Host, device: DeviceId) {
-    let mut looks = tokio::time::interval(LOOK);
-    for _ in 0..LOOKS {
-        looks.tick().await;
-        if host.is_known(device) {
-            return;
-        }
-    }
-    let why = host.why_silent(device);
-    note(&format!("sent, but nothing says that {} is there: {why}", name_of(device)));
 }
 
 async fn send_all(host: &Host, args: &Args) -> anyhow::Result<()> {
