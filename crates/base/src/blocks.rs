@@ -1,7 +1,7 @@
 //! What is read from TCP connections lies in blocks, which many connections use in turn.
 //!
-//! What is large enough of a block's frames goes from the connection that read them into the queues of others without a copy. Dropped, it is used again: memory that has just been read into is in the cache, and
-//! costs no page fault.
+//! What is large enough of a block's frames goes from the connection that read them into the queues of others without a copy. Dropped,
+//! a block is used again: memory that has just been read into is in the cache, and costs no page fault.
 
 use std::{
     ops::Range,

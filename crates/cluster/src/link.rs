@@ -108,7 +108,10 @@ impl Failures {
             tracing::warn!(%error, "the cluster's NATS server refuses this base, which has {identity}; trying on");
         } else {
             let servers = &self.servers;
-            tracing::warn!(servers, %error, "cannot connect to the cluster's NATS servers (a wrong address, or TLS at one end only?); trying on");
+            tracing::warn!(
+                servers, %error,
+                "cannot connect to the cluster's NATS servers (a wrong address, or TLS at one end only?); trying on"
+            );
         }
     }
 
@@ -155,7 +158,10 @@ impl Link {
                 if let Err(error) = opened.unwrap_or_else(|_| Err("it does not answer".into())) {
                     tries += 1;
                     if tries == LOUD {
-                        tracing::warn!(%error, "connected to NATS, whose store is not ready (JetStream has to be on: nats-server -js); trying on");
+                        tracing::warn!(
+                            %error,
+                            "connected to NATS, whose store is not ready (JetStream has to be on: nats-server -js); trying on"
+                        );
                     }
                     tracing::debug!(%error, "the cluster's store is not ready");
                     self.listening.abort_all();
