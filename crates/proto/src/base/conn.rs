@@ -12,7 +12,7 @@ use super::{
     config::{SMALL_DATA, WIDE_SHARE},
     deadline::Key,
     memory::{Keyed, Map, Source},
-    talk::Speaker,
+    talk::{Last, Speaker},
 };
 use crate::{
     id::DeviceId,
@@ -92,41 +92,20 @@ pub struct Frames<'a> {
     last: Option<Last>,
 }
 
-/// A message that went on over TCP. Nothing has happened since, so one that looks the same goes the same way.
-#[derive(Debug)]
-struct Last {
-    came: [u8; HEADER_LEN],
-    left: [u8; HEADER_LEN],
-    length: usize,
-    forward: Forward,
-}
-
 impl Frames<'_> {
     /// The same as [`Base::handle_frame`].
     pub fn handle(&mut self, frame: &mut [u8]) -> Forward {
-        if let Some(last) = self.last.as_ref().filter(|last| last.is_like(frame)) {
-            frame[..HEADER_LEN].copy_from_slice(&last.left);
+        if let Some(forward) = self.last.as_ref().and_then(|last| last.take(frame)) {
             self.base.counters.forwarded_tcp += 1;
             self.base.counters.forwarded_tcp_bytes += (frame.len() - HEADER_LEN) as u64;
-            return last.forward;
+            return forward;
         }
         let came = frame.first_chunk().copied();
         let forward = self.base.handle_frame(self.conn, frame, self.now);
         // Where there are budgets, each message is counted.
         let alike = matches!(forward, Forward::Tcp { .. }) && !self.base.routes.has_rates();
-        self.last = came.zip(frame.first_chunk().copied()).filter(|_| alike).map(|(came, left)| Last {
-            came,
-            left,
-            length: frame.len(),
-            forward,
-        });
+        self.last = if alike { Last::new(came, frame, forward) } else { None };
         forward
-    }
-}
-
-impl Last {
-    fn is_like(&self, frame: &[u8]) -> bool {
-        frame.len() == self.length && frame.starts_with(&self.came)
     }
 }
 

@@ -65,9 +65,9 @@ pub struct Talk<'a> {
     last: Option<Last>,
 }
 
-/// The last message that went on: one that looks the same goes the same way.
+/// The last message that went on. Nothing has happened since, so one that looks the same goes the same way.
 #[derive(Debug)]
-struct Last {
+pub(super) struct Last {
     came: [u8; HEADER_LEN],
     left: [u8; HEADER_LEN],
     length: usize,
@@ -75,8 +75,19 @@ struct Last {
 }
 
 impl Last {
-    fn is_like(&self, frame: &[u8]) -> bool {
-        frame.len() == self.length && frame.starts_with(&self.came)
+    /// A message whose header came like this, as it leaves.
+    pub(super) fn new(came: Option<[u8; HEADER_LEN]>, frame: &[u8], forward: Forward) -> Option<Self> {
+        let (came, left) = (came?, *frame.first_chunk()?);
+        Some(Self { came, left, length: frame.len(), forward })
+    }
+
+    /// Where one goes that looks the same, with its header rewritten.
+    pub(super) fn take(&self, frame: &mut [u8]) -> Option<Forward> {
+        if frame.len() != self.length || !frame.starts_with(&self.came) {
+            return None;
+        }
+        frame[..HEADER_LEN].copy_from_slice(&self.left);
+        Some(self.forward)
     }
 }
 
@@ -115,9 +126,8 @@ impl Talk<'_> {
     }
 
     fn judge_data(&mut self, frame: &mut [u8]) -> Step {
-        if let Some(last) = self.last.as_ref().filter(|last| last.is_like(frame)) {
-            frame[..HEADER_LEN].copy_from_slice(&last.left);
-            return Step::Forward(last.forward);
+        if let Some(forward) = self.last.as_ref().and_then(|last| last.take(frame)) {
+            return Step::Forward(forward);
         }
         let Ok((to, data)) = relay::split(frame) else { return Step::Machine };
         let (from, length) = (self.session.device(), data.len());
@@ -144,8 +154,7 @@ impl Talk<'_> {
             return Step::Machine;
         }
         // Where there are budgets, each message is counted.
-        let alike = came.zip(frame.first_chunk().copied()).filter(|_| !self.routes.has_rates());
-        self.last = alike.map(|(came, left)| Last { came, left, length: frame.len(), forward });
+        self.last = if self.routes.has_rates() { None } else { Last::new(came, frame, forward) };
         Step::Forward(forward)
     }
 }
