@@ -8,25 +8,33 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Bytes of a block that is used again.
-pub(crate) const BLOCK: usize = 64 << 10;
 /// What a connection reads into until it has filled one: most connections have only a few bytes to say.
 pub(crate) const SMALL: usize = 4 << 10;
-/// Blocks that are kept while nobody uses them: a few for each core.
-const KEPT: usize = 32;
+/// Bytes of a block that is used again.
+pub(crate) const BLOCK: usize = 64 << 10;
+/// The same, for a connection that fills those: fewer calls for what it brings, each of which wakes others.
+pub(crate) const LARGE: usize = 256 << 10;
+/// Blocks of each size that are kept while nobody uses them: a few for each core.
+const KEPT: usize = 16;
 
 /// Blocks that nobody uses at present.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Mutex<Vec<Box<[u8]>>>);
+pub(crate) struct Pool {
+    blocks: Kept,
+    large: Kept,
+}
+
+type Kept = Mutex<Vec<Box<[u8]>>>;
 
 impl Pool {
-    /// An empty block of at least so many bytes; [`BLOCK`] is the most that can be asked for.
+    /// An empty block of at least so many bytes; [`LARGE`] is the most that can be asked for.
     pub(crate) fn take(self: &Arc<Self>, least: usize) -> Block {
-        if least <= SMALL {
-            return Block { memory: vec![0; SMALL].into(), filled: 0, pool: None };
-        }
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let memory = kept.unwrap_or_else(|| vec![0; BLOCK].into());
+        let size = size_for(least);
+        let Some(kept) = self.kept(size) else {
+            return Block { memory: vec![0; size].into(), filled: 0, pool: None };
+        };
+        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let memory = kept.unwrap_or_else(|| vec![0; size].into());
         Block { memory, filled: 0, pool: Some(Arc::clone(self)) }
     }
 
@@ -36,6 +44,19 @@ impl Pool {
         block.put(bytes);
         block
     }
+
+    fn kept(&self, size: usize) -> Option<&Kept> {
+        match size {
+            BLOCK => Some(&self.blocks),
+            LARGE => Some(&self.large),
+            _ => None,
+        }
+    }
+}
+
+/// The size of the blocks that have room for so much.
+fn size_for(least: usize) -> usize {
+    [SMALL, BLOCK].into_iter().find(|size| least <= *size).unwrap_or(LARGE)
 }
 
 /// Memory with whole frames at its front, or about to have them.
@@ -49,6 +70,11 @@ pub(crate) struct Block {
 impl Block {
     pub(crate) fn len(&self) -> usize {
         self.filled
+    }
+
+    /// Bytes that there is room for in all.
+    pub(crate) fn size(&self) -> usize {
+        self.memory.len()
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -76,13 +102,22 @@ impl Block {
         self.fill(length);
     }
 
-    /// Leaves the part after `front` alone, in a block that has room for more: this one, if it is no larger than it has to be.
+    /// The same in a block of the size for `least` bytes, or for what it has.
+    pub(crate) fn resized(mut self, pool: &Arc<Pool>, least: usize) -> Self {
+        if size_for(least.max(self.filled + 1)) == self.size() {
+            return self;
+        }
+        self.split_rest(0, pool, least).unwrap_or(self)
+    }
+
+    /// Leaves the part after `front` alone, in a block that has room for more: this one, if it is as large as it has to be.
     pub(crate) fn into_rest(mut self, front: usize, pool: &Arc<Pool>, least: usize) -> Option<Self> {
-        if self.pool.is_none() || least <= SMALL {
+        let rest = front.min(self.filled)..self.filled;
+        if self.pool.is_none() || size_for(least.max(rest.len() + 1)) != self.size() {
             return self.split_rest(front, pool, least);
         }
-        self.memory.copy_within(front.min(self.filled)..self.filled, 0);
-        self.filled = self.filled.saturating_sub(front);
+        self.memory.copy_within(rest.clone(), 0);
+        self.filled = rest.len();
         (self.filled > 0).then_some(self)
     }
 
@@ -114,8 +149,8 @@ impl AsMut<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let Some(pool) = &self.pool else { return };
-        let mut kept = pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = self.pool.as_ref().and_then(|pool| pool.kept(self.memory.len())) else { return };
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT {
             kept.push(std::mem::take(&mut self.memory));
         }
@@ -135,7 +170,7 @@ mod tests {
         assert_eq!(pool.take(BLOCK).as_ref().as_ptr(), at);
         let many: Vec<Block> = (0..2 * KEPT).map(|_| pool.take(BLOCK)).collect();
         drop(many);
-        assert_eq!(pool.0.lock().unwrap().len(), KEPT);
+        assert_eq!(pool.blocks.lock().unwrap().len(), KEPT);
     }
 
     #[test]
@@ -150,7 +185,7 @@ mod tests {
         assert_eq!(rest.as_ref(), [2]);
         assert_eq!(rest.room().len(), SMALL - 1);
         assert!(rest.into_rest(1, &pool, BLOCK).is_none());
-        assert_eq!(pool.0.lock().unwrap().len(), 1, "the large one is used again");
+        assert_eq!(pool.blocks.lock().unwrap().len(), 1, "the large one is used again");
     }
 
     #[test]
@@ -164,5 +199,30 @@ mod tests {
         rest.put(&[2; BLOCK]);
         assert!(rest.is_full());
         assert!(rest.split_rest(rest.len(), &pool, 1).is_none());
+    }
+
+    #[test]
+    fn a_block_is_as_large_as_what_is_asked_for_and_each_size_is_used_again() {
+        let pool = Arc::new(Pool::default());
+        for (least, size) in [(0, SMALL), (SMALL, SMALL), (SMALL + 1, BLOCK), (BLOCK + 1, LARGE)] {
+            assert_eq!(pool.take(least).size(), size);
+        }
+        let kept = |kept: &Kept| kept.lock().unwrap().len();
+        assert_eq!((kept(&pool.blocks), kept(&pool.large)), (1, 1));
+    }
+
+    #[test]
+    fn what_waits_for_the_rest_of_a_frame_moves_where_it_holds_little_and_back() {
+        let pool = Arc::new(Pool::default());
+        let mut block = pool.take(LARGE);
+        block.put(&[1; 100]);
+        let small = block.resized(&pool, 0);
+        assert_eq!((small.as_ref(), small.size()), (&[1; 100][..], SMALL));
+        let large = small.resized(&pool, LARGE);
+        assert_eq!((large.as_ref(), large.size()), (&[1; 100][..], LARGE));
+        let at = large.as_ref().as_ptr();
+        assert_eq!(large.resized(&pool, LARGE).as_ref().as_ptr(), at, "it fits already");
+        let empty = pool.take(LARGE).resized(&pool, 0);
+        assert_eq!(empty.len(), 0);
     }
 }

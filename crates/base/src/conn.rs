@@ -9,14 +9,14 @@ use std::{
     io::{self, ErrorKind, IoSlice, Read as _},
     net::Shutdown,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{
             AtomicU32, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
     task::{Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bowline_proto::base::{ConnId, Speaker};
@@ -30,15 +30,15 @@ use tokio::{
 };
 
 use crate::{
-    blocks::{BLOCK, SMALL},
+    blocks::{BLOCK, Block, LARGE, SMALL},
     forward::Plane,
     frames,
-    outbox::{Batch, End, Full, Outbox},
+    outbox::{BULK, Batch, End, Full, Outbox},
     server::Event,
 };
 
-/// Bytes that are read before others get their turn: half of what a connection's data queue takes by default.
-pub(crate) const TURN: usize = 128 << 10;
+/// Bytes that are read before others get their turn: a quarter of a millisecond's work.
+const TURN: usize = 512 << 10;
 /// Patience with a host that reads slowly: whoever sends to it is read no faster meanwhile, and nothing is dropped. Longer than a host that
 /// is only busy needs, short enough for those to whom the same sender sends.
 const ROOM_PATIENCE: Duration = Duration::from_millis(10);
@@ -52,9 +52,14 @@ pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 /// Sent and not acknowledged for as long: the host is gone. It falls in the time in which UDP may vouch for it.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// What the system holds of data not yet sent; more would only wait there, out of reach of the queue's bound.
-#[cfg(target_os = "linux")]
+/// What the system holds of data not yet sent; more would only wait there, out of reach of the queue's bound, and what is urgent behind it.
 const UNSENT: u32 = 128 << 10;
+/// The same for a host that takes a gigabit a second or more: it is through in some milliseconds, and whole blocks are written at once.
+const UNSENT_FAST: u32 = 1 << 20;
+/// After so many bytes it is looked how long they took.
+const PACE_BYTES: u32 = 4 << 20;
+/// A host that takes them in that time is fast.
+const PACE_FAST: Duration = Duration::from_millis(32);
 
 /// A connection, for all who may write to it. It closes when its task ends.
 #[derive(Debug)]
@@ -65,11 +70,34 @@ pub(crate) struct Conn {
     pub(crate) speaker: Arc<Speaker>,
     /// Blocks that the owner has been given and has not dealt with.
     owed: AtomicU32,
+    pace: Mutex<Pace>,
+}
+
+/// How fast the host takes what is written.
+#[derive(Debug, Default)]
+struct Pace {
+    since: Option<Instant>,
+    bytes: u32,
+    is_fast: bool,
+}
+
+impl Pace {
+    /// So much has been written. Tells what the system may hold unsent from now on, where that changes.
+    fn wrote(&mut self, bytes: u32, now: impl FnOnce() -> Instant) -> Option<u32> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes < PACE_BYTES {
+            return None;
+        }
+        let now = now();
+        let is_fast = self.since.is_some_and(|since| now - since <= PACE_FAST);
+        let was_fast = std::mem::replace(self, Self { since: Some(now), bytes: 0, is_fast }).is_fast;
+        (is_fast != was_fast).then_some(if is_fast { UNSENT_FAST } else { UNSENT })
+    }
 }
 
 impl Conn {
     pub(crate) fn new(id: ConnId, stream: TcpStream, outbox: Outbox, speaker: Arc<Speaker>) -> Arc<Self> {
-        Arc::new(Self { id, stream, outbox, speaker, owed: AtomicU32::new(0) })
+        Arc::new(Self { id, stream, outbox, speaker, owed: AtomicU32::new(0), pace: Mutex::default() })
     }
 
     /// Whether the owner still has frames that came over it: what comes now comes after them.
@@ -84,7 +112,20 @@ impl Conn {
 
     /// Writes as much as the system takes now, which may be nothing. An error shows where the connection is served.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> usize {
-        self.stream.try_write(bytes).unwrap_or(0)
+        let written = self.stream.try_write(bytes).unwrap_or(0);
+        self.wrote(written);
+        written
+    }
+
+    /// So much has been written: the system may hold more of it for a host that is fast, as long as it is.
+    fn wrote(&self, bytes: usize) {
+        if bytes < BULK {
+            return;
+        }
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(unsent) = pace.wrote(bytes.try_into().unwrap_or(u32::MAX), Instant::now) {
+            hold_unsent(&self.stream, unsent);
+        }
     }
 
     /// Writes control frames at once, if nothing waits before them.
@@ -134,30 +175,43 @@ fn set_options(stream: &TcpStream) {
         {
             let socket = SockRef::from(stream);
             socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-            socket.set_tcp_notsent_lowat(UNSENT)?;
         }
         Ok(())
     };
     if let Err(error) = set() {
         tracing::debug!(%error, "socket options");
     }
+    hold_unsent(stream, UNSENT);
+}
+
+/// Has the system hold no more data than this that it has not sent.
+fn hold_unsent(stream: &TcpStream, bytes: u32) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(bytes) {
+        tracing::debug!(%error, "socket options");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, bytes);
 }
 
 /// Has whole frames dealt with until the host closes its side.
 async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
-    let mut block = None;
+    let mut block: Option<Block> = None;
     let (mut size, mut turn) = (0, 0);
     loop {
         if block.is_none() {
             // Nothing comes for now: an idle connection holds no memory.
             conn.stream.readable().await?;
         }
-        let mut filling = block.take().unwrap_or_else(|| plane.blocks.take(size));
+        let mut filling = match block.take() {
+            None => plane.blocks.take(size),
+            Some(begun) => begun.resized(&plane.blocks, size),
+        };
         let Some(read) = read_now(&conn.stream, filling.room())? else {
             if filling.len() > 0 {
-                // The rest of a frame is on its way.
+                // The rest of a frame is on its way. It may be slow to come, and holds no more than it has to meanwhile.
+                block = Some(filling.resized(&plane.blocks, 0));
                 conn.stream.readable().await?;
-                block = Some(filling);
             }
             continue;
         };
@@ -165,18 +219,22 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             return Ok(());
         }
         filling.fill(read);
-        if filling.is_full() {
-            size = BLOCK;
-        } else if filling.len() <= SMALL {
-            // Not more than this at a time: the rest of a frame that is slow to come holds no large block.
-            size = 0;
-        }
+        size = match filling.len() {
+            _ if filling.is_full() => (filling.size() + 1).min(LARGE),
+            little if little <= SMALL => 0,
+            some => size.min(if some <= BLOCK { BLOCK } else { LARGE }),
+        };
         let mut crowded = None;
         let event = match frames::whole(filling.as_ref()) {
             Ok(whole) => {
                 let done = plane.forward(conn, filling, whole, size);
                 let done = done.map_err(|Full| io::Error::other("it does not read what it is told"))?;
                 (block, crowded) = (done.rest, done.crowded);
+                if done.owners.is_some() {
+                    // The owner gets his work in pieces that others can bear to wait for.
+                    size = size.min(BLOCK);
+                    block = block.map(|begun| begun.resized(&plane.blocks, size));
+                }
                 done.owners.map(|block| {
                     conn.owed.fetch_add(1, Relaxed);
                     Event::Frames(Arc::clone(conn), block)
@@ -189,15 +247,19 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
                 Some(Event::Malformed(conn.id, why))
             }
         };
+        let waited = crowded.is_some();
+        if let Some(crowded) = crowded {
+            block = block.map(|begun| begun.resized(&plane.blocks, 0));
+            Box::pin(plane.room(crowded, ROOM_PATIENCE)).await;
+        }
         if let Some(event) = event
             && !tell(&plane.events, event).await
         {
             return Ok(());
         }
         turn += read;
-        if let Some(to) = crowded {
+        if waited {
             turn = 0;
-            Box::pin(async move { to.outbox.room(ROOM_PATIENCE).await }).await;
         } else if turn >= TURN {
             turn = 0;
             yield_now().await;
@@ -228,7 +290,7 @@ async fn write(conn: &Conn) -> io::Error {
         let written = AtomicUsize::new(0);
         let result = tokio::select! {
             biased;
-            result = write_batch(&conn.stream, &batch, &written) => result,
+            result = write_batch(conn, &batch, &written) => result,
             () = stalled(&conn.outbox, &written) => {
                 Err(io::Error::other("it reads nothing, and too much waits for all together"))
             }
@@ -260,19 +322,20 @@ async fn stalled(outbox: &Outbox, written: &AtomicUsize) {
 }
 
 /// Writes all of a batch, as much as possible at once. `so_far` says how much that is.
-async fn write_batch(stream: &TcpStream, batch: &Batch, so_far: &AtomicUsize) -> io::Result<()> {
+async fn write_batch(conn: &Conn, batch: &Batch, so_far: &AtomicUsize) -> io::Result<()> {
     let all = batch.len();
     let mut written = 0;
     // The list of pieces is made anew for each call: it is large, and a connection with nothing to write has none.
     poll_fn(|task| {
         while written < all {
-            ready!(stream.poll_write_ready(task))?;
+            ready!(conn.stream.poll_write_ready(task))?;
             let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
             let count = batch.pieces_after(written, &mut slices);
-            match stream.try_write_vectored(&slices[..count]) {
+            match conn.stream.try_write_vectored(&slices[..count]) {
                 Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 Ok(more) => {
                     written += more;
+                    conn.wrote(more);
                     so_far.store(written, Relaxed);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -299,6 +362,18 @@ mod tests {
 
     fn size_of_task<F: Future>(_: impl FnOnce(Arc<Conn>, Arc<Plane>) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn the_system_may_hold_more_for_a_host_while_it_is_fast() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let mut after = |bytes, time| pace.wrote(bytes, || start + time);
+        assert_eq!(after(PACE_BYTES, Duration::ZERO), None, "nothing to compare with");
+        assert_eq!(after(PACE_BYTES - 1, PACE_FAST), None);
+        assert_eq!(after(1, PACE_FAST), Some(UNSENT_FAST));
+        assert_eq!(after(PACE_BYTES, 2 * PACE_FAST), None, "as before");
+        assert_eq!(after(PACE_BYTES, 4 * PACE_FAST), Some(UNSENT));
+        assert_eq!(after(PACE_BYTES, 6 * PACE_FAST), None);
     }
 
     #[test]

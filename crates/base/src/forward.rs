@@ -14,7 +14,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bowline_proto::{
@@ -28,7 +28,7 @@ use crate::{
     blocks::{Block, Pool},
     conn::Conn,
     frames,
-    outbox::{Full, Joined},
+    outbox::{Frames, Full, Joined, Waiting},
     server::Event,
     udp::{Port, outgoing::Sender},
 };
@@ -69,6 +69,18 @@ pub(crate) struct Row {
 #[derive(Debug, Default)]
 pub(crate) struct Rows(Vec<Row>);
 
+impl Row {
+    fn of(&self, block: &Frames) -> Frames {
+        Frames { bytes: block.bytes.slice(self.bytes.clone()), block: block.block }
+    }
+}
+
+/// What was read into a block.
+pub(crate) fn frames_of(block: Block) -> Frames {
+    let size = block.size();
+    Frames { bytes: Bytes::from_owner(block), block: size }
+}
+
 impl Rows {
     /// A frame, with its length, that goes to this connection.
     pub(crate) fn put(&mut self, conn: ConnId, ticket: Ticket, bytes: Range<usize>) {
@@ -97,7 +109,16 @@ pub(crate) struct Forwarded {
     /// The frames that are the owner's.
     pub(crate) owners: Option<Block>,
     /// Some of it went into a queue that has to move before more does.
-    pub(crate) crowded: Option<Arc<Conn>>,
+    pub(crate) crowded: Option<Crowded>,
+}
+
+/// A queue that a bulk sender waits for.
+#[derive(Debug)]
+pub(crate) struct Crowded {
+    to: Arc<Conn>,
+    ticket: Ticket,
+    /// What had no room there yet. It counts among all that waits.
+    rest: Waiting,
 }
 
 /// How far a block was walked over, and what is to be done with that part of it.
@@ -224,7 +245,7 @@ impl Plane {
         mut block: Block,
         whole: usize,
         least: usize,
-    ) -> (Option<Block>, Option<Arc<Conn>>) {
+    ) -> (Option<Block>, Option<Crowded>) {
         let alone = match rows.0.as_slice() {
             [row] => self.conn(row.conn).map(|to| (to, row.bytes.clone())),
             _ => None,
@@ -244,31 +265,63 @@ impl Plane {
             return (block.into_rest(whole, &self.blocks, least), None);
         }
         let rest = block.split_rest(whole, &self.blocks, least);
-        let block = Bytes::from_owner(block);
+        let block = frames_of(block);
         let mut crowded = None;
         for row in rows.drain() {
-            let frames = block.slice(row.bytes);
+            let frames = row.of(&block);
             let to = self.conn(row.conn);
             let joined = match (begun.take(), &to) {
                 (Some((turn, written)), _) => turn.end(&frames, written),
                 (None, Some(to)) => to.outbox.data_frames(&frames),
                 (None, None) => Joined { bytes: 0, crowded: false },
             };
-            let dropped = count_frames(&frames[joined.bytes..]);
-            if dropped > 0 {
-                self.counts.queue_full.fetch_add(dropped, Relaxed);
-                self.tell(Event::Overflow(row.ticket));
+            let left = frames.after(joined.bytes);
+            // Of a block, the last row that a queue is crowded by is waited for.
+            let (before, dropped) = match to {
+                Some(to) if joined.crowded => {
+                    let (rest, dropped) = to.outbox.keep(left);
+                    (crowded.replace(Crowded { to, ticket: row.ticket, rest }), dropped)
+                }
+                _ => (None, Some(left)),
+            };
+            if let Some(before) = before {
+                self.give_up(before.rest.frames(), before.ticket);
             }
-            crowded = to.filter(|_| joined.crowded).or(crowded);
+            if let Some(dropped) = dropped {
+                self.give_up(&dropped, row.ticket);
+            }
         }
         (rest, crowded)
     }
 
+    /// Waits until a crowded queue has moved, and what had no room there has joined it. After `patience` in vain it is dropped.
+    pub(crate) async fn room(&self, crowded: Crowded, patience: Duration) {
+        let Crowded { to, ticket, mut rest } = crowded;
+        loop {
+            let in_time = to.outbox.room(patience).await;
+            if rest.frames().bytes.is_empty() {
+                return;
+            }
+            if !in_time || !rest.join(&to.outbox) {
+                return self.give_up(rest.frames(), ticket);
+            }
+        }
+    }
+
+    /// Counts frames that had no room, and has their sender told.
+    fn give_up(&self, frames: &Frames, ticket: Ticket) {
+        let dropped = count_frames(&frames.bytes);
+        if dropped > 0 {
+            self.counts.queue_full.fetch_add(dropped, Relaxed);
+            self.tell(Event::Overflow(ticket));
+        }
+    }
+
     /// Puts a row into the queue of its connection. Gives back how many frames had no room there, or nobody to go to.
-    pub(crate) fn queue(&self, row: &Row, block: &Bytes) -> u64 {
-        let frames = block.slice(row.bytes.clone());
+    pub(crate) fn queue(&self, row: &Row, block: &Frames) -> u64 {
+        let frames = row.of(block);
         let taken = self.conn(row.conn).map_or(0, |to| to.outbox.data_frames(&frames).bytes);
-        count_frames(&frames[taken..])
+        count_frames(&frames.bytes[taken..])
     }
 
     /// What the owner may want to tell somebody; it is told rarely, so nothing waits for it.

@@ -1,6 +1,8 @@
 //! Whole frames out of a TCP stream, without copying: a connection's task cuts the stream where a frame ends, and
 //! the owner of the machine walks over the frames in place.
 
+use std::hint::black_box;
+
 use bowline_proto::wire::{
     Malformed,
     frame::{LENGTH_LEN, MAX_FRAME},
@@ -8,9 +10,12 @@ use bowline_proto::wire::{
 
 /// How many bytes at the front are whole frames.
 pub(crate) fn whole(stream: &[u8]) -> Result<usize, Malformed> {
-    let mut end = 0;
+    let (mut end, mut last) = (0, 0);
     while let Some(frame) = first(&stream[end..])? {
-        end += frame;
+        // Most frames are as long as the one before. Where that is only compared, the processor goes on to the next
+        // while it waits for this one's length, which is seldom in its cache.
+        end += if frame == last { black_box(last) } else { frame };
+        last = frame;
     }
     Ok(end)
 }

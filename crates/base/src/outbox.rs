@@ -13,13 +13,10 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::Notify, time::timeout};
 
-use crate::{
-    blocks::BLOCK,
-    frames::{first, whole},
-};
+use crate::frames::{first, whole};
 
-/// What is at least this long waits where it was read. It holds the whole block, so no less than half of one is worth it.
-const SHARED: usize = BLOCK / 2;
+/// Rows of at least so many bytes are a bulk sender's.
+pub(crate) const BULK: usize = 32 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -46,12 +43,55 @@ struct Queue {
     stuck: bool,
 }
 
+/// Whole frames (lengths included), where they were read.
+#[derive(Debug, Clone)]
+pub(crate) struct Frames {
+    pub(crate) bytes: Bytes,
+    /// Bytes of the block that they lie in, all of which they hold.
+    pub(crate) block: usize,
+}
+
+impl Frames {
+    /// Those that come after so many bytes.
+    pub(crate) fn after(&self, bytes: usize) -> Self {
+        Self { bytes: self.bytes.slice(bytes..), block: self.block }
+    }
+}
+
+/// Frames that wait beside a queue until it has room. They count among all that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    frames: Frames,
+    all: Arc<Total>,
+}
+
+impl Waiting {
+    pub(crate) fn frames(&self) -> &Frames {
+        &self.frames
+    }
+
+    /// As many as fit join the queue that they wait for; whether any did.
+    pub(crate) fn join(&mut self, queue: &Outbox) -> bool {
+        self.all.bytes.fetch_sub(self.frames.bytes.len(), Relaxed);
+        let joined = queue.data_frames(&self.frames).bytes;
+        self.frames = self.frames.after(joined);
+        self.all.bytes.fetch_add(self.frames.bytes.len(), Relaxed);
+        joined > 0
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.all.bytes.fetch_sub(self.frames.bytes.len(), Relaxed);
+    }
+}
+
 /// What became of frames that were to join a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Joined {
     /// Bytes of those that have been written or wait.
     pub(crate) bytes: usize,
-    /// They are many, and something waits: whoever brings more does well to wait ([`Outbox::room`]).
+    /// They are many, and something waits: whoever brings more does well to wait ([`Outbox::room`]), also for those that found no room.
     pub(crate) crowded: bool,
 }
 
@@ -146,10 +186,10 @@ pub(crate) struct Turn<'a>(&'a Outbox);
 impl Turn<'_> {
     /// So many bytes of these whole data frames have been written. Of the rest, what was begun goes before all else, and as many frames as fit
     /// join the queue.
-    pub(crate) fn end(self, frames: &Bytes, written: usize) -> Joined {
-        let begun = end_of_frame(frames, written);
-        self.0.first(&frames[written..begun]);
-        let joined = self.0.data_frames(&frames.slice(begun..));
+    pub(crate) fn end(self, row: &Frames, written: usize) -> Joined {
+        let begun = end_of_frame(&row.bytes, written);
+        self.0.first(&row.bytes[written..begun]);
+        let joined = self.0.data_frames(&row.after(begun));
         Joined { bytes: begun + joined.bytes, ..joined }
     }
 
@@ -262,12 +302,13 @@ impl Outbox {
         Ok(())
     }
 
-    /// Appends as many of these whole frames (lengths included) as fit.
-    pub(crate) fn data_frames(&self, frames: &Bytes) -> Joined {
-        let mut queue = self.lock();
+    /// Appends as many of these frames as fit.
+    pub(crate) fn data_frames(&self, row: &Frames) -> Joined {
+        let (mut queue, frames) = (self.lock(), &row.bytes);
         let room = self.data_limit.saturating_sub(queue.data.len()).min(self.all.room());
         let fits = if frames.len() <= room { frames.len() } else { whole(&frames[..room]).unwrap_or(0) };
-        if fits >= SHARED {
+        // What waits where it was read holds a whole block, so no less than half of one is worth it.
+        if fits > 0 && fits >= row.block / 2 {
             queue.data.share(frames.slice(..fits));
         } else {
             queue.data.copy(&frames[..fits]);
@@ -275,7 +316,7 @@ impl Outbox {
         self.all.bytes.fetch_add(fits, Relaxed);
         // Who brings long rows is a bulk sender to this host alone, and gets no further than it reads: then his next row goes past the queue.
         // Whoever sends to many is not held up by one of them: what that one does not read in time is dropped.
-        let crowded = frames.len() >= SHARED && queue.is_crowded();
+        let crowded = frames.len() >= BULK && queue.is_crowded();
         drop(queue);
         if fits > 0 {
             self.changed.notify_one();
@@ -283,9 +324,19 @@ impl Outbox {
         Joined { bytes: fits, crowded }
     }
 
-    /// Waits until no data waits, for so long at most. A host that reads slowly slows down by that who sends to it, but one that does not
+    /// Keeps frames beside the queue until it has room. With much waiting already none are kept: they are given back.
+    pub(crate) fn keep(&self, frames: Frames) -> (Waiting, Option<Frames>) {
+        let all = Arc::clone(&self.all);
+        if self.is_tight() {
+            return (Waiting { frames: frames.after(frames.bytes.len()), all }, Some(frames));
+        }
+        all.bytes.fetch_add(frames.bytes.len(), Relaxed);
+        (Waiting { frames, all }, None)
+    }
+
+    /// Waits until no data waits, for so long at most, and tells whether it came to that. A host that reads slowly slows down by that who sends to it, but one that does not
     /// read stops nobody: once somebody has waited in vain, nobody does until something was written.
-    pub(crate) async fn room(&self, patience: Duration) {
+    pub(crate) async fn room(&self, patience: Duration) -> bool {
         let room = async {
             loop {
                 let moved = self.moved.notified();
@@ -295,9 +346,11 @@ impl Outbox {
                 moved.await;
             }
         };
-        if timeout(patience, room).await.is_err() {
+        let in_time = timeout(patience, room).await.is_ok();
+        if !in_time {
             self.lock().stuck = true;
         }
+        in_time
     }
 
     /// Ends the connection.
@@ -394,6 +447,12 @@ mod tests {
         Outbox::new(control, data, Total::new(1_000_000))
     }
 
+    /// Frames that fill their block.
+    fn row(bytes: impl Into<Bytes>) -> Frames {
+        let bytes = bytes.into();
+        Frames { block: bytes.len(), bytes }
+    }
+
     #[tokio::test]
     async fn all_together_have_a_limit_too_and_what_was_written_or_given_up_makes_room() {
         let all = Total::new(10);
@@ -401,7 +460,7 @@ mod tests {
         a.data([b"12", b"34"]).unwrap();
         b.data([b"1", b"234"]).unwrap();
         assert!(a.data([b"56", b"7"]).is_err());
-        assert_eq!(b.data_frames(&Bytes::from_static(&[0, 1, 1, 0, 1, 1])).bytes, 0);
+        assert_eq!(b.data_frames(&row(&[0, 1, 1, 0, 1, 1][..])).bytes, 0);
         a.control(b"never dropped").unwrap();
         assert_eq!(all.bytes(), 21);
         let mut batch = Batch::default();
@@ -430,11 +489,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_left_of_a_batch_begins_where_the_last_write_ended() {
-        let outbox = outbox(10, 4 * SHARED);
-        let long = Bytes::from(vec![7; SHARED]);
+        let outbox = outbox(10, 4 * BULK);
+        let long = vec![7; BULK];
         outbox.control(b"con").unwrap();
         outbox.data([b"da", b"ta"]).unwrap();
-        outbox.data_frames(&[&[0xff, 0xff][..], &long[2..]].concat().into());
+        outbox.data_frames(&row([&[0xff, 0xff][..], &long[2..]].concat()));
         let mut batch = Batch::default();
         outbox.next(&mut batch).await;
         let whole = [&b"condata"[..], &[0xff, 0xff], &long[2..]].concat();
@@ -453,7 +512,7 @@ mod tests {
     #[tokio::test]
     async fn who_has_the_turn_writes_past_the_queue_and_what_he_began_goes_first() {
         let outbox = outbox(100, 8);
-        let frames = Bytes::from_static(&[0, 2, 1, 1, 0, 2, 2, 2, 0, 2, 3, 3, 0, 2, 4, 4]);
+        let frames = row(&[0, 2, 1, 1, 0, 2, 2, 2, 0, 2, 3, 3, 0, 2, 4, 4][..]);
         let turn = outbox.turn().unwrap();
         assert!(outbox.turn().is_none(), "one at a time");
         outbox.control(b"con").unwrap();
@@ -478,26 +537,51 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_bulk_sender_waits_until_all_is_written_or_once_in_vain_and_nobody_else_does() {
         const PATIENCE: Duration = Duration::from_millis(10);
-        let outbox = outbox(4, 8 * SHARED);
-        let long: Bytes = [&[0x40, 0x00][..], &[7; 0x4000]].concat().repeat(3).into();
-        let short = Bytes::from_static(&[0, 1, 1]);
+        let outbox = outbox(4, 8 * BULK);
+        let long = row([&[0x40, 0x00][..], &[7; 0x4000]].concat().repeat(3));
+        let short = row(&[0, 1, 1][..]);
         assert!(!outbox.data_frames(&short).crowded);
         assert!(outbox.data_frames(&long).crowded);
         assert!(!outbox.data_frames(&short).crowded, "he sends to many");
         let (start, mut batch) = (tokio::time::Instant::now(), Batch::default());
         outbox.next(&mut batch).await;
         let written = async { outbox.next(&mut batch).await };
-        tokio::select! { biased; () = outbox.room(Duration::from_secs(1)) => {}, () = written => {} }
+        tokio::select! { biased; moved = outbox.room(Duration::from_secs(1)) => assert!(moved), () = written => {} }
         assert!(start.elapsed().is_zero(), "it was written");
 
         assert!(outbox.data_frames(&long).crowded);
-        outbox.room(PATIENCE).await;
+        assert!(!outbox.room(PATIENCE).await);
         assert!(start.elapsed() >= PATIENCE);
         assert!(!outbox.data_frames(&long).crowded, "nobody waits again");
         outbox.next(&mut batch).await;
         outbox.data_frames(&short);
         outbox.next(&mut batch).await;
         assert!(outbox.data_frames(&long).crowded, "something was written");
+    }
+
+    #[tokio::test]
+    async fn what_waits_beside_a_queue_joins_it_in_order_counts_and_is_not_kept_when_memory_is_short() {
+        let all = Total::new(20);
+        let outbox = Outbox::new(4, 4, Arc::clone(&all));
+        let frames = row(&[0, 1, 1, 0, 1, 2, 0, 1, 3][..]);
+        let taken = outbox.data_frames(&frames).bytes;
+        let (mut waiting, given_back) = outbox.keep(frames.after(taken));
+        assert!(given_back.is_none());
+        assert_eq!((taken, all.bytes()), (3, 9));
+        assert!(!waiting.join(&outbox), "nothing was written");
+        let mut batch = Batch::default();
+        for n in 1..=3 {
+            outbox.next(&mut batch).await;
+            assert_eq!(batch.data.iter().collect::<Vec<_>>().concat(), [0, 1, n]);
+            assert_eq!(waiting.join(&outbox), n < 3);
+        }
+        assert_eq!(all.bytes(), 3, "what is being written");
+        let (kept, _) = outbox.keep(frames.clone());
+        let (none, given_back) = outbox.keep(frames.clone());
+        assert!(none.frames().bytes.is_empty(), "more than half of all would wait");
+        assert_eq!(given_back.map(|frames| frames.bytes.len()), Some(9));
+        drop((kept, none));
+        assert_eq!(all.bytes(), 3);
     }
 
     #[tokio::test]
@@ -527,19 +611,19 @@ mod tests {
     fn of_frames_in_a_row_those_that_fit_are_taken_whole() {
         let outbox = outbox(4, 10);
         let frames = [0, 2, 1, 1, 0, 2, 2, 2, 0, 2, 3, 3];
-        let frames = Bytes::copy_from_slice(&frames);
-        assert_eq!(outbox.data_frames(&frames).bytes, 8);
-        assert_eq!(outbox.data_frames(&frames.slice(8..)).bytes, 0);
+        let row = row(frames.to_vec());
+        assert_eq!(outbox.data_frames(&row).bytes, 8);
+        assert_eq!(outbox.data_frames(&row.after(8)).bytes, 0);
         assert_eq!(outbox.lock().data.iter().collect::<Vec<_>>().concat(), frames[..8]);
     }
 
     #[test]
     fn long_rows_are_not_copied_and_keep_their_place() {
-        let outbox = outbox(4, 4 * SHARED);
-        let long: Bytes = [&[0xff, 0xff][..], &[7; SHARED]].concat().into();
-        let frame = |n: u8| Bytes::copy_from_slice(&[0, 1, n]);
+        let outbox = outbox(4, 4 * BULK);
+        let long = Bytes::from([&[0xff, 0xff][..], &[7; BULK]].concat());
+        let frame = |n: u8| Frames { block: 64, ..row(vec![0, 1, n]) };
         outbox.data_frames(&frame(1));
-        assert_eq!(outbox.data_frames(&long).bytes, long.len());
+        assert_eq!(outbox.data_frames(&row(long.clone())).bytes, long.len());
         outbox.data_frames(&frame(2));
         outbox.data_frames(&frame(3));
         let queue = outbox.lock();

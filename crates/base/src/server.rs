@@ -14,7 +14,6 @@ use bowline_proto::{
     base::{Base, ClusterConfig, ConnId, Forward, Output, Over, SocketId, Ticket, ToBase, UdpAddress},
     wire::{Malformed, cluster::BASE_DATA, frame::LENGTH_LEN},
 };
-use bytes::Bytes;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -28,9 +27,9 @@ use crate::{
     blocks::Block,
     cluster,
     config::Config,
-    conn::{self, CLOSE_PATIENCE, Conn, TURN},
+    conn::{self, CLOSE_PATIENCE, Conn},
     control::{CONTROL, Control, Handle},
-    forward::{Plane, Rows},
+    forward::{Plane, Rows, frames_of},
     frames,
     hook::Hook,
     inspect::Inspector,
@@ -47,6 +46,8 @@ use crate::{
 /// Events on their way to the owner; a connection whose event does not fit stops reading. Each may be 64 KiB of frames, and
 /// what has been read ahead only fills queues before anybody has had a turn to empty them.
 const EVENTS: usize = 32;
+/// Bytes of frames that the owner deals with before others get their turn: half of what a connection's data queue takes by default.
+const TURN: usize = 128 << 10;
 /// Events taken at one wake-up: what bounds the time until the other kinds of work get their turn.
 const EVENTS_AT_ONCE: usize = 64;
 /// The same of batches of datagrams, each of which may be of a hundred.
@@ -426,7 +427,7 @@ impl Owner {
             start = end;
         }
         if !rows.is_empty() {
-            let block = Bytes::from_owner(block);
+            let block = frames_of(block);
             for row in rows.drain() {
                 let dropped = self.plane.queue(&row, &block);
                 if dropped > 0 {
