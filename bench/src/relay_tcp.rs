@@ -41,12 +41,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     for size in [1_200, 16_000] {
         let pairs = in_turn(rounds, || relay(&net, size, turn), || proxy(&net, size, turn));
         let rates: Vec<_> = pairs.iter().map(|(a, b)| (a.0, b.0)).collect();
-        report.pairs(
-            &format!("{size} B"),
-            "Gbit/s (reference: a plain proxy)",
-            &rates,
-            Goal::AtLeast(0.80),
-        );
+        report.pairs(&format!("{size} B"), "Gbit/s (reference: a plain proxy)", &rates, Goal::AtLeast(0.80));
         let costs: Vec<_> = pairs.iter().map(|(a, b)| (1.0 / a.1, 1.0 / b.1)).collect();
         report.pairs(&format!("{size} B, cost"), "Gbit per CPU-s", &costs, Goal::AtLeast(0.80));
     }
