@@ -87,7 +87,7 @@ pub struct Limits {
     pub devices: usize,
     /// `unfinished = 4096`: connections that have not registered; one more ends the oldest.
     pub unfinished: usize,
-    /// `unfinished_per_source = 256`: the same of one IPv4 address or IPv6 /64; one more is refused.
+    /// `unfinished_per_source = 256`: the same of one IPv4 address or IPv6 /64; one more ends the oldest.
     pub unfinished_per_source: usize,
     /// `interests = 1024`: devices that one device may want to talk with.
     pub interests: usize,

@@ -30,30 +30,47 @@ fn one_device_too_many_gets_error_6_and_those_here_can_still_return() {
 }
 
 #[test]
-fn too_many_unfinished_connections_of_one_source_get_error_5() {
+fn too_many_unfinished_connections_of_one_source_end_its_oldest_with_error_5() {
     let mut world = with(|c| c.max_unfinished_per_source = 3);
-    for _ in 0..3 {
-        world.connect(addr("192.0.2.1:1"));
-    }
-    let over = world.connect(addr("192.0.2.1:2"));
-    assert_eq!(world.error(over).0, ErrorCode::SourceLimit);
+    let conns: Vec<_> = (1..=3).map(|port| world.connect(addr(&format!("192.0.2.1:{port}")))).collect();
     let elsewhere = world.connect(addr("192.0.2.2:1"));
+    // What it has asked for does not save it: a cookie is free.
+    world.cookie(conns[0]);
+    let newcomer = world.connect(addr("192.0.2.1:4"));
+    assert_eq!(world.error(conns[0]), (ErrorCode::SourceLimit, 10));
+    world.cookie(newcomer);
     world.cookie(elsewhere);
     assert_eq!(world.base.sizes().unfinished, 4);
 }
 
 #[test]
+fn idle_connections_keep_nobody_out_who_shares_their_address() {
+    let mut world = World::new();
+    let mut host = Host::new(1);
+    for port in 1..=300 {
+        world.connect(SocketAddr::new(host.tcp.ip(), port));
+    }
+    world.register(&mut host);
+    assert_eq!(world.base.sizes().unfinished, 255);
+}
+
+#[test]
 fn of_ipv6_a_slash_64_is_one_source_and_a_slash_48_is_limited_too() {
     let mut world = with(|c| c.max_unfinished_per_source = 2);
-    let connect = |world: &mut World, net: u16, host: u16| {
-        let remote: SocketAddr = addr(&format!("[2001:db8:1:{net:x}::{host:x}]:1"));
-        let conn = world.connect(remote);
-        !world.closed.contains(&conn)
+    let mut connect = |net: u16, host: u16| {
+        let conn = world.connect(addr(&format!("[2001:db8:1:{net:x}::{host:x}]:1")));
+        assert!(!world.closed.contains(&conn));
+        (conn, world.closed.clone())
     };
-    assert!(connect(&mut world, 0, 1) && connect(&mut world, 0, 2));
-    assert!(!connect(&mut world, 0, 3));
-    let passed = (1..10).filter(|&net| connect(&mut world, net, 1)).count();
-    assert_eq!(passed, 6, "eight of the /48 in all");
+    let (first, _) = connect(0, 1);
+    let (second, closed) = connect(0, 2);
+    assert!(closed.is_empty());
+    let (_, closed) = connect(0, 3);
+    assert_eq!(closed, [first].into(), "the oldest of the /64");
+    let closed = (1..=6).map(|net| connect(net, 1).1).last().unwrap();
+    assert_eq!(closed.len(), 1, "eight of the /48 in all");
+    let (_, closed) = connect(7, 1);
+    assert_eq!(closed, [first, second].into(), "the oldest of the /48");
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub struct BaseConfig {
     /// flood of silent ones cannot keep out hosts that finish within a round trip.
     pub max_unfinished: usize,
     /// Connections that have not registered, of one IPv4 address or IPv6 /64 (four times as many of a /48). One
-    /// more gets ERROR 5.
+    /// more ends the oldest of them with ERROR 5: idle ones keep nobody out who shares their address.
     pub max_unfinished_per_source: usize,
     /// Devices that one device may want to talk with. A REQUEST-INFO over it is ignored and gets NOTICE 2.
     pub max_interests: usize,

@@ -3,7 +3,12 @@
 //! Everything that goes wrong on a connection ends it with ERROR here. What a registration means is decided in
 //! `registry`; a connection that speaks for a device holds no more than its ID.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use rand::Rng;
 
@@ -134,13 +139,12 @@ impl Base {
 
         if self.draining == Draining::Done {
             self.fail(conn, Failure::draining(&self.config), now);
-        } else if self
-            .unfinished
-            .source_exceeds(Source::of(remote.ip()), self.config.max_unfinished_per_source)
+        } else if let Some(oldest) =
+            self.unfinished.over_share(Source::of(remote.ip()), self.config.max_unfinished_per_source)
         {
             self.counters.connections_refused += 1;
             let text = "too many unregistered connections from this address";
-            self.fail(conn, Failure::new(ErrorCode::SourceLimit, self.config.busy_retry_after, text), now);
+            self.fail(oldest, Failure::new(ErrorCode::SourceLimit, self.config.busy_retry_after, text), now);
         } else if self.unfinished.len() > self.config.max_unfinished
             && let Some(oldest) = self.unfinished.oldest()
         {
@@ -386,12 +390,12 @@ fn each_socket_once(udp: &[UdpAddress]) -> Vec<UdpAddress> {
     list
 }
 
-/// The connections that have not registered: in order of arrival, and how many of each source.
+/// The connections that have not registered, in order of arrival: all, and those of each source.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     serial: u64,
     order: BTreeMap<u64, ConnId>,
-    per_source: Map<Source, usize>,
+    per_source: Map<Source, BTreeSet<u64>>,
 }
 
 impl Unfinished {
@@ -403,7 +407,7 @@ impl Unfinished {
         self.serial += 1;
         self.order.insert(self.serial, conn);
         for source in [Some(narrow), wide].into_iter().flatten() {
-            *self.per_source.entry(source).or_default() += 1;
+            self.per_source.entry(source).or_default().insert(self.serial);
         }
         self.serial
     }
@@ -413,18 +417,23 @@ impl Unfinished {
             return;
         }
         for source in [Some(narrow), wide].into_iter().flatten() {
-            if let Some(count) = self.per_source.get_mut(&source) {
-                *count -= 1;
-                if *count == 0 {
+            if let Some(serials) = self.per_source.get_mut(&source) {
+                serials.remove(&serial);
+                if serials.is_empty() {
                     self.per_source.remove(&source);
                 }
             }
         }
     }
 
-    fn source_exceeds(&self, (narrow, wide): (Source, Option<Source>), limit: usize) -> bool {
-        let count = |source| self.per_source.get(&source).copied().unwrap_or(0);
-        count(narrow) > limit || wide.is_some_and(|wide| count(wide) > limit.saturating_mul(WIDE_SHARE))
+    /// Who gives way where a source has more than its share. Arrival decides, not what was said: GET-COOKIE costs nothing, and a newcomer
+    /// whose own is still on its way would be the first to go.
+    fn over_share(&self, (narrow, wide): (Source, Option<Source>), limit: usize) -> Option<ConnId> {
+        let oldest = |source, limit| {
+            let serials = self.per_source.get(&source).filter(|serials| serials.len() > limit)?;
+            self.order.get(serials.first()?).copied()
+        };
+        oldest(narrow, limit).or_else(|| oldest(wide?, limit.saturating_mul(WIDE_SHARE)))
     }
 
     fn oldest(&self) -> Option<ConnId> {
