@@ -26,7 +26,7 @@ use tokio::{
     net::TcpStream,
     sync::mpsc::{self, error::TrySendError},
     task::yield_now,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -348,8 +348,9 @@ async fn write_batch(conn: &Conn, batch: &Batch, so_far: &AtomicUsize) -> io::Re
 }
 
 async fn run_out_of_patience(outbox: &Outbox) {
-    if outbox.ended().await == End::Flushed {
-        Box::pin(sleep(CLOSE_PATIENCE)).await;
+    if outbox.ended(End::No).await == End::Flushed {
+        // It ends all the same, whether the patience does or somebody else needs the place.
+        let _ = Box::pin(timeout(CLOSE_PATIENCE, outbox.ended(End::Flushed))).await;
     }
 }
 

@@ -18,6 +18,7 @@ mod conn;
 mod control;
 mod forward;
 mod frames;
+mod goodbye;
 mod inspect;
 mod outbox;
 mod resources;

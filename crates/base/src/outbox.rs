@@ -361,12 +361,12 @@ impl Outbox {
         self.ended.notify_one();
     }
 
-    /// Waits until the connection is to end, and tells how.
-    pub(crate) async fn ended(&self) -> End {
+    /// Waits until the connection is to end in another way than this, and tells how.
+    pub(crate) async fn ended(&self, but: End) -> End {
         loop {
             let ended = self.ended.notified();
             let end = self.lock().end;
-            if end != End::No {
+            if end != but {
                 return end;
             }
             ended.await;

@@ -31,6 +31,7 @@ use crate::{
     control::{CONTROL, Control, Handle},
     forward::{Plane, Rows, frames_of},
     frames,
+    goodbye::Goodbyes,
     hook::Hook,
     inspect::Inspector,
     listen::{self, BindError, LANES, udp_addresses},
@@ -54,6 +55,11 @@ const EVENTS_AT_ONCE: usize = 64;
 const BATCHES_AT_ONCE: usize = 4;
 /// Connections that are being closed beside those that the machine counts; more are not accepted.
 const CLOSING_CONNECTIONS: usize = 1_024;
+/// Those of them that still have time to take their last words and close their side; one more ends the first at once. The others are on
+/// their way out.
+const GOODBYES: usize = CLOSING_CONNECTIONS / 2;
+/// Of all connections that the system gives descriptors for, such may be one in so many.
+const GOODBYES_SHARE: usize = 8;
 /// With nothing to wake for, the owner wakes anyway.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
 
@@ -246,6 +252,7 @@ impl Server {
         let mains = self.udp.iter().map(|[main, _]| *main).collect();
         let mut owner = Owner::new(&self.config, self.base, ports, udp_lists, events_in.clone());
         owner.max_conns = owner.max_conns.min(connections);
+        owner.goodbyes = Goodbyes::new(GOODBYES.min(owner.max_conns / GOODBYES_SHARE));
         owner.inspector.descriptors.0 = self.descriptors;
         owner.cluster = cluster::Cluster::new(self.bus, &self.config, mains);
         owner.hook = self.hook.take();
@@ -341,6 +348,7 @@ pub(crate) struct Owner {
     tasks: JoinSet<()>,
     accepting: usize,
     max_conns: usize,
+    goodbyes: Goodbyes,
     control_queue: usize,
     data_queue: usize,
     pub(crate) all_queues: Arc<Total>,
@@ -373,6 +381,7 @@ impl Owner {
             next_conn: 0,
             tasks: JoinSet::new(),
             max_conns: max_connections(config),
+            goodbyes: Goodbyes::new(GOODBYES),
             control_queue: limits.control_queue_bytes,
             data_queue: limits.data_queue_bytes,
             all_queues: Total::new(limits.queues_bytes),
@@ -439,7 +448,10 @@ impl Owner {
     }
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, listening: usize, now: Instant) {
-        if self.tasks.len() - self.accepting >= self.max_conns {
+        let is_full = |tasks: &JoinSet<()>| tasks.len() - self.accepting >= self.max_conns;
+        // Those that have ended count until they are looked at.
+        while is_full(&self.tasks) && self.tasks.try_join_next().is_some() {}
+        if is_full(&self.tasks) {
             tracing::debug!(%remote, "not accepted: too many connections");
             return;
         }
@@ -566,7 +578,12 @@ impl Owner {
                 }
                 Output::Close { conn } => {
                     if let Some(to) = self.plane.conn(conn) {
-                        to.outbox.end(End::Flushed);
+                        // Draining ends all at once, and has its own end of patience.
+                        if self.stops_at.is_some() {
+                            to.outbox.end(End::Flushed);
+                        } else {
+                            self.goodbyes.say(&to);
+                        }
                         self.plane.remove(conn);
                     }
                 }

@@ -4,9 +4,17 @@
 mod client;
 
 use bowline_base::{Config, config::Limits};
-use bowline_proto::wire::tcp::{BaseFrame, ErrorCode};
+use bowline_proto::wire::{
+    frame::LENGTH_LEN,
+    tcp::{BaseFrame, ErrorCode},
+};
 use client::{Client, Running, SOON, on_loopback, until};
-use tokio::{io::AsyncWriteExt, net::UdpSocket, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    task::JoinSet,
+    time::timeout,
+};
 
 /// Registrations verified in a second, and ten times as many.
 const VERIFIED: u32 = 60;
@@ -56,6 +64,27 @@ async fn in_a_storm_of_registrations_everybody_gets_an_answer_and_those_here_los
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_were_refused_and_are_held_open_keep_nobody_out() {
+    let limits = Limits { devices: 1, unfinished: 1, ..open_to_one_source() };
+    let base = Running::start(Config { limits, ..on_loopback() }).await;
+    // Each ends the one before it, and none of them closes its side: more than a base with these limits has connections.
+    let mut refused = Vec::new();
+    for _ in 0..1_500 {
+        refused.push(TcpStream::connect(base.address).await.unwrap());
+    }
+    Client::register(&base, 1).await.ping().await;
+    // Each was told why, whenever it looks.
+    for stream in &mut refused {
+        let mut told = Vec::new();
+        timeout(SOON, stream.read_to_end(&mut told)).await.expect("the base has closed its side").unwrap();
+        let BaseFrame::Error(error) = BaseFrame::decode(&told[LENGTH_LEN..]).unwrap() else {
+            panic!("no ERROR")
+        };
+        assert_eq!(error.code, ErrorCode::Busy);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_messages_as_fast_as_they_can_be_sent_cost_those_here_nothing() {
     let base = Running::start(Config { limits: open_to_one_source(), ..on_loopback() }).await;
     let (mut a, mut b) = (Client::register(&base, 1).await, Client::register(&base, 2).await);
@@ -67,7 +96,7 @@ async fn malformed_messages_as_fast_as_they_can_be_sent_cost_those_here_nothing(
             // The system may have no room for one; the next has.
             let _ = socket.try_send_to(&bytes[..(n % 4) as usize], address);
             if n % 1_000 == 0 {
-                let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                let mut stream = TcpStream::connect(address).await.unwrap();
                 let _ = stream.write_all(&[0, 0]).await;
                 tokio::task::yield_now().await;
             }
