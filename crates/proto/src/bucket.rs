@@ -37,7 +37,7 @@ impl Bucket {
 
     /// Takes `n`, if there are as many.
     pub fn take_many(&mut self, n: u32, rate: Rate, now: Instant) -> bool {
-        let full_at = self.full_at.map_or(now, |t| t.max(now)) + rate.every * n;
+        let full_at = self.after(n, rate, now);
         if full_at > now + rate.every * rate.burst {
             return false;
         }
@@ -52,9 +52,21 @@ impl Bucket {
         self.full_at = Some(full_at.min(now + full * 2));
     }
 
+    /// Takes `n` that may have yet to be earned, and tells when they will have been. How many wait is for the caller to bound.
+    pub fn reserve(&mut self, n: u32, rate: Rate, now: Instant) -> Instant {
+        let full_at = self.after(n, rate, now);
+        self.full_at = Some(full_at);
+        full_at.checked_sub(rate.every * rate.burst).map_or(now, |earned| earned.max(now))
+    }
+
     /// Gives one back that was taken and not used up.
     pub fn give_back(&mut self, rate: Rate) {
         self.full_at = self.full_at.and_then(|t| t.checked_sub(rate.every));
+    }
+
+    /// When the bucket would be full again if `n` were taken.
+    fn after(&self, n: u32, rate: Rate, now: Instant) -> Instant {
+        self.full_at.map_or(now, |t| t.max(now)) + rate.every * n
     }
 
     /// When the next one can be taken.

@@ -2,6 +2,8 @@
 
 mod base_world;
 
+use std::net::SocketAddr;
+
 use base_world::{FIRST, Host, SECOND, World, addr, ms, secs};
 use bowline_proto::wire::{
     peer::IntroductionKey,
@@ -147,6 +149,73 @@ fn a_move_on_udp_is_pushed_to_all_interested_without_waiting_for_tcp() {
         let told = world.told(peer);
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].reflexive, [a.udp]);
+    }
+}
+
+/// A device that was shown to receive at its address, and a hundred that talk with it.
+fn popular() -> (World, Host, Vec<Host>) {
+    let mut world = World::new();
+    let mut popular = Host::new(0);
+    world.join(&mut popular);
+    let mut peers: Vec<Host> = (1..=100).map(Host::new).collect();
+    for peer in &mut peers {
+        world.register(peer);
+        world.befriend(&popular, peer);
+    }
+    world.advance(secs(15));
+    world.info(&mut popular);
+    (world, popular, peers)
+}
+
+/// How often the peers were told of an address that fits.
+fn tellings(world: &mut World, peers: &[Host], fits: impl Fn(SocketAddr) -> bool) -> usize {
+    let told = peers.iter().flat_map(|peer| world.told(peer)).flat_map(|told| told.reflexive);
+    told.filter(|&address| fits(address)).count()
+}
+
+#[test]
+fn an_address_at_which_nobody_was_shown_to_receive_is_told_to_64_at_once_and_to_five_a_second() {
+    let (mut world, mut liar, peers) = popular();
+    let victim = addr("203.0.113.66:53000");
+    liar.udp = victim;
+    world.nat_init(&mut liar, FIRST, NAT_OK_LEN).unwrap();
+    assert_eq!(tellings(&mut world, &peers, |a| a == victim), 64);
+    world.advance(secs(2));
+    assert_eq!(tellings(&mut world, &peers, |a| a == victim), 10);
+    world.advance(secs(20));
+    assert_eq!(tellings(&mut world, &peers, |a| a == victim), 26, "each once");
+}
+
+#[test]
+fn whoever_forges_a_new_address_every_second_has_five_told_a_second() {
+    let (mut world, mut liar, peers) = popular();
+    let mut all = 0;
+    for n in 0..120 {
+        liar.udp = addr(&format!("203.0.113.{n}:53000"));
+        world.nat_init(&mut liar, FIRST, NAT_OK_LEN);
+        world.info(&mut liar);
+        world.advance(secs(1));
+        all += tellings(&mut world, &peers, |a| a.ip().to_string().starts_with("203.0.113."));
+    }
+    assert!((64..=64 + 5 * 120).contains(&all), "{all}");
+}
+
+#[test]
+fn once_a_device_was_shown_to_receive_at_an_address_all_are_told_of_it_at_once() {
+    let (mut world, mut mover, peers) = popular();
+    mover.udp = addr("198.51.100.1:7000");
+    let new = mover.udp;
+    let ok = world.nat_init(&mut mover, FIRST, NAT_OK_LEN).unwrap();
+    assert_eq!(tellings(&mut world, &peers, |a| a == new), 64);
+    world.nat_confirm(&mover, FIRST, &ok).unwrap();
+    assert_eq!(tellings(&mut world, &peers, |a| a == new), 36);
+    // Another port of that IP is as good, and so is the IP of its TCP connection.
+    for next in ["198.51.100.1:7001", "192.0.2.0:7002"] {
+        world.advance(secs(15));
+        world.info(&mut mover);
+        mover.udp = addr(next);
+        world.nat_init(&mut mover, FIRST, NAT_OK_LEN).unwrap();
+        assert_eq!(tellings(&mut world, &peers, |a| a == addr(next)), 100, "{next}");
     }
 }
 

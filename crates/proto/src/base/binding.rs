@@ -296,6 +296,7 @@ impl Base {
         let proven = confirm.seq != 0 && binding.padded.contains(&confirm.seq);
         let known = location.confirmed.is_some_and(|c| c.full_size && !c.inherited && c.is(via.socket, from));
         let until = now + UDP_FRESH;
+        let is_new = location.receive_at(from.ip());
         location.last_confirmed = confirm.seq;
         location.vouched_until = Some(until);
         location.confirmed =
@@ -317,6 +318,9 @@ impl Base {
         self.answer(via, &ok, NAT_OK_LEN);
         if changed {
             self.changed(id, now);
+        }
+        if is_new {
+            self.proven(id, now);
         }
         self.schedule(id);
         Some(())

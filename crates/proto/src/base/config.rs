@@ -130,6 +130,9 @@ pub(super) const MAP_CHECK_RATE: Rate = Rate { burst: 4, every: Duration::from_s
 pub(super) const MAP_CHECK_PORT_MIN: u16 = 1024;
 /// Padded NAT-OKs per binding whose NAT-CONFIRM is awaited: two a ladder, and one ladder back.
 pub(super) const PADDED_SEQS: usize = 4;
+/// Addresses at which a device was never shown to receive, told to others: each may draw five HELLOs to somebody else. One more is told later.
+/// A move of a device with thirty peers passes at once.
+pub(super) const UNPROVEN_TOLD: Rate = Rate { burst: 64, every: Duration::from_millis(200) };
 /// NAT-UNKNOWNs to one source.
 pub(super) const NAT_UNKNOWN_RATE: Rate = Rate::per_second(1);
 /// NAT-UNKNOWNs to all sources: a flood of forged sources gets no more.

@@ -10,7 +10,7 @@ use super::{
     config::{WANTED_PAIR, WANTED_RATE, WANTED_WAITING},
     deadline::Key,
     memory::Set,
-    push::{Told, Window},
+    push::{Owed, Told, Window},
 };
 use crate::{
     bucket::Bucket,
@@ -30,6 +30,8 @@ pub(super) struct Interest {
     /// The other was at another base, and wanted it when it left: it may hear why its messages do not arrive.
     pub(super) left: bool,
     pub(super) window: Window,
+    /// Addresses of the other that it has yet to be told, when and how many: nobody knows whether the other receives there.
+    pub(super) owed: Owed,
 }
 
 /// The WANTEDs for one device.

@@ -8,7 +8,7 @@
 //! Not here: signatures, who holds which address, what others are told.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -75,6 +75,8 @@ pub(super) struct Location {
     pub(super) confirms: Bucket,
     pub(super) bindings: Vec<Binding>,
     pub(super) confirmed: Option<Confirmed>,
+    /// The IPs that NAT-CONFIRMs came from last, in this session and those before it: IPv4 and IPv6.
+    received: [Option<IpAddr>; 2],
     /// Per index of the base's UDP addresses: the last verified seq. It outlives the binding, or an old NAT-INIT
     /// could be replayed once that is gone.
     pub(super) last: [u64; MAX_BASE_ADDRESSES],
@@ -143,6 +145,7 @@ impl Location {
             confirms: Bucket::default(),
             bindings: Vec::new(),
             confirmed: None,
+            received: [None; 2],
             last: [0; MAX_BASE_ADDRESSES],
             seen: [0; MAX_BASE_ADDRESSES],
             last_confirmed: 0,
@@ -242,6 +245,16 @@ impl Location {
             }
         }
         list
+    }
+
+    /// A NAT-CONFIRM came from there. Tells whether that is news.
+    pub(super) fn receive_at(&mut self, ip: IpAddr) -> bool {
+        self.received[usize::from(ip.is_ipv6())].replace(ip) != Some(ip)
+    }
+
+    /// Whether the device was shown to receive at this IP.
+    pub(super) fn receives_at(&self, ip: IpAddr) -> bool {
+        self.received.contains(&Some(ip))
     }
 
     /// The device sent over TCP what it would send over UDP if that worked: what it cannot hear is not sent there

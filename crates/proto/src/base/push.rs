@@ -4,11 +4,14 @@
 //! [`Window`] waits for its end, and the windows double while changes go on. A device's own changes pass one more
 //! window before they fan out, so that a device that flaps costs as little as one pair.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use super::{
     Base,
-    config::{COALESCE_FIRST, COALESCE_FREE, COALESCE_MAX},
+    config::{COALESCE_FIRST, COALESCE_FREE, COALESCE_MAX, UNPROVEN_TOLD},
     deadline::Key,
     interest::Interest,
 };
@@ -118,6 +121,9 @@ impl Window {
     }
 }
 
+/// Addresses that are told later: when, and how many were counted.
+pub(super) type Owed = Option<(Instant, u32)>;
+
 /// What there is to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum News {
@@ -184,10 +190,36 @@ impl Base {
     /// What waited for the end of a window may have to be told.
     pub(super) fn pair_due(&mut self, to: DeviceId, about: DeviceId, now: Instant) {
         let Some(interest) = self.interest(to, about) else { return };
-        if interest.window.end(now) {
+        let is_owed = interest.owed.is_some_and(|(at, _)| at <= now);
+        interest.again |= is_owed;
+        if interest.window.end(now) || is_owed {
             self.tell(to, about, now);
-        } else if let Some(at) = interest.window.next() {
+        }
+        let Some(interest) = self.interest(to, about) else { return };
+        // Who cannot be told asks again.
+        interest.owed.take_if(|(at, _)| *at <= now);
+        let owed = interest.owed.map(|(at, _)| at);
+        if let Some(at) = interest.window.next().into_iter().chain(owed).min() {
             self.deadlines.by(Key::Pair { to, about }, at);
+        }
+    }
+
+    /// A device was shown to receive at an address: whoever has waited to be told of it is told now.
+    pub(super) fn proven(&mut self, about: DeviceId, now: Instant) {
+        let Some(device) = self.devices.get(&about) else { return };
+        let wanted: Vec<DeviceId> = device.interests.keys().copied().collect();
+        for to in wanted {
+            let Some(interest) = self.interest(to, about) else { continue };
+            let Some((_, count)) = interest.owed.take() else { continue };
+            interest.again = true;
+            self.give_back(about, count);
+            self.push(to, about, now);
+        }
+    }
+
+    fn give_back(&mut self, about: DeviceId, count: u32) {
+        if let Some(device) = self.devices.get_mut(&about) {
+            (0..count).for_each(|_| device.unproven.give_back(UNPROVEN_TOLD));
         }
     }
 
@@ -222,11 +254,36 @@ impl Base {
         }
     }
 
+    /// The reflexive addresses that `to` may be told now, and when the rest. Where a NAT-INIT comes from, anybody could have written: those at
+    /// which the device was never shown to receive may be a victim's, and are told in bounded number. The IP of its TCP connection is its own.
+    fn reflexive_for(&mut self, to: DeviceId, about: DeviceId, now: Instant) -> (Vec<SocketAddr>, Owed) {
+        let owed = self.interest(to, about).and_then(|interest| interest.owed);
+        let Some(device) = self.devices.get_mut(&about) else { return Default::default() };
+        let tcp = device.link.conn().and_then(|conn| self.conns.get(&conn)).map(|conn| conn.remote.ip());
+        let location = device.session.location();
+        let is_proven = |a: &SocketAddr| Some(a.ip()) == tcp || location.receives_at(a.ip());
+        let mut list = location.reflexive();
+        let unproven = list.iter().filter(|a| !is_proven(a)).count() as u32;
+        if unproven == 0 {
+            return (list, None);
+        }
+        let (at, count) =
+            owed.unwrap_or_else(|| (device.unproven.reserve(unproven, UNPROVEN_TOLD, now), unproven));
+        if at <= now {
+            return (list, None);
+        }
+        list.retain(is_proven);
+        (list, Some((at, count)))
+    }
+
     fn tell(&mut self, to: DeviceId, about: DeviceId, now: Instant) {
+        let mut owed = None;
         let (message, told) = match self.news(to, about) {
             News::None => return,
             News::Gone => (DeviceAddresses::gone(about), Told::Nothing),
             News::Here => {
+                let reflexive;
+                (reflexive, owed) = self.reflexive_for(to, about, now);
                 let Some(d) = self.devices.get(&about) else { return };
                 let location = d.location();
                 let master = location.master_key.value;
@@ -234,7 +291,7 @@ impl Base {
                     device: about,
                     online: true,
                     introduction: master.map_or(IntroductionKey::NONE, |k| IntroductionKey::derive(&k, to)),
-                    reflexive: location.reflexive(),
+                    reflexive,
                     own: location.own.value.clone(),
                 };
                 (message, Told::Version(d.version))
@@ -245,6 +302,10 @@ impl Base {
         let changed = matches!(interest.told, Told::Version(_)) && interest.told != told;
         interest.told = told;
         interest.again = false;
+        interest.owed = owed;
+        if let Some((at, _)) = owed {
+            self.deadlines.by(Key::Pair { to, about }, at);
+        }
         if let Some(at) = changed_at.filter(|_| changed) {
             self.counters.push_delay.add(now.saturating_duration_since(at));
         }

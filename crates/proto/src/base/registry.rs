@@ -60,6 +60,8 @@ pub(super) struct Device {
     /// What other bases of the cluster know of it.
     pub(super) claim: Claim,
     notice_rate: Bucket,
+    /// What others were told of its addresses that it was not shown to receive at.
+    pub(super) unproven: Bucket,
     /// Devices elsewhere that were looked for because of its messages.
     pub(super) seeks: Bucket,
 }
@@ -271,6 +273,7 @@ impl Base {
             unreached: Unreached::default(),
             claim: Claim::default(),
             notice_rate: Bucket::default(),
+            unproven: Bucket::default(),
             seeks: Bucket::default(),
         };
         self.arrived(register.device, now);

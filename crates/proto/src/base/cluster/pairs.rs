@@ -281,6 +281,6 @@ impl Base {
 
 impl Interest {
     pub(in crate::base) fn new(epoch: u32) -> Self {
-        Self { epoch, told: Told::Nothing, again: false, left: false, window: Window::default() }
+        Self { epoch, told: Told::Nothing, again: false, left: false, window: Window::default(), owed: None }
     }
 }
