@@ -93,7 +93,8 @@ pub struct Limits {
     pub interests: usize,
     /// `interests_in_all = 1048576`: the same, summed over all devices.
     pub interests_in_all: usize,
-    /// `remote_devices = 262144`: devices at other bases of the cluster that are remembered; one more is not looked for.
+    /// `remote_devices = 262144`: devices at other bases of the cluster that are remembered; one more takes the place of one
+    /// that nobody has.
     pub remote_devices: usize,
     /// `registrations_per_second = 10`: of one IPv4 address or IPv6 /64 (four times as many of a /48).
     pub registrations_per_second: u32,

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 use base_world::{FIRST, Host, World, addr, ms, over_tcp, over_udp, secs, send_data};
 use bowline_proto::{
     DeviceId,
-    base::{BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase},
+    base::{BaseConfig, BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase},
     wire::{
         cluster::{Body, Change, Incarnation, Lease, Message, Record, Want, prefix},
         relay::{self, RECV_DATA},
@@ -53,7 +53,11 @@ fn bus(world: &mut World, input: BusInput<'_>) {
 
 /// A base that has joined, with others there.
 fn joined(others: &[&Other]) -> World {
-    let mut world = World::new();
+    joined_with(BaseConfig::default(), others)
+}
+
+fn joined_with(config: BaseConfig, others: &[&Other]) -> World {
+    let mut world = World::with(config);
     world.base.join(ClusterConfig { cluster: world.id, udp: Vec::new() }, world.now);
     for other in others {
         bus(&mut world, BusInput::Lease(&other.lease()));
@@ -61,6 +65,21 @@ fn joined(others: &[&Other]) -> World {
     bus(&mut world, BusInput::Up);
     world.bus.clear();
     world
+}
+
+/// One of many devices.
+fn numbered(kind: u8, n: u16) -> DeviceId {
+    let mut bytes = [kind; 14];
+    bytes[..2].copy_from_slice(&n.to_be_bytes());
+    DeviceId::from_bytes(bytes)
+}
+
+/// The base that a message goes to, if it is known which.
+fn way_of(forward: Forward) -> Option<DeviceId> {
+    match forward {
+        Forward::Base(ToBase { over: Over::Bus(base), .. }) => Some(base),
+        _ => None,
+    }
 }
 
 /// Devices that the store is asked for, since this was asked last.
@@ -461,26 +480,77 @@ fn of_the_devices_that_messages_have_looked_for_only_those_that_are_not_found_co
     let mut sender = Host::new(1);
     world.join(&mut sender);
     store(&mut world, &sender, 1);
-    let id = |kind: u8, n: u16| {
-        let mut bytes = [kind; 14];
-        bytes[..2].copy_from_slice(&n.to_be_bytes());
-        DeviceId::from_bytes(bytes)
-    };
     for n in 0..3_000 {
-        let device = id(0x2a, n);
+        let device = numbered(0x2a, n);
         assert!(matches!(world.data_tcp(&sender, device, 10), Forward::Base(_)), "device {n}");
         let record = other.record(&sender, 1).encode();
         let entry = Entry { record: &record, revision: u64::from(n) + 2, age: secs(1) };
         bus(&mut world, BusInput::Found { device, entry: Some(entry) });
     }
     let missed = (0..3_000).take_while(|&n| {
-        let device = id(0x2b, n);
+        let device = numbered(0x2b, n);
         let went = world.data_tcp(&sender, device, 10) != Forward::Nowhere;
         bus(&mut world, BusInput::Found { device, entry: None });
         went
     });
     assert_eq!(missed.count(), 1_024);
     assert_eq!(world.base.counters().remotes_refused, 1);
+}
+
+#[test]
+fn requests_have_no_more_looked_for_than_messages_do() {
+    let mut world = joined(&[]);
+    let mut asker = Host::new(1);
+    world.join(&mut asker);
+    store(&mut world, &asker, 1);
+    world.bus.clear();
+    let mut sought = 0;
+    for n in 0..1_500 {
+        let device = numbered(0x2b, n);
+        world.write(asker.conn, |out| tcp::write_request_info(out, device));
+        world.write(asker.conn, |out| tcp::write_release_info(out, device));
+        for device in finds(&mut world) {
+            sought += 1;
+            bus(&mut world, BusInput::Found { device, entry: None });
+        }
+    }
+    assert_eq!(sought, 1_024);
+    assert_eq!(world.base.sizes().remote_devices, 1_024);
+}
+
+#[test]
+fn whoever_looks_for_what_nobody_has_takes_no_place_from_others() {
+    let other = Other::new(0x0b);
+    let mut world = joined_with(BaseConfig { max_remote_devices: 10, ..BaseConfig::default() }, &[&other]);
+    let (mut liar, mut honest) = (Host::new(1), Host::new(2));
+    for (host, revision) in [(&mut liar, 1), (&mut honest, 2)] {
+        world.join(host);
+        store(&mut world, host, revision);
+    }
+    let flood = |world: &mut World, kind| {
+        for n in 0..100 {
+            world.data_tcp(&liar, numbered(kind, n), 10);
+            for device in finds(world) {
+                bus(world, BusInput::Found { device, entry: None });
+            }
+        }
+        assert_eq!(world.base.sizes().remote_devices, 10);
+    };
+    flood(&mut world, 0x2a);
+    // What there is is found, and stays.
+    let (here, late) = (Host::new(3), Host::new(4));
+    world.request(&honest, &late);
+    world.data_tcp(&honest, here.id, 10);
+    let record = other.record(&here, 1).encode();
+    let entry = Entry { record: &record, revision: 3, age: secs(1) };
+    bus(&mut world, BusInput::Found { device: here.id, entry: Some(entry) });
+    flood(&mut world, 0x2b);
+    assert_eq!(way_of(world.data_tcp(&honest, here.id, 10)), Some(other.id));
+    // One that was wanted and gave way is found when it comes.
+    assert_eq!(way_of(world.data_tcp(&honest, late.id, 10)), None);
+    flood(&mut world, 0x2c);
+    change(&mut world, &late, 4, other.record(&late, 1));
+    assert_eq!(way_of(world.data_tcp(&honest, late.id, 10)), Some(other.id));
 }
 
 #[test]

@@ -43,7 +43,8 @@ pub struct BaseConfig {
     /// The same of all together. Over it: ERROR 6.
     pub verify_rate: Rate,
     /// Devices at other bases of a cluster that are remembered: those that a device here wants or sent to lately, and those that
-    /// want one here. One more is not looked for: messages to it are dropped.
+    /// want one here. One more takes the place of the one that has been looked for in vain the longest; where all were found, it is not
+    /// looked for: messages to it are dropped.
     pub max_remote_devices: usize,
     /// Bytes a second that one device may have relayed, with a second's worth at once; `None`: no limit. Over
     /// it messages are dropped with UNREACHABLE 3.
@@ -194,8 +195,8 @@ pub(super) const PAIR_LIFE: Duration = Duration::from_secs(90);
 pub(super) const REMOTE_GRACE: Duration = Duration::from_secs(5);
 /// A device elsewhere that nobody here is interested in is remembered for as long after a message to it.
 pub(super) const REMOTE_MEMORY: Duration = Duration::from_secs(60);
-/// Devices elsewhere that one device here may have looked for because of a message; one that is found costs nothing. Those that it asks
-/// for have a limit of their own.
+/// Devices elsewhere that one device here may have looked for, because of a message or since it asks for them; one that is found costs
+/// nothing. A host with as many peers as it may want has all of them looked for at once.
 pub(super) const SEEK_RATE: Rate = Rate { burst: 1_024, every: Duration::from_millis(50) };
 /// Messages to a device that is at no base, as far as is known, that go to all bases that may have it: it may have registered there a
 /// moment ago, and its entry be on its way.

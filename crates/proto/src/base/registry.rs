@@ -62,7 +62,7 @@ pub(super) struct Device {
     notice_rate: Bucket,
     /// What others were told of its addresses that it was not shown to receive at.
     pub(super) unproven: Bucket,
-    /// Devices elsewhere that were looked for because of its messages.
+    /// Devices elsewhere that were looked for on its account.
     pub(super) seeks: Bucket,
 }
 

@@ -223,6 +223,10 @@ impl Base {
         let Some(device) = self.devices.get(&id) else {
             match record {
                 Some(record) => {
+                    // While it was nowhere, it may have had to give way to others that were looked for.
+                    if !self.wanters_here(id).is_empty() && !self.seek(id, now) {
+                        return;
+                    }
                     self.learn(id, Place::of(&record), revision, now);
                 }
                 None => self.learn_gone(id, revision, now),

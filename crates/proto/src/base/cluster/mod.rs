@@ -76,6 +76,9 @@ pub(super) struct Cluster {
     pub(super) members: Map<DeviceId, Member>,
     incarnations: Map<Incarnation, DeviceId>,
     shards: Vec<Shard>,
+    /// Devices elsewhere that were never found, by when they were looked for first.
+    unfound: BTreeMap<u64, DeviceId>,
+    sought: u64,
     /// The shard whose turn is next.
     turn: u8,
     questions: Questions,
@@ -124,6 +127,8 @@ impl Cluster {
             members: Map::with_hasher(keyed),
             incarnations: Map::with_hasher(keyed),
             shards: (0..SHARDS).map(|_| shard()).collect(),
+            unfound: BTreeMap::new(),
+            sought: 0,
             turn: 0,
             questions: Questions::new(keyed),
             wants: BTreeMap::new(),
@@ -141,6 +146,14 @@ impl Cluster {
 
     fn remote_mut(&mut self, device: DeviceId) -> Option<&mut Remote> {
         self.shards[usize::from(shard_of(device))].remotes.get_mut(&device)
+    }
+
+    /// A device elsewhere is of no use any more, and neither is the answer about it.
+    fn forget(&mut self, device: DeviceId) {
+        if let Some(remote) = self.shards[usize::from(shard_of(device))].remotes.remove(&device) {
+            self.unfound.remove(&remote.serial);
+        }
+        self.questions.forget(device);
     }
 
     /// Devices elsewhere, and their interests in devices here.

@@ -40,7 +40,7 @@ impl Base {
 
     /// A device here wants one that is not.
     pub(in crate::base) fn want_elsewhere(&mut self, asker: DeviceId, about: DeviceId, now: Instant) {
-        if self.cluster.is_some() && !self.devices.contains_key(&about) && self.seek(about, now) {
+        if self.cluster.is_some() && !self.devices.contains_key(&about) && self.seek_for(asker, about, now) {
             // Should this statement be lost, the next one still says that nothing has come since.
             if let Some(interest) = self.devices.get_mut(&asker).and_then(|d| d.interests.get_mut(&about))
                 && let Told::Elsewhere { seq, .. } = &mut interest.told

@@ -31,8 +31,9 @@ use crate::{
 pub(super) struct Questions {
     /// Devices whose entry is being read or written.
     asked: Set<DeviceId>,
-    /// Those whose turn comes when answers have come, or when the store has rested; each once.
+    /// Those whose turn comes when answers have come, or when the store has rested, each once; and some that nobody asks for any more.
     waiting: VecDeque<DeviceId>,
+    /// Those that somebody asks for.
     queued: Set<DeviceId>,
     health: Health,
 }
@@ -103,9 +104,20 @@ impl Questions {
         if self.asked.len() >= self.most() {
             return None;
         }
-        let device = self.waiting.pop_front()?;
-        self.queued.remove(&device);
-        Some(device)
+        while let Some(device) = self.waiting.pop_front() {
+            if self.queued.remove(&device) {
+                return Some(device);
+            }
+        }
+        None
+    }
+
+    /// Nobody asks for this one any more.
+    pub(super) fn forget(&mut self, device: DeviceId) {
+        if self.queued.remove(&device) && self.waiting.len() > 2 * self.queued.len() + MAX_FINDS {
+            let queued = &self.queued;
+            self.waiting.retain(|device| queued.contains(device));
+        }
     }
 
     /// For how long the store is left alone after a failure; `None`: it rests already.

@@ -36,7 +36,9 @@ pub(super) struct Remote {
     pub(super) revision: u64,
     /// Its entry is being read; what was known when that began.
     pub(super) sought: Option<u64>,
-    /// The device here because of whose message it is looked for, until it is found.
+    /// Its place among those that were never found.
+    pub(super) serial: u64,
+    /// The device here that has it looked for, until it is found.
     sought_for: Option<DeviceId>,
     /// Messages sent to all bases that may have it since it is not known where it is.
     blind: u8,
@@ -49,13 +51,14 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    fn new(keyed: Keyed, now: Instant) -> Self {
+    fn new(serial: u64, keyed: Keyed, now: Instant) -> Self {
         let pairs = Map::with_hasher(keyed);
         let (blind, blind_until) = (0, now + BLIND_TIME);
         Self {
             place: None,
             revision: 0,
             sought: None,
+            serial,
             sought_for: None,
             blind,
             blind_until,
@@ -90,7 +93,8 @@ impl Base {
         self.place_lives(place).then_some(place)
     }
 
-    /// Somebody here cares for a device elsewhere: its entry is read, and its shard watched. `false` at the bound.
+    /// Somebody here cares for a device elsewhere: its entry is read, and its shard watched. At the bound the one goes that has been looked for
+    /// in vain the longest: who asks for what does not exist takes no place from others. `false` where all were found.
     pub(super) fn seek(&mut self, id: DeviceId, now: Instant) -> bool {
         let keyed = self.keyed;
         let Some(cluster) = &mut self.cluster else { return false };
@@ -99,20 +103,28 @@ impl Base {
         }
         if cluster.remotes_in_all() >= self.config.max_remote_devices {
             self.counters.remotes_refused += 1;
-            return false;
+            let Some((_, longest)) = cluster.unfound.pop_first() else { return false };
+            cluster.forget(longest);
+            self.follow(shard_of(longest));
         }
+        let Some(cluster) = &mut self.cluster else { return false };
         let up = cluster.is_up();
         let shard = shard_of(id);
-        let mut remote = Remote::new(keyed, now);
+        cluster.sought += 1;
+        let mut remote = Remote::new(cluster.sought, keyed, now);
         remote.sought = up.then_some(0);
+        cluster.unfound.insert(cluster.sought, id);
         cluster.shards[usize::from(shard)].remotes.insert(id, remote);
         self.follow(shard);
         self.find(id);
         true
     }
 
-    /// The same because of a message, which may have so many looked for as are not found.
+    /// The same for a device here, which may have so many looked for as are not found.
     pub(super) fn seek_for(&mut self, from: DeviceId, id: DeviceId, now: Instant) -> bool {
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.remote(id).is_some()) {
+            return true;
+        }
         if self.devices.get_mut(&from).is_some_and(|sender| !sender.seeks.take(SEEK_RATE, now)) {
             self.counters.remotes_refused += 1;
             return false;
@@ -194,6 +206,10 @@ impl Base {
         }
         remote.revision = revision;
         let (moved, sought_for) = (remote.place.replace(place) != Some(place), remote.sought_for.take());
+        let serial = remote.serial;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.unfound.remove(&serial);
+        }
         if let Some(sender) = sought_for.and_then(|from| self.devices.get_mut(&from)) {
             sender.seeks.give_back(SEEK_RATE);
         }
@@ -274,6 +290,9 @@ impl Base {
         let remote = shard_of_it.remotes.remove(&id);
         self.follow(shard);
         if let Some(remote) = remote {
+            if let Some(cluster) = &mut self.cluster {
+                cluster.unfound.remove(&remote.serial);
+            }
             self.routes.set_remote(id, None);
             for &about in remote.pairs.keys() {
                 self.forget_interest(id, about);
@@ -341,7 +360,7 @@ impl Base {
                 && let Some(cluster) = &mut self.cluster
                 && cluster.remote(id).is_some_and(|r| r.pairs.is_empty() && r.used_until <= now)
             {
-                cluster.shards[usize::from(shard)].remotes.remove(&id);
+                cluster.forget(id);
                 self.routes.set_remote(id, None);
                 self.deadlines.forget(Key::Remote(id));
             }
