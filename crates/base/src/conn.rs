@@ -39,6 +39,12 @@ use crate::{
 
 /// Bytes that are read before others get their turn: a quarter of a millisecond's work.
 const TURN: usize = 512 << 10;
+/// Frames that the owner is given at once: as many as a host has peers to ask for. A block of the smallest would be twenty times as many, and
+/// all others wait while they are looked at.
+pub(crate) const FRAMES_AT_ONCE: usize = 1_024;
+/// What follows a full measure of them comes so much later, and not before they have been dealt with: who floods is read no faster than
+/// this, and others find the owner's queue empty of him.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Patience with a host that reads slowly: whoever sends to it is read no faster meanwhile, and nothing is dropped. Longer than a host that
 /// is only busy needs, short enough for those to whom the same sender sends.
 const ROOM_PATIENCE: Duration = Duration::from_millis(10);
@@ -235,10 +241,7 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
                     size = size.min(BLOCK);
                     block = block.map(|begun| begun.resized(&plane.blocks, size));
                 }
-                done.owners.map(|block| {
-                    conn.owed.fetch_add(1, Relaxed);
-                    Event::Frames(Arc::clone(conn), block)
-                })
+                done.owners.map(|block| owe(conn, block))
             }
             Err(why) => {
                 // The machine ends the connection; what still comes is read away, or the host would get a reset
@@ -252,9 +255,14 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             block = block.map(|begun| begun.resized(&plane.blocks, 0));
             Box::pin(plane.room(crowded, ROOM_PATIENCE)).await;
         }
-        if let Some(event) = event
-            && !tell(&plane.events, event).await
-        {
+        let told = match event {
+            Some(Event::Frames(_, many)) if frames::front(many.as_ref(), FRAMES_AT_ONCE) < many.len() => {
+                Box::pin(hand_on(conn, plane, many)).await
+            }
+            Some(event) => tell(&plane.events, event).await,
+            None => true,
+        };
+        if !told {
             return Ok(());
         }
         turn += read;
@@ -265,6 +273,29 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             yield_now().await;
         }
     }
+}
+
+/// Frames for the owner, who owes them from now on.
+fn owe(conn: &Arc<Conn>, block: Block) -> Event {
+    conn.owed.fetch_add(1, Relaxed);
+    Event::Frames(Arc::clone(conn), block)
+}
+
+/// Gives the owner many small frames, so many at once, each time after those before have been dealt with. They are owed already.
+async fn hand_on(conn: &Arc<Conn>, plane: &Plane, many: Block) -> bool {
+    let mut next = Some(many);
+    while let Some(mut front) = next.take() {
+        next = front.split_rest(frames::front(front.as_ref(), FRAMES_AT_ONCE), &plane.blocks, 0);
+        conn.owed.fetch_add(u32::from(next.is_some()), Relaxed);
+        if !tell(&plane.events, Event::Frames(Arc::clone(conn), front)).await {
+            return false;
+        }
+        // What is left is owed, too.
+        while next.is_some() && conn.owed.load(Acquire) > 1 {
+            sleep(PAUSE).await;
+        }
+    }
+    true
 }
 
 /// Reads what is there; `None` if that is nothing. A read that leaves room has taken all of it, and the next waits without asking.

@@ -20,6 +20,16 @@ pub(crate) fn whole(stream: &[u8]) -> Result<usize, Malformed> {
     Ok(end)
 }
 
+/// How many bytes at the front of whole frames are so many of them, or all.
+pub(crate) fn front(frames: &[u8], most: usize) -> usize {
+    let mut end = 0;
+    for _ in 0..most {
+        let Ok(Some(frame)) = first(&frames[end..]) else { break };
+        end += frame;
+    }
+    end
+}
+
 /// The length of the first frame with its length field, if it is whole.
 pub(crate) fn first(stream: &[u8]) -> Result<Option<usize>, Malformed> {
     let Some(length) = stream.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
@@ -48,6 +58,12 @@ mod tests {
         assert_eq!(whole(&[0, 2, 1, 1, 0, 1, 9, 0, 3]), Ok(7));
         assert_eq!(whole(&[0, 1, 1, 0, 0]), Err(Malformed::TooShort));
         assert_eq!(whole(&[0x40, 1]), Err(Malformed::TooLong));
+    }
+
+    #[test]
+    fn so_many_frames_are_taken_from_the_front() {
+        let frames = [0, 2, 1, 1, 0, 1, 9, 0, 1, 9];
+        assert_eq!([0, 1, 2, 3, 4].map(|most| front(&frames, most)), [0, 4, 7, 10, 10]);
     }
 
     #[test]

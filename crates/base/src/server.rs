@@ -1,7 +1,7 @@
 //! The loop: one task owns the machine, waits for one thing, applies it, and flushes.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     future::Future,
     net::SocketAddr,
     sync::Arc,
@@ -27,7 +27,7 @@ use crate::{
     blocks::Block,
     cluster,
     config::Config,
-    conn::{self, CLOSE_PATIENCE, Conn},
+    conn::{self, CLOSE_PATIENCE, Conn, FRAMES_AT_ONCE},
     control::{CONTROL, Control, Handle},
     forward::{Plane, Rows, frames_of},
     frames,
@@ -49,8 +49,10 @@ use crate::{
 const EVENTS: usize = 32;
 /// Bytes of frames that the owner deals with before others get their turn: half of what a connection's data queue takes by default.
 const TURN: usize = 128 << 10;
-/// Events taken at one wake-up: what bounds the time until the other kinds of work get their turn.
+/// Events taken at one wake-up; what they come to bounds the time until the other kinds of work get their turn ([`TURN`]).
 const EVENTS_AT_ONCE: usize = 64;
+/// Bytes that a frame counts for in a turn, however small it is.
+const LEAST: usize = TURN / FRAMES_AT_ONCE;
 /// The same of batches of datagrams, each of which may be of a hundred.
 const BATCHES_AT_ONCE: usize = 4;
 /// Connections that are being closed beside those that the machine counts; more are not accepted.
@@ -273,7 +275,7 @@ impl Server {
         tokio::pin!(sleep);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::with_capacity(EVENTS_AT_ONCE);
+        let (mut batch, mut waiting) = (Vec::with_capacity(EVENTS_AT_ONCE), VecDeque::new());
         while !owner.is_done() {
             let wake = owner.flush().unwrap_or_else(|| Instant::now() + LONGEST_SLEEP);
             if sleep.deadline() != TokioInstant::from_std(wake) {
@@ -281,26 +283,25 @@ impl Server {
             }
             tokio::select! {
                 datagrams = next_datagrams(&mut from_workers) => owner.receive(datagrams, &mut from_workers),
-                _ = events.recv_many(&mut batch, EVENTS_AT_ONCE) => {
-                    let mut bytes = 0;
-                    for event in batch.drain(..) {
-                        bytes += owner.handle(event);
-                        if bytes >= TURN {
-                            bytes = 0;
-                            owner.flush();
-                            tokio::task::yield_now().await;
-                        }
-                    }
+                _ = events.recv_many(&mut batch, EVENTS_AT_ONCE), if waiting.is_empty() => {
+                    waiting.extend(batch.drain(..));
+                    owner.turn(&mut waiting);
                 }
+                () = std::future::ready(()), if !waiting.is_empty() => owner.turn(&mut waiting),
                 next = owner.cluster.next() => owner.hear(next),
                 () = &mut sleep => owner.wake(),
                 Some(control) = self.control.recv() => {
-                    let queues = from_workers.depths(events.len());
+                    let queues = from_workers.depths(events.len() + waiting.len());
                     owner.control(control, workers.counts(), queues);
                 }
                 _ = tick.tick() => owner.tick(),
                 Shutdown::Drain(seconds) = &mut shutdown, if owner.stops_at.is_none() => owner.drain(seconds),
                 Some(_) = owner.tasks.join_next() => {}
+            }
+            if !waiting.is_empty() {
+                // What came of this turn leaves before the next.
+                owner.flush();
+                tokio::task::yield_now().await;
             }
         }
         // It may end before its time, since nobody is left: the other bases hear of that, too.
@@ -391,16 +392,26 @@ impl Owner {
         }
     }
 
-    /// Deals with an event; gives back how many bytes of frames it was.
+    /// Deals with the first of these events; the others come after whatever else there is to do.
+    fn turn(&mut self, events: &mut VecDeque<Event>) {
+        let mut bytes = 0;
+        while bytes < TURN
+            && let Some(event) = events.pop_front()
+        {
+            bytes += self.handle(event);
+        }
+    }
+
+    /// Deals with an event; gives back how many bytes of frames it was, where each frame counts for so many at least.
     fn handle(&mut self, event: Event) -> usize {
         let now = Instant::now();
         match event {
             Event::Accepted { stream, remote, listening } => self.accepted(stream, remote, listening, now),
             Event::Frames(conn, block) => {
                 let bytes = block.len();
-                self.frames(conn.id, block, now);
+                let frames = self.frames(conn.id, block, now);
                 self.settled.push(conn);
-                return bytes;
+                return bytes.max(frames * LEAST);
             }
             Event::Overflow(ticket) => self.base.handle_overflow(ticket, 0, now),
             Event::OverRate(Ticket { from, to }) => self.base.handle_over_rate(from, to, 0, now),
@@ -414,14 +425,15 @@ impl Owner {
         0
     }
 
-    /// Whole frames of a connection. Those in a row that go on to one connection join its queue together.
-    fn frames(&mut self, conn: ConnId, mut block: Block, now: Instant) {
+    /// Whole frames of a connection; gives back how many. Those in a row that go on to one connection join its queue together.
+    fn frames(&mut self, conn: ConnId, mut block: Block, now: Instant) -> usize {
         let mut rows = std::mem::take(&mut self.rows);
         let mut walk = self.base.frames(conn, now);
         let frames = block.as_mut();
-        let mut start = 0;
+        let (mut start, mut count) = (0, 0);
         while let Some((frame, _)) = frames::split(&mut frames[start..]) {
             let end = start + frame.len();
+            count += 1;
             match walk.handle(&mut frame[LENGTH_LEN..]) {
                 Forward::Tcp { conn, ticket } => rows.put(conn, ticket, start..end),
                 Forward::Udp { via, to } => {
@@ -445,6 +457,7 @@ impl Owner {
             }
         }
         self.rows = rows;
+        count
     }
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, listening: usize, now: Instant) {

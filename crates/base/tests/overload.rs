@@ -20,6 +20,9 @@ use tokio::{
 const VERIFIED: u32 = 60;
 const STORM: u32 = 10 * VERIFIED;
 
+/// A frame of a type that nobody knows, with nothing in it.
+const SMALLEST: [u8; 3] = [0, 1, 0x7e];
+
 /// Nobody is told apart by where he comes from: all are on the loopback.
 fn open_to_one_source() -> Limits {
     Limits {
@@ -82,6 +85,36 @@ async fn connections_that_were_refused_and_are_held_open_keep_nobody_out() {
         };
         assert_eq!(error.code, ErrorCode::Busy);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_the_smallest_frames_fills_no_queue_that_others_wait_in() {
+    let base = Running::start(on_loopback()).await;
+    let mut other = Client::register(&base, 1).await;
+    let mut flooding = Client::register(&base, 2).await;
+    let flood = tokio::spawn(async move {
+        let frames = SMALLEST.repeat(100_000);
+        while flooding.tcp.write_all(&frames).await.is_ok() {}
+    });
+    let now = async || base.handle.inspect(0).await.unwrap();
+    until(async || now().await.counters.frames_over_rate > 0).await;
+    for n in 0..200 {
+        let waits = now().await.queues.frames;
+        assert!(waits < 16, "{waits} reads of one connection wait at look {n}");
+        other.ping().await;
+    }
+    flood.abort();
+}
+
+#[tokio::test]
+async fn of_the_smallest_frames_none_is_lost_however_many_come_at_once() {
+    let limits = Limits { frames_per_second: 1_000_000, frames_burst: 1_000_000, ..Limits::default() };
+    let base = Running::start(Config { limits, ..on_loopback() }).await;
+    let mut client = Client::register(&base, 1).await;
+    // The first INFO has news, so it is dealt with where the others are, and after them.
+    client.write(&SMALLEST.repeat(50_000)).await;
+    client.ping().await;
+    assert_eq!(base.handle.inspect(0).await.unwrap().counters.unknown_frames, 50_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
