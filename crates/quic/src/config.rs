@@ -29,8 +29,14 @@ pub(crate) const ACCEPTED_LOOK: Duration = Duration::from_millis(10);
 
 /// Bytes that one stream may have in flight: 1 Gbit/s over 130 ms.
 pub(crate) const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
-/// Bytes that all streams of a connection may have in flight: what a peer can make this device hold.
+/// Bytes that all streams of a connection may have in flight: what its other end can make this device hold.
 pub(crate) const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// Of a connection that came in and is one of very many: 10 MB/s over 50 ms. None has more before its key was looked at.
+pub(crate) const LEAST_WINDOW: u32 = 512 * 1024;
+/// What all connections that came in may hold together, but for the least of each: of what is left, each new one gets a part.
+pub(crate) const WINDOWS: Windows = Windows { bytes: 1024 * 1024 * 1024, part: 16 };
+/// The same of those of one address.
+pub(crate) const WINDOWS_OF_ADDRESS: Windows = Windows { bytes: 128 * 1024 * 1024, part: 4 };
 /// Streams that the other end may have open at a time, each way.
 pub(crate) const STREAMS: u32 = 256;
 
@@ -63,3 +69,11 @@ pub(crate) const FAREWELLS: [Duration; 4] = [
 pub(crate) const GONE: Duration = Duration::from_secs(10);
 /// Between two looks at whether a device is there.
 pub(crate) const GONE_LOOK: Duration = Duration::from_secs(1);
+
+/// Memory that connections share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Windows {
+    pub(crate) bytes: u64,
+    /// One more connection gets one in so many of the bytes that are left.
+    pub(crate) part: u64,
+}

@@ -51,7 +51,7 @@
 //! | connections at a time | 1,024; 64 from one address | not answered |
 //! | connections that wait for [`Listener::accept`] | 64 | closed, with the reason |
 //! | streams that the other end has open | 256 each way and connection | it waits |
-//! | bytes that were received and nobody has read | 16 MiB a stream, 32 MiB a connection | the sender waits |
+//! | bytes that were received and nobody has read | 16 MiB a stream, 32 MiB a connection; of those that came in, each gets a quarter of what is left of 128 MiB for its address and a sixteenth of what is left of 1 GiB for all, 512 KiB at least: 160 MiB and 1.5 GiB at most | the sender waits |
 //! | silence | 180 s | the connection is lost; [`Endpoint::gone`] knows earlier where a base says that the other end is not there |
 //! | handshake | 15 s | [`ConnectError::NoAnswer`] |
 //!

@@ -22,8 +22,8 @@ use tokio::{
 use crate::{
     SetupError, address,
     config::{
-        BACKLOG, CONNECTIONS, CONNECTIONS_PER_ADDRESS, HANDSHAKE, HANDSHAKES, HANDSHAKES_PER_ADDRESS,
-        HANDSHAKES_UNPROVEN,
+        BACKLOG, CONNECTION_WINDOW, CONNECTIONS, CONNECTIONS_PER_ADDRESS, HANDSHAKE, HANDSHAKES,
+        HANDSHAKES_PER_ADDRESS, HANDSHAKES_UNPROVEN, LEAST_WINDOW, WINDOWS, WINDOWS_OF_ADDRESS,
     },
     endpoint::transport,
     paths::Paths,
@@ -127,7 +127,7 @@ pub(crate) fn start(
         paths,
         handshakes: Arc::default(),
         connections: Arc::new(Semaphore::new(CONNECTIONS)),
-        by_address: Arc::default(),
+        held: Arc::default(),
         accepted: sender,
     };
     tokio::spawn(door.keep(quinn.clone()));
@@ -142,7 +142,7 @@ struct Door {
     paths: Arc<Paths>,
     handshakes: Arc<Mutex<Handshakes>>,
     connections: Arc<Semaphore>,
-    by_address: Arc<Mutex<HashMap<DeviceId, usize>>>,
+    held: Arc<Mutex<Held>>,
     accepted: mpsc::Sender<Accepted>,
 }
 
@@ -178,7 +178,7 @@ impl Door {
         let (true, Ok(connection), Some(place)) = (
             of_it < HANDSHAKES_PER_ADDRESS,
             Arc::clone(&self.connections).try_acquire_owned(),
-            Place::take(&self.by_address, from),
+            Place::take(&self.held, from),
         ) else {
             tracing::debug!(%from, "not answered: too many connections");
             return incoming.ignore();
@@ -190,7 +190,9 @@ impl Door {
             oldest.task.abort();
         }
         let mut config = self.config.clone();
-        config.transport_config(Arc::new(transport(&self.paths, from)));
+        let mut carried = transport(&self.paths, from);
+        carried.receive_window(LEAST_WINDOW.into());
+        config.transport_config(Arc::new(carried));
         let accepted = self.accepted.clone();
         handshakes.last += 1;
         let number = handshakes.last;
@@ -200,7 +202,7 @@ impl Door {
             match timeout(HANDSHAKE, connecting).await {
                 Ok(Ok(standing)) => {
                     drop(handshake);
-                    hand_on(standing, &accepted, Places { _connection: connection, _address: place });
+                    hand_on(standing, &accepted, Places { _connection: connection, address: place });
                 }
                 Ok(Err(error)) => tracing::debug!(%from, %error, "a handshake failed"),
                 Err(_) => tracing::debug!(%from, "a handshake took too long"),
@@ -243,8 +245,9 @@ fn locked(handshakes: &Mutex<Handshakes>) -> MutexGuard<'_, Handshakes> {
 }
 
 /// Hands a connection on, to whoever calls `accept`.
-fn hand_on(connection: Connection, accepted: &mpsc::Sender<Accepted>, places: Places) {
+fn hand_on(connection: Connection, accepted: &mpsc::Sender<Accepted>, mut places: Places) {
     let (Some(device), Some(service)) = (shown_by(&connection), service_of(&connection)) else { return };
+    connection.set_receive_window(VarInt::from_u32(places.address.widen()));
     if accepted
         .try_send(Accepted { device, service, connection: connection.clone(), _places: places })
         .is_err()
@@ -267,36 +270,100 @@ fn service_of(connection: &Connection) -> Option<Vec<u8>> {
 #[derive(Debug)]
 struct Places {
     _connection: OwnedSemaphorePermit,
-    _address: Place,
+    address: Place,
+}
+
+/// What connections hold, by address and in all.
+#[derive(Debug, Default)]
+struct Held {
+    by_address: HashMap<DeviceId, Share>,
+    windows: u64,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    connections: usize,
+    windows: u64,
 }
 
 /// One of the connections of an address.
 #[derive(Debug)]
 struct Place {
-    by_address: Arc<Mutex<HashMap<DeviceId, usize>>>,
+    held: Arc<Mutex<Held>>,
     address: DeviceId,
+    /// Bytes that it may hold.
+    window: u32,
 }
 
 impl Place {
-    fn take(by_address: &Arc<Mutex<HashMap<DeviceId, usize>>>, address: DeviceId) -> Option<Self> {
-        let mut counts = by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= CONNECTIONS_PER_ADDRESS {
+    fn take(held: &Arc<Mutex<Held>>, address: DeviceId) -> Option<Self> {
+        let mut all = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = all.by_address.entry(address).or_default();
+        if share.connections >= CONNECTIONS_PER_ADDRESS {
             return None;
         }
-        *count += 1;
-        Some(Self { by_address: Arc::clone(by_address), address })
+        share.connections += 1;
+        Some(Self { held: Arc::clone(held), address, window: 0 })
+    }
+
+    /// The window of a connection that stands. The first of an address have all that a fast way needs; whoever opens ever more of them, and
+    /// whoever comes when many are there, gets less with each: what nobody reads has to lie somewhere.
+    fn widen(&mut self) -> u32 {
+        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_all = WINDOWS.bytes.saturating_sub(all.windows) / WINDOWS.part;
+        let Some(share) = all.by_address.get_mut(&self.address) else { return LEAST_WINDOW };
+        let of_its = WINDOWS_OF_ADDRESS.bytes.saturating_sub(share.windows) / WINDOWS_OF_ADDRESS.part;
+        let window = u32::try_from(of_all.min(of_its)).unwrap_or(u32::MAX);
+        self.window = window.clamp(LEAST_WINDOW, CONNECTION_WINDOW);
+        share.windows += u64::from(self.window);
+        all.windows += u64::from(self.window);
+        self.window
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
+        let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = u64::from(self.window);
+        all.windows -= window;
+        if let Some(share) = all.by_address.get_mut(&self.address) {
+            share.connections -= 1;
+            share.windows -= window;
+            if share.connections == 0 {
+                all.by_address.remove(&self.address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn windows_shrink_with_each_connection_and_what_all_may_hold_is_bounded() {
+        let held = Arc::<Mutex<Held>>::default();
+        let mut places = Vec::new();
+        for address in 0..16 {
+            let windows: Vec<u32> = (0..CONNECTIONS_PER_ADDRESS)
+                .map(|_| {
+                    let mut place = Place::take(&held, DeviceId::from_bytes([address; 14])).unwrap();
+                    let window = place.widen();
+                    places.push(place);
+                    window
+                })
+                .collect();
+            assert!(windows.is_sorted_by(|a, b| a >= b), "{windows:?}");
+            assert_eq!(windows[0] == CONNECTION_WINDOW, address < 4, "{windows:?}");
+            let all: u64 = windows.into_iter().map(u64::from).sum();
+            assert!(all <= 160 * MIB, "{all}");
+        }
+        let all: u64 = places.iter().map(|place| u64::from(place.window)).sum();
+        assert!(all <= 1536 * MIB, "{all}");
+        drop(places);
+        let held = held.lock().unwrap();
+        assert_eq!((held.windows, held.by_address.len()), (0, 0));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bowline::{Allow, DeviceId};
-use bowline_quic::{ConnectError, Endpoint, Listen, SetupError};
+use bowline_quic::{Accepted, ConnectError, Endpoint, Listen, SetupError, quinn::Connection};
 use common::{
     Liar, SERVICE, accept, base, bowline, by_tcp, bytes, echo, endpoint, id, key, listen, soon, swap,
     unchanged,
@@ -196,6 +196,49 @@ async fn one_address_has_sixty_four_connections_and_takes_nobody_elses() {
     // And what was given back can be had again.
     held.clear();
     soon("connected", greedy.connect(id(VICTIM), SERVICE.as_bytes())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_opens_ever_more_connections_has_less_held_for_each() {
+    const MIB: usize = 1024 * 1024;
+    let (name, _) = base().await;
+    let (victim, greedy) = (endpoint(VICTIM, &name).await, endpoint(MALLORY, &name).await);
+    let mut listener = listen(&victim);
+    let mut held = Vec::new();
+    for _ in 0..17 {
+        let connection = soon("connected", greedy.connect(id(VICTIM), SERVICE.as_bytes())).await.unwrap();
+        held.push((connection, accept(&mut listener).await));
+    }
+    // Nobody reads. The sender has to wait on the last, and not on the first.
+    let send = async |connection: &Connection| {
+        let mut stream = connection.open_uni().await.unwrap();
+        tokio::spawn(async move {
+            let _ = stream.write_all(&vec![0x5a; 4 * MIB]).await;
+            let _ = stream.stopped().await;
+        });
+    };
+    let received = |accepted: &Accepted| accepted.connection.stats().udp_rx.bytes as usize;
+    let (first, last) = (&held[0], held.last().unwrap());
+    send(&last.0).await;
+    let wait = async {
+        while last.0.stats().frame_tx.data_blocked == 0 || received(&last.1) < MIB / 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("blocked", wait).await;
+    send(&first.0).await;
+    let wait = async {
+        while received(&first.1) < 4 * MIB {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("received", wait).await;
+    assert!(received(&last.1) < MIB, "{}", received(&last.1));
+    assert_eq!(first.0.stats().frame_tx.data_blocked, 0);
+    // Once it is read, all of it comes.
+    let mut stream = last.1.connection.accept_uni().await.unwrap();
+    let read = soon("read", stream.read_exact(&mut vec![0; 4 * MIB])).await;
+    assert!(read.is_ok(), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
