@@ -6,11 +6,14 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use bowline_proto::wire::{
-    MAX_DATA, Token,
-    peer::{MAGIC, PREFIX_LEN, PeerDatagram},
-    relay,
-    udp::{self, NatConfirm, NatOk},
+use bowline_proto::{
+    host::config::{EARLY_FOR, EARLY_MESSAGES, EARLY_MOVES},
+    wire::{
+        ANY_PATH_DATA, MAX_DATA, Token,
+        peer::{MAGIC, PREFIX_LEN, PeerDatagram},
+        relay,
+        udp::{self, NatConfirm, NatOk},
+    },
 };
 
 use crate::packet::{NodeId, Time};
@@ -183,10 +186,13 @@ struct PeerLedger {
     unknown_out: usize,
     tokens: Vec<Token>,
     answered: bool,
+    last_hello_out: Option<Time>,
+    /// Messages that went there before it has answered, since a moment.
+    early: (Time, u32),
 }
 
-/// Watches a host's direct datagrams: data goes only where a HELLO was answered; no more replies than HELLOs; HELLOs
-/// within their rate.
+/// Watches a host's direct datagrams: data goes only where a HELLO was answered, or early and little; no more replies than
+/// HELLOs; HELLOs within their rate.
 #[derive(Debug, Default)]
 pub struct HostWatch {
     ledgers: BTreeMap<SocketAddr, PeerLedger>,
@@ -204,6 +210,8 @@ const MAX_TOKENS: usize = 64;
 const HELLOS_A_WINDOW: u32 = 32;
 /// 64 new flows a second (protocol section 8), with a burst of as many.
 const KNOCKS_A_WINDOW: u32 = 128;
+/// Early data in five seconds (protocol section 9), with a burst of as much.
+const EARLY_A_WINDOW: u32 = 2 * EARLY_MESSAGES;
 
 impl HostWatch {
     /// A datagram came from an address that is no base's.
@@ -240,6 +248,7 @@ impl HostWatch {
         let ledger = self.ledgers.entry(to).or_default();
         match PeerDatagram::decode(payload) {
             Ok(PeerDatagram::Hello(hello)) => {
+                ledger.last_hello_out = Some(now);
                 ledger.tokens.push(hello.claim().token);
                 if ledger.tokens.len() > MAX_TOKENS {
                     ledger.tokens.remove(0);
@@ -273,11 +282,28 @@ impl HostWatch {
                     return Err(format!("UNKNOWN-SOURCE amplifies towards {to}"));
                 }
             }
-            Ok(PeerDatagram::Data(_)) if !ledger.answered => {
-                return Err(format!("data goes to {to}, which has answered no HELLO (protocol section 6)"));
-            }
+            Ok(PeerDatagram::Data(data)) if !ledger.answered => return self.early(to, data.len(), now),
             Ok(PeerDatagram::Data(_) | PeerDatagram::Knock) => {}
             Err(e) => return Err(format!("a malformed datagram goes to {to}: {e}")),
+        }
+        Ok(())
+    }
+
+    /// Data goes to an address that has answered no HELLO.
+    fn early(&mut self, to: SocketAddr, length: usize, now: Time) -> Result<(), String> {
+        let vouched = self.ledgers.iter().any(|(other, ledger)| other.ip() == to.ip() && ledger.answered);
+        let ledger = self.ledgers.entry(to).or_default();
+        let behind_a_hello = ledger.last_hello_out.is_some_and(|at| now < at + EARLY_FOR);
+        if !vouched || !behind_a_hello || length > ANY_PATH_DATA {
+            return Err(format!("data goes to {to}, which has answered no HELLO (protocol section 6)"));
+        }
+        let (since, count) = &mut ledger.early;
+        if now >= *since + EARLY_MOVES.every {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count > EARLY_A_WINDOW {
+            return Err(format!("{count} messages to {to} before it has answered (protocol section 9)"));
         }
         Ok(())
     }

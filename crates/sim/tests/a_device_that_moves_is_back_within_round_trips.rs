@@ -44,6 +44,25 @@ fn downwards_after_one_and_a_half_round_trips_to_the_base() {
 }
 
 #[test]
+fn downwards_after_one_behind_the_same_router_and_directly_then() {
+    let Pair { mut world, a, b, .. } = talking();
+    let fault = Fault::Readdress { host: a, interface: 1 };
+    let start = world.now();
+    fault.begin(&mut world, SECOND);
+    fault.end(&mut world, None);
+    let after = first_to_arrive(&mut world, b, a, 5 * MS, SECOND);
+    // The news take a round trip; what is sent then goes where the peer is, and not over the base.
+    assert!(after <= ROUND_TRIP + ONE_WAY + 6 * MS, "{after:?}");
+    for _ in 0..100 {
+        let _ = (world.send(a, b), world.send(b, a));
+        world.run_for(20 * MS);
+    }
+    // Every message since the news has come, whichever way.
+    assert_eq!(world.tally(b, a, start + ROUND_TRIP + MS, world.now() - SECOND).1, 0);
+    world.assert_held();
+}
+
+#[test]
 fn direct_after_one_more() {
     let Pair { mut world, a, b, .. } = talking();
     let to = world.home("elsewhere", CONE, 10 * MS);

@@ -182,7 +182,7 @@ pub enum Route {
     /// As one SEND-DATA frame into the bounded data queue of this connection; dropped and reported with
     /// [`super::Host::handle_relay_overflow`] when that is full.
     RelayTcp(ConnId),
-    /// Both ways at once: the direct path is suspect.
+    /// Both ways at once: the direct path is suspect, or this is where the peer is said to be now.
     Both(Hop, Relay),
     /// To this device itself: deliver it.
     Local,

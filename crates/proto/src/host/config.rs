@@ -265,6 +265,16 @@ pub const FASTER_ROUNDS: u8 = 3;
 /// A padded HELLO without an answer is sent again after these, then with every round.
 pub const SIZE_GAPS: [Duration; 3] = [ms(250), ms(1000), ms(3000)];
 
+// --- Early data ----------------------------------------------------------------------------------------------------
+
+/// A peer whose router gave it another port gets messages there before it has answered, for so long after the HELLO: longer
+/// than all but the worst round trips.
+pub const EARLY_FOR: Duration = ms(500);
+/// So many of them at most: a call's within 320 ms.
+pub const EARLY_MESSAGES: u32 = 16;
+/// Moves of a peer that are followed so.
+pub const EARLY_MOVES: Rate = Rate { burst: 1, every: secs(5) };
+
 // --- Local link ----------------------------------------------------------------------------------------------------
 
 /// Between announcements without a change.

@@ -14,6 +14,7 @@ mod bounds;
 mod candidate;
 pub mod config;
 mod context;
+mod early;
 pub mod event;
 mod lease;
 mod link;
@@ -339,7 +340,7 @@ impl Host {
         let route = match direct {
             Some((hop, false)) => Route::Direct(hop),
             Some((hop, true)) => match self.relay_route(length, now) {
-                Some(relay) => Route::Both(hop, relay),
+                Some(relay) => Route::Both(self.peers.early(peer, length, now).unwrap_or(hop), relay),
                 None => Route::Direct(hop),
             },
             None => match self.relay_route(length, now) {

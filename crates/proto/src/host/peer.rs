@@ -22,6 +22,7 @@ use super::{
         REST, REST_AFTER, SIZE_BYTES, SIZE_WANTED, SMALL_DATA, TOKEN_LIFE,
     },
     context::{Context, Rtt, earlier},
+    early::Early,
     event::PeerStatus,
     pair::Pair,
     path::{Act, Standing},
@@ -67,6 +68,8 @@ pub(super) struct Peer {
     pub(super) link_reaction: Bucket,
     /// Its path went silent in the middle of a talk, and nobody has looked into the reason yet.
     pub(super) went_silent: bool,
+    /// What may go to where it is said to be now.
+    pub(super) early: Early,
     /// The moment under which the index of deadlines has it.
     pub(super) scheduled: Option<Instant>,
     /// The lease that was given out, while it is still like this.
@@ -108,6 +111,13 @@ pub(super) struct Known {
     pub(super) own: Vec<SocketAddr>,
     pub(super) link: Vec<SocketAddr>,
     pub(super) last_good: Option<SocketAddr>,
+}
+
+impl Known {
+    /// Whether a base has told of this address.
+    pub(super) fn has(&self, address: &SocketAddr) -> bool {
+        self.reflexive.contains(address) || self.own.contains(address)
+    }
 }
 
 /// A HELLO on its way: the pairs it was sent on.
@@ -166,6 +176,7 @@ impl Peer {
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),
             went_silent: false,
+            early: Early::default(),
             scheduled: None,
             leased: None,
             pairs: Vec::new(),
@@ -319,6 +330,7 @@ impl Peer {
     /// Drops the direct path and every pair; what is known of the peer stays.
     pub(super) fn forbid_direct(&mut self) {
         self.direct = None;
+        self.early.close();
         self.pairs.clear();
     }
 
@@ -332,6 +344,7 @@ impl Peer {
     /// This device moved: what was learned about unanswering addresses was learned elsewhere.
     pub(super) fn handle_moved(&mut self, judge: &Judge<'_>, now: Instant) {
         self.rests.clear();
+        self.early.close();
         for pair in &mut self.pairs {
             pair.sizes.reset();
         }
@@ -379,6 +392,7 @@ impl Peer {
         {
             self.tokens.pop_front();
         }
+        self.early.note_hello(&hops, now);
         self.tokens.push_back(SentHello { token, at: now, length, hops });
     }
 
@@ -465,6 +479,7 @@ impl Peer {
         now: Instant,
     ) -> Option<&'static str> {
         let Answer { hop, rtt, length } = answer;
+        self.early.close();
         self.rests.retain(|r| r.ip != hop.to.ip());
         let at = match self.pairs.iter().position(|p| p.hop == hop) {
             Some(at) => at,

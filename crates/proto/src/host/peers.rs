@@ -18,6 +18,7 @@ use super::{
     context::Context,
     link::Link,
     locals::Locals,
+    path::Standing,
     peer::{Activity, Due, Mapping, Peer, Role},
     sources::Sources,
 };
@@ -143,6 +144,11 @@ impl Peers {
         let (hop, _) = self.map.get_mut(&id)?.direct_route(length, true, now)?;
         self.reschedule(id);
         Some(hop)
+    }
+
+    /// Where a message that takes the relay because the path is suspect goes in place of that path, if the peer has moved.
+    pub(super) fn early(&mut self, id: DeviceId, length: usize, now: Instant) -> Option<Hop> {
+        self.map.get_mut(&id)?.early.take(length, now)
     }
 
     /// This peer is used: it becomes (or stays) active and wanted.
@@ -301,10 +307,11 @@ impl Peers {
         }
         peer.introduction = told.introduction;
         let (reflexive, own) = (canonical(told.reflexive), canonical(told.own));
-        let known_before = |a: &SocketAddr| peer.known.reflexive.contains(a) || peer.known.own.contains(a);
         let still_known = |a: &SocketAddr| reflexive.contains(a) || own.contains(a);
         let left_behind =
-            peer.direct.as_ref().is_some_and(|s| known_before(&s.hop.to) && !still_known(&s.hop.to));
+            peer.direct.as_ref().is_some_and(|s| peer.known.has(&s.hop.to) && !still_known(&s.hop.to));
+        let moved_to = moved_to(peer, &reflexive, &self.sources, now);
+        peer.early.keep(&reflexive);
         if peer.known.reflexive != reflexive {
             peer.restart_punching(ctx);
         }
@@ -313,6 +320,9 @@ impl Peers {
         rebuild(peer, relay, ctx, now);
         if left_behind && peer.is_active() {
             peer.doubt(now);
+            if let Some(to) = moved_to.filter(|_| peer.direct.as_ref().is_some_and(Standing::is_suspect)) {
+                peer.early.name(to, now);
+            }
             peer.report(relay.path, "the peer has moved", ctx, now);
         }
         self.reschedule(id);
@@ -468,6 +478,14 @@ impl Peers {
         let revoked = self.revoked.iter().copied().chain(leased).collect();
         *self = Self { revoked, ..Self::default() };
     }
+}
+
+/// Where messages may follow a peer whose path is above suspicion, if it has left that path's address: what stands vouches for
+/// its IP, not for any other, and not for what is somebody else's.
+fn moved_to(peer: &Peer, reflexive: &[SocketAddr], sources: &Sources, now: Instant) -> Option<SocketAddr> {
+    let ip = peer.direct.as_ref().filter(|s| !s.is_suspect())?.hop.to.ip();
+    let free = |a: SocketAddr| sources.owner(a, now).is_none_or(|owner| owner == peer.id);
+    reflexive.iter().copied().find(|&a| a.ip() == ip && !peer.known.has(&a) && free(a))
 }
 
 /// Whether the system refuses a datagram for its size alone.
