@@ -1,7 +1,7 @@
 //! Where received files are put: one folder, and nothing outside of it.
 //!
-//! A file is written beside its name, as `.<name>.<sender>.part`, which only its sender goes on with; it gets its name when it is whole, verified
-//! and on the disk. What has that name already stays, unless it is to be replaced.
+//! A file is written beside its name, as `.<name>.<sender>.part`, which only its sender goes on with; it gets its name when it is whole,
+//! verified and on the disk. What has that name already stays, unless it is to be replaced.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

@@ -1,7 +1,7 @@
 //! Whose turn it is to write a file: one stream at a time has it, for each sender and name.
 //!
-//! A sender that was killed leaves a stream behind that looks alive for a while. When it sends the file again, the new stream takes the turn from
-//! the one that stands still, and goes on from what that one has written.
+//! A sender that was killed leaves a stream behind that looks alive for a while. When it sends the file again, the new stream takes the
+//! turn from the one that stands still, and goes on from what that one has written.
 
 use std::{
     collections::HashMap,

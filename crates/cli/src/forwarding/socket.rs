@@ -1,6 +1,6 @@
 //! TCP and Unix sockets as one: connecting, listening, and joining one with a stream.
 
-use std::{io, net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bowline_quic::quinn::{RecvStream, SendStream};
 #[cfg(unix)]
@@ -114,7 +114,7 @@ impl Listener {
 
 /// A socket that nobody listens at any more is in the way; one where somebody does stays.
 #[cfg(unix)]
-async fn remove_stale(path: &Path) -> io::Result<()> {
+async fn remove_stale(path: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if !is_socket {
