@@ -1,9 +1,9 @@
 //! `cluster`: host → base → base → host beside host → base → host, over UDP between the bases and over NATS alone; and what a cluster of two
 //! and of four bases carries.
 //!
-//! Every base is a machine of its own, with a link to each other machine. All bases and the NATS server share *one* core, as the one base does that
-//! they are compared with: where two bases each do their part of a message, packets a second can reach half of one base's. What a cluster
-//! carries whose bases have a core each is calculated from CPU seconds, and says so.
+//! Every base is a machine of its own, with a link to each other machine. All bases and the NATS server share *one* core, as the one base
+//! does that they are compared with: where two bases each do their part of a message, packets a second can reach half of one base's. What a
+//! cluster carries whose bases have a core each is calculated from CPU seconds, and says so.
 //!
 //! The reference is the same base with the same hosts, without the second half of the way.
 

@@ -1,8 +1,9 @@
-//! `flood`: 200,000 forged packets a second at a base while real traffic flows: NAT-INITs under cookies that nobody has, from sources that nobody is.
+//! `flood`: 200,000 forged packets a second at a base while real traffic flows: NAT-INITs under cookies that nobody has, from sources that
+//! nobody is.
 //!
-//! The reference is the same traffic, at a pace that the gear's core can hold beside the flood, while the same packets go to a port that nobody reads,
-//! so that the gear's work is the same. Since that pace leaves the base time to spare, a second row says what its core has left: the
-//! share that the flood does not take.
+//! The reference is the same traffic, at a pace that the gear's core can hold beside the flood, while the same packets go to a port that
+//! nobody reads, so that the gear's work is the same. Since that pace leaves the base time to spare, a second row says what its core has
+//! left: the share that the flood does not take.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
@@ -60,8 +61,8 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     registers(&net, turn, rounds, report);
 }
 
-/// Connections from many addresses, each with a REGISTER whose signature is forged, as fast as the gear makes them. The reference is the same traffic
-/// while as many connections are made to a port that refuses them.
+/// Connections from many addresses, each with a REGISTER whose signature is forged, as fast as the gear makes them. The reference is the
+/// same traffic while as many connections are made to a port that refuses them.
 fn registers(net: &Net, turn: Duration, rounds: usize, report: &mut Report) {
     let turn_of = |port| registered(net, port, turn);
     let pairs = in_turn(rounds, || turn_of(PORT), || turn_of(NOWHERE));

@@ -1,7 +1,7 @@
 //! `forward`: a TCP connection through `bowline forward`, beside plain TCP and beside OpenSSH's own forwarding.
 //!
-//! Two machines on one veth. A sink on one counts what comes; a source on the other writes into it: straight, through `bowline forward` and `bowline
-//! serve`, or through `ssh -L` and `sshd`. Both encrypt.
+//! Two machines on one veth. A sink on one counts what comes; a source on the other writes into it: straight, through `bowline forward` and
+//! `bowline serve`, or through `ssh -L` and `sshd`. Both encrypt.
 
 use std::{
     fs,

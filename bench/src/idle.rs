@@ -2,8 +2,8 @@
 //!
 //! Resident memory of the base for each of them, and the CPU time of a round of refreshes as a share of a core over the 25 seconds it belongs
 //! to: *at their pace*, as hosts do it (a bare NAT-INIT to each UDP address of the base, and INFO), 100,000 of them spread over 25 seconds, and
-//! *one by one*, each message waiting for the answer to the last and the third step of the handshake with it, which is the most that it can cost.
-//! What the system's kernel holds for their connections is not the base's and not in it.
+//! *one by one*, each message waiting for the answer to the last and the third step of the handshake with it, which is the most that it can
+//! cost. What the system's kernel holds for their connections is not the base's and not in it.
 
 use std::{
     net::Ipv4Addr,

@@ -1,7 +1,7 @@
 //! Rows of `stream`: `bowline pipe` beside a pipe over iroh's endpoints, as dumbpipe is one (`bench/iroh`).
 //!
-//! Each end is a program on a core of its own, with all threads that it likes to have. `/dev/zero` goes in, `/dev/null` takes what comes out; how much that is
-//! the system counts (`/proc/PID/io`), so that nothing else runs.
+//! Each end is a program on a core of its own, with all threads that it likes to have. `/dev/zero` goes in, `/dev/null` takes what comes
+//! out; how much that is the system counts (`/proc/PID/io`), so that nothing else runs.
 
 use std::{
     fs, thread,

@@ -1,7 +1,7 @@
 //! `relay`: one flow through the base over UDP, 1,200 and 100 bytes of data, single and super-packets.
 //!
-//! The reference is the best of the four forwarders on the same links: each runs once, then the base and the best take turns. Two figures: packets that
-//! arrive in a second with one core for the base, and its CPU seconds for a million of them. The load offered is all that the
+//! The reference is the best of the four forwarders on the same links: each runs once, then the base and the best take turns. Two figures:
+//! packets that arrive in a second with one core for the base, and its CPU seconds for a million of them. The load offered is all that the
 //! other core can send.
 
 use std::{

@@ -1,5 +1,5 @@
-//! `relay-latency`: what the base adds to a packet's time, at a tenth and at four fifths of the load it can carry, against the forwarder at the same
-//! load.
+//! `relay-latency`: what the base adds to a packet's time, at a tenth and at four fifths of the load it can carry, against the forwarder at
+//! the same load.
 //!
 //! A third flow of a datagram a millisecond is timed from end to end; the load beside it is another flow's.
 

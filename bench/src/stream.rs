@@ -1,8 +1,9 @@
 //! `stream`: one encrypted stream from a device to another, direct and through the relay.
 //!
 //! Direct: two machines on one veth, a process on each, each on a core of its own. The reference is quinn alone on the same cable: its own
-//! socket, its defaults but for the windows, which are ours; a certificate in the place of the device's key. iroh: its endpoints on the same cable with
-//! its defaults, each told the other's address, no relay. Through the relay: a base between two machines; without a reference.
+//! socket, its defaults but for the windows, which are ours; a certificate in the place of the device's key. iroh: its endpoints on the
+//! same cable with its defaults, each told the other's address, no relay. Through the relay: a base between two machines; without a
+//! reference.
 //!
 //! The receiver counts the bytes that came out of the stream. What goes through pipes is counted by the system ([`crate::pipe`]).
 

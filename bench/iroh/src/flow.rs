@@ -1,10 +1,10 @@
 //! Flows as fast as they go, for `bench/run peers`: each end says "ready" once data can flow, and answers every line on its standard input with
 //! how many datagrams it has handled (see `bench/src/peers/ends.rs`).
 //!
-//! `relayed` uses the relay's own client and nothing above it: so many datagrams in a message, 40 between two flushes. The receiver says now and then what has
-//! come, by way of the relay, and the sender keeps a window; what is silent for long is taken for lost. `datagrams` and
-//! `stream` (counted in pieces of that size) go over a QUIC connection, direct, without any relay. `pipe` is what dumbpipe does with an endpoint:
-//! standard input and output, copied to and from one bidirectional stream; it is ready when it says so on standard error.
+//! `relayed` uses the relay's own client and nothing above it: so many datagrams in a message, 40 between two flushes. The receiver says
+//! now and then what has come, by way of the relay, and the sender keeps a window; what is silent for long is taken for lost. `datagrams`
+//! and `stream` (counted in pieces of that size) go over a QUIC connection, direct, without any relay. `pipe` is what dumbpipe does with an
+//! endpoint: standard input and output, copied to and from one bidirectional stream; it is ready when it says so on standard error.
 
 use std::{
     net::{IpAddr, SocketAddr},

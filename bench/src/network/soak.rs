@@ -1,5 +1,6 @@
 //! `bench/run soak`: devices that talk all the time while networks change at random, routers restart, paths die, devices and the base are
-//! killed and started again. At the end every gap must belong to a fault of the plan (or to the machine, whose own witness stood still), no process may have grown, and nobody may have panicked.
+//! killed and started again. At the end every gap must belong to a fault of the plan (or to the machine, whose own witness stood still), no
+//! process may have grown, and nobody may have panicked.
 //!
 //! The plan follows from a seed, which is printed. Faults come one after the other, some seconds apart; what one has broken may still be
 //! broken when the next comes, as in life.

@@ -1,5 +1,5 @@
-//! A witness of the machine itself: bare datagrams, as often as the devices send theirs, between two hosts of the same world and through the same
-//! delay lines. While *they* do not come either, nobody under measurement is to blame: the machine was busy with something else.
+//! A witness of the machine itself: bare datagrams, as often as the devices send theirs, between two hosts of the same world and through
+//! the same delay lines. While *they* do not come either, nobody under measurement is to blame: the machine was busy with something else.
 
 use std::{
     net::{SocketAddr, UdpSocket},

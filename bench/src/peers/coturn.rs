@@ -1,8 +1,8 @@
 //! coturn, the TURN server of the WebRTC world: one allocation, one channel (RFC 8656).
 //!
-//! The left end allocates and binds a channel to the right one, then sends ChannelData; the server takes four bytes off and sends on from the port
-//! that belongs to the allocation. So only one of the two ends is a client, which is the least that the server can have to do. Without
-//! authentication: it would only matter while setting up.
+//! The left end allocates and binds a channel to the right one, then sends ChannelData; the server takes four bytes off and sends on from
+//! the port that belongs to the allocation. So only one of the two ends is a client, which is the least that the server can have to do.
+//! Without authentication: it would only matter while setting up.
 //!
 //! The client is what is needed for that and no more.
 

@@ -1,5 +1,5 @@
-//! Flows whose ends are processes: of bowline, through its library, and of iroh. Each says "ready" once data can flow, and answers every line on its
-//! standard input with how many datagrams it has handled.
+//! Flows whose ends are processes: of bowline, through its library, and of iroh. Each says "ready" once data can flow, and answers every
+//! line on its standard input with how many datagrams it has handled.
 
 use std::{
     path::Path,

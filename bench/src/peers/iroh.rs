@@ -1,9 +1,9 @@
 //! iroh: QUIC between endpoints known by their keys, and its relay. Both are crates, built beside (`bench/iroh`).
 //!
-//! Relay: `iroh-relay` over plain HTTP, the least that it can be asked to do (in the world it speaks TLS), and two of its own clients without any QUIC
-//! above; they hand over datagrams one by one, or ten in a message, as its endpoints do; with a window and without; the best counts. It is TCP, so
-//! what it does not take makes the sender wait; what the receiver's queue of 512 messages does not take is dropped. What is TCP crosses a veth in pieces of 64 KiB, unless
-//! `tx-tcp-segmentation` is off, so there are rows of both.
+//! Relay: `iroh-relay` over plain HTTP, the least that it can be asked to do (in the world it speaks TLS), and two of its own clients
+//! without any QUIC above; they hand over datagrams one by one, or ten in a message, as its endpoints do; with a window and without; the
+//! best counts. It is TCP, so what it does not take makes the sender wait; what the receiver's queue of 512 messages does not take is
+//! dropped. What is TCP crosses a veth in pieces of 64 KiB, unless `tx-tcp-segmentation` is off, so there are rows of both.
 //! Direct: datagrams of a QUIC connection, and a stream of one.
 
 use std::{env, path::PathBuf, time::Duration};

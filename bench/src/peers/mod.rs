@@ -1,8 +1,9 @@
 //! `peers`: the same work through what others have built, as far as Debian or crates.io have it.
 //!
-//! Relay: three machines in a row, the relay on one core, all gear on the other. Direct: two machines on one cable, a core for each end. *Single*
-//! packets: what a card would carry, TCP segments included; *super* in addition where the peer speaks TCP. Ours and a peer take turns; the receiver
-//! counts. [`load`] says how much is offered, [`coturn`], [`n2n`], [`iroh`] and [`tunnel`] what each peer does more than bowline, or less.
+//! Relay: three machines in a row, the relay on one core, all gear on the other. Direct: two machines on one cable, a core for each end.
+//! *Single* packets: what a card would carry, TCP segments included; *super* in addition where the peer speaks TCP. Ours and a peer take
+//! turns; the receiver counts. [`load`] says how much is offered, [`coturn`], [`n2n`], [`iroh`] and [`tunnel`] what each peer does more
+//! than bowline, or less.
 //!
 //! A peer that is not there, or does not start, is a row that says why.
 

@@ -1,5 +1,5 @@
-//! What is there to compare with: programs found, asked for their version, and started; nothing here panics, a peer that does not work is a row that
-//! says so.
+//! What is there to compare with: programs found, asked for their version, and started; nothing here panics, a peer that does not work is a
+//! row that says so.
 
 use std::{
     env,

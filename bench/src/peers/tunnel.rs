@@ -1,7 +1,8 @@
 //! Peers that give a machine one more network device: datagrams of ordinary sockets go in on one side and come out on the other.
 //!
-//! One core for each end: the tunnel's process and the program that sends, or receives, share it, and all four are billed. All of them encrypt; none
-//! of them can be told not to. Each packet is read from the device by a call of its own. The devices cut a run into packets as a card does.
+//! One core for each end: the tunnel's process and the program that sends, or receives, share it, and all four are billed. All of them
+//! encrypt; none of them can be told not to. Each packet is read from the device by a call of its own. The devices cut a run into packets
+//! as a card does.
 
 use std::{
     fs,

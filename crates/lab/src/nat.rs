@@ -1,8 +1,8 @@
 //! Kinds of NATs and firewalls as nft rules, between the interfaces `lan` and `wan` of a router.
 //!
 //! All drop what nobody asked for at the router's own input. Without that, a peer's packet that arrives first leaves an
-//! entry in the connection table, our own mapping towards that peer then gets another port, and punching fails in a way that no home router shows.
-//! `crates/lab/tests/network/nats_behave_as_named.rs` proves each kind against the words of RFC 4787.
+//! entry in the connection table, our own mapping towards that peer then gets another port, and punching fails in a way that no home router
+//! shows. `crates/lab/tests/network/nats_behave_as_named.rs` proves each kind against the words of RFC 4787.
 //!
 //! The rules live in tables of their own, `lab`: what else a test loads beside them (a hole, a delay line) stays when they are replaced.
 

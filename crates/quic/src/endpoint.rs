@@ -240,8 +240,8 @@ impl Endpoint {
 
     /// Waits until the other end of a connection is known to be gone: for 10 seconds its base has said that it is not there, no direct
     /// path to it has answered, and nothing has come from it. That is so soon after it has left, 45 seconds after its process
-    /// was killed, 70 after it went silent; never where there is no base to say so. A connection without this is given up after 180 seconds of silence,
-    /// and until then goes on where its other end comes back: who can go on later anyway need not wait as long. Cancel safe.
+    /// was killed, 70 after it went silent; never where there is no base to say so. A connection without this is given up after 180 seconds
+    /// of silence, and until then goes on where its other end comes back: who can go on later anyway need not wait as long. Cancel safe.
     pub async fn gone(&self, connection: &Connection) {
         let ask = || paths::wake(&self.inner.quinn, &self.inner.socket);
         gone::wait(&self.inner.bowline, connection, ask).await;
@@ -249,9 +249,9 @@ impl Endpoint {
 
     /// Ends all connections, tells the other ends, and closes the bowline endpoint. Takes two seconds at most for it, mostly far less.
     ///
-    /// Connections that still stand are told of it again and again until the other end answers. One that was closed before, or whose handles were all
-    /// dropped, is told once, as QUIC does it: a program that ends had better leave that to this call. Where nobody ever answered nobody is
-    /// waited for.
+    /// Connections that still stand are told of it again and again until the other end answers. One that was closed before, or whose
+    /// handles were all dropped, is told once, as QUIC does it: a program that ends had better leave that to this call. Where nobody ever
+    /// answered nobody is waited for.
     pub async fn close(&self) {
         let Inner { quinn, socket, bowline, .. } = &*self.inner;
         let anybody = self.inner.connected.load(SeqCst) || self.inner.listens.load(SeqCst);

@@ -2,8 +2,9 @@
 //!
 //! QUIC knows silence only, and silence may be a device that is asleep or changes networks; it is borne for three minutes. A base
 //! knows more: a device that has left says so, one whose process died is missed within 35 seconds, one that has been silent for a minute
-//! is dropped. Where the base says that a device is not there, no direct path to it answers, and nothing comes from it, it is gone. It may still come back
-//! with its connection whole: so nothing here ends a connection, and who can go on later without loss (files do) need not wait.
+//! is dropped. Where the base says that a device is not there, no direct path to it answers, and nothing comes from it, it is gone. It may
+//! still come back with its connection whole: so nothing here ends a connection, and who can go on later without loss (files do) need not
+//! wait.
 
 use bowline::{DeviceId, Path};
 use quinn::Connection;

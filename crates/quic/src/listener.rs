@@ -2,8 +2,8 @@
 //!
 //! A stranger costs this device one handshake at most: its key is compared with the allow list as soon as it is shown, within the
 //! handshake, and it opens no stream before. Handshakes are bounded in number; beyond a part of them a device first has to show that
-//! it hears what is sent to it (QUIC's Retry, which costs no state), and beyond the bound the one that has taken longest ends: who means it needs
-//! a round trip or two. One address (a bowline ID, which a base vouches for) has few at a time.
+//! it hears what is sent to it (QUIC's Retry, which costs no state), and beyond the bound the one that has taken longest ends: who means it
+//! needs a round trip or two. One address (a bowline ID, which a base vouches for) has few at a time.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -62,8 +62,8 @@ impl Listen {
     }
 
     /// Where to tell of devices that were refused because they are not among those that may connect; what does not fit there is dropped.
-    /// At that moment they have shown their key, and not yet proven to have it: good for a line that helps somebody to complete a list, and not for
-    /// more.
+    /// At that moment they have shown their key, and not yet proven to have it: good for a line that helps somebody to complete a list, and
+    /// not for more.
     #[must_use]
     pub fn refused(mut self, to: mpsc::Sender<DeviceId>) -> Self {
         self.refused = Some(to);

@@ -3,7 +3,8 @@
 //! The attacker sees what crosses the internet and sends what he likes from any source address, but is not in the path:
 //! what he saw arrives nevertheless. He forges no *data* from another's address, since everyone who can forge addresses
 //! can inject data (protocol section 12). Data from addresses of his own must not be taken for another's; but from one of
-//! them he replays HELLOs, and there it may be as long as the protocol says. The device that floods and the one that lies are ordinary hosts beside whose machine other bytes leave.
+//! them he replays HELLOs, and there it may be as long as the protocol says. The device that floods and the one that lies are ordinary
+//! hosts beside whose machine other bytes leave.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

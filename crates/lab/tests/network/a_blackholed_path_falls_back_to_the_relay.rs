@@ -1,4 +1,5 @@
-//! Row 12: a direct path that goes silent is suspected, the relay carries on, and the path does not flap; when it is free again, it is used again.
+//! Row 12: a direct path that goes silent is suspected, the relay carries on, and the path does not flap; when it is free again, it is used
+//! again.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Row 1 of the issue about streams: a file is on its way while its sender's address changes, the direct path is lost and regained, the other end
-//! is suspended, and the base dies. The same bytes arrive, in one go.
+//! Row 1 of the issue about streams: a file is on its way while its sender's address changes, the direct path is lost and regained, the
+//! other end is suspended, and the base dies. The same bytes arrive, in one go.
 //!
 //! How much and how long is small here. The whole of it, 1 GiB and 30 s, takes four minutes:
 //!

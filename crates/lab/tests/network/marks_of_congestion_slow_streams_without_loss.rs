@@ -1,5 +1,6 @@
 //! Row 2 of the issue about streams, ECN where the path has it: QUIC marks what goes directly, a router's marks slow it down though nothing is
-//! lost, and it does without where a path takes marks off. A connection that begins through the base, or goes by it for a while, loses nothing by it.
+//! lost, and it does without where a path takes marks off. A connection that begins through the base, or goes by it for a while, loses
+//! nothing by it.
 //!
 //! What QUIC makes of the marks is seen from inside alone, so the two ends are the library, in this process; the base is the program.
 

@@ -2,8 +2,8 @@
 //!
 //! A connection that speaks for a device has a [`Speaker`], by which its reader finds that device's [`Session`]. With it and the
 //! routes he decides about each frame ([`Talk::judge`]): a message whose destination is known to the table goes on at once, an INFO with
-//! nothing new in it is answered. Everything else is the machine's, from that frame on: what comes after it may depend on it. A reader that has given
-//! frames to the machine gives it all further ones until those have been dealt with, so that nothing is overtaken.
+//! nothing new in it is answered. Everything else is the machine's, from that frame on: what comes after it may depend on it. A reader that
+//! has given frames to the machine gives it all further ones until those have been dealt with, so that nothing is overtaken.
 //!
 //! Not here: connections that do not speak for a device (or linger), what senders are told of drops.
 

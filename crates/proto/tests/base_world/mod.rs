@@ -104,7 +104,8 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     /// Whether every datagram is judged as a worker would, and the two compared.
     judges: bool,
-    /// Whether the answer of a worker, or of whoever reads a connection, stands, as in a server; otherwise the machine gets every NAT-INIT and INFO.
+    /// Whether the answer of a worker, or of whoever reads a connection, stands, as in a server; otherwise the machine gets every NAT-INIT
+    /// and INFO.
     pub(crate) workers_answer: bool,
     /// NAT-INITs that a worker has answered: the machine has not heard of them.
     answered_by_worker: u64,
