@@ -3,14 +3,18 @@
 
 mod base_world;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use base_world::{FIRST, Host, World, addr, ms, over_tcp, over_udp, secs, send_data};
 use bowline_proto::{
     DeviceId,
-    base::{BaseConfig, BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase},
+    base::{
+        BaseConfig, BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase, UdpAddress,
+    },
     wire::{
-        cluster::{Body, Change, Incarnation, Lease, Message, Record, Want, prefix},
+        cluster::{
+            BASE_PONG, BaseKey, Body, Change, Incarnation, Lease, Message, Probe, Record, Want, prefix, tag,
+        },
         relay::{self, RECV_DATA},
         tcp::{self, DeviceAddresses},
         udp::NAT_OK_LEN,
@@ -30,8 +34,12 @@ impl Other {
     }
 
     fn lease(&self) -> Vec<u8> {
+        self.lease_at(Vec::new())
+    }
+
+    fn lease_at(&self, addresses: Vec<SocketAddr>) -> Vec<u8> {
         let (base, incarnation) = (self.id, self.incarnation);
-        Lease { base, incarnation, connection: 1, key: [0; 16], addresses: Vec::new() }.encode()
+        Lease { base, incarnation, connection: 1, key: [0; 16], addresses }.encode()
     }
 
     fn record(&self, host: &Host, attempt: u32) -> Record {
@@ -123,15 +131,29 @@ fn change(world: &mut World, host: &Host, revision: u64, record: Record) {
 
 /// A message that another base hands over, on the bus.
 fn data_from(world: &mut World, other: &Other, from: DeviceId, to: DeviceId) -> Forward {
-    let message = relay::header(RECV_DATA, from);
-    let datagram = [&prefix(to, other.incarnation)[..], &message, b"data"].concat();
-    let forward = world.base.handle_base_data(CameOver::Bus, &datagram, world.now);
+    data_by(world, CameOver::Bus, other.incarnation, (from, to))
+}
+
+fn data_by(world: &mut World, came: CameOver, tag: [u8; 8], (from, to): (DeviceId, DeviceId)) -> Forward {
+    let datagram = [&prefix(to, tag)[..], &relay::header(RECV_DATA, from), b"data"].concat();
+    let forward = world.base.handle_base_data(came, &datagram, world.now);
     world.flush();
     forward
 }
 
+/// Lets the base be reached by others over UDP; the key that they need for that.
+fn open_udp(world: &mut World) -> BaseKey {
+    let address = UdpAddress { address: addr("203.0.113.1:4477"), socket: FIRST.socket };
+    world.base.set_cluster_udp(vec![address], world.now);
+    world.flush();
+    let lease = |output: &BusOutput| {
+        if let BusOutput::Lease(bytes) = output { Lease::decode(bytes).ok() } else { None }
+    };
+    world.bus.iter().find_map(lease).expect("it tells the others").key
+}
+
 /// Whose a message is that comes over UDP from this address.
-fn sender_at(world: &mut World, from: std::net::SocketAddr, to: DeviceId) -> Option<DeviceId> {
+fn sender_at(world: &mut World, from: SocketAddr, to: DeviceId) -> Option<DeviceId> {
     let mut message = send_data(to, 10);
     let forward = world.base.handle_datagram(FIRST, from, &mut message, world.now);
     world.flush();
@@ -434,9 +456,10 @@ fn a_device_whose_coming_was_not_heard_of_is_found_by_the_messages_that_go_on() 
 
     // The CHANGE that says where it is was lost.
     let mut asked = 0;
-    for _ in 0..60 {
+    for tenth in 1..=60 {
         world.advance(ms(100));
-        world.data_tcp(&sender, late.id, 10);
+        let way = world.data_tcp(&sender, late.id, 10);
+        assert!(tenth < 20 || way == Forward::Nowhere, "not once more to all bases that may have it");
         if finds(&mut world).contains(&late.id) {
             asked += 1;
             bus(&mut world, BusInput::Found { device: late.id, entry: None });
@@ -467,10 +490,119 @@ fn data_of_a_base_whose_lease_is_on_its_way_is_taken_from_the_bus_and_from_nowhe
     world.bus.clear();
     assert_eq!(data_from(&mut world, &new, from, nobody), Forward::Nowhere);
     assert!(world.bus.is_empty(), "{:?}", world.bus);
-    let message = relay::header(RECV_DATA, from);
-    let datagram = [&prefix(host.id, new.incarnation)[..], &message, b"data"].concat();
     let came = CameOver::Udp(addr("192.0.2.11:4477"));
-    assert_eq!(world.base.handle_base_data(came, &datagram, world.now), Forward::Nowhere);
+    assert_eq!(data_by(&mut world, came, new.incarnation, (from, host.id)), Forward::Nowhere);
+}
+
+#[test]
+fn data_over_udp_counts_from_an_address_of_a_living_base_and_under_the_right_tag() {
+    let other = Other::new(0x0b);
+    let (at, elsewhere) = (addr("192.0.2.11:4477"), addr("192.0.2.12:4477"));
+    let mut world = joined(&[]);
+    let key = open_udp(&mut world);
+    bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
+    let mut host = Host::new(1);
+    world.join(&mut host);
+    store(&mut world, &host, 1);
+    let pair = (Host::new(2).id, host.id);
+    let comes = |world: &mut World, from, key| {
+        over_udp(data_by(world, CameOver::Udp(from), tag(key, pair.0, pair.1), pair))
+    };
+    assert_eq!(comes(&mut world, at, &key), Some(host.udp));
+    assert_eq!(comes(&mut world, at, &[0; 16]), None, "under another key");
+    assert_eq!(comes(&mut world, elsewhere, &key), None, "from where no base is");
+    bus(&mut world, BusInput::LeaseEnded(other.id));
+    assert_eq!(comes(&mut world, at, &key), None, "from where none is any more");
+    assert_eq!(world.base.counters().not_a_member, 3);
+}
+
+#[test]
+fn what_all_bases_hear_is_denied_by_none_of_them() {
+    let other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let mut host = Host::new(1);
+    world.join(&mut host);
+    store(&mut world, &host, 1);
+    world.bus.clear();
+    let (from, nobody) = (Host::new(2).id, Host::new(3).id);
+    let tag = other.incarnation;
+    assert_eq!(over_udp(data_by(&mut world, CameOver::All, tag, (from, host.id))), Some(host.udp));
+    assert_eq!(data_by(&mut world, CameOver::All, tag, (from, nobody)), Forward::Nowhere);
+    assert!(world.bus.is_empty(), "{:?}", world.bus);
+    // What was sent to this base alone is.
+    assert_eq!(data_by(&mut world, CameOver::Bus, tag, (from, nobody)), Forward::Nowhere);
+    let denied = Body::NotHere { device: nobody, from };
+    assert!(said(&mut world, &other).iter().any(|(_, body)| *body == denied));
+}
+
+/// How long another base counts after its last lease, to the second.
+fn lifetime(world: &mut World, mut each_tenth: impl FnMut(&mut World)) -> u64 {
+    let start = world.now;
+    while !world.base.members(world.now).is_empty() {
+        world.advance(ms(100));
+        each_tenth(world);
+        assert!(world.now < start + secs(200), "it counts for ever");
+    }
+    (world.now - start).as_secs()
+}
+
+#[test]
+fn a_lease_ends_after_ten_seconds_and_a_minute_later_if_its_base_answers_over_udp() {
+    let other = Other::new(0x0b);
+    assert_eq!(lifetime(&mut joined(&[&other]), |_| {}), 10);
+
+    let at = addr("192.0.2.11:4477");
+    let mut world = joined(&[]);
+    let key = open_udp(&mut world);
+    bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
+    let answer = |world: &mut World| {
+        let pings = std::mem::take(&mut world.datagrams).into_iter().filter(|(_, to, _)| *to == at);
+        for (via, _, ping) in pings {
+            let nonce = Probe::decode(&ping, &[0; 16]).expect("under the other's key").nonce;
+            let mut pong = Probe { kind: BASE_PONG, base: other.id, nonce }.encode(&key);
+            world.base.handle_datagram(via, at, &mut pong, world.now);
+            world.flush();
+        }
+    };
+    assert!((70..=71).contains(&lifetime(&mut world, answer)));
+}
+
+#[test]
+fn without_the_bus_or_a_store_that_takes_leases_other_bases_count_for_a_minute() {
+    let other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    bus(&mut world, BusInput::Down);
+    assert_eq!(lifetime(&mut world, |_| {}), 60);
+
+    let mut world = joined(&[&other]);
+    bus(&mut world, BusInput::LeaseFailed);
+    assert_eq!(lifetime(&mut world, |world| bus(world, BusInput::LeaseFailed)), 60);
+
+    // It takes them again: the other one's is on its way.
+    let mut world = joined(&[&other]);
+    bus(&mut world, BusInput::LeaseFailed);
+    world.advance(secs(30));
+    bus(&mut world, BusInput::LeaseWritten);
+    assert_eq!(lifetime(&mut world, |_| {}), 10);
+}
+
+#[test]
+fn a_base_that_drains_has_its_lease_until_the_end_and_none_afterwards() {
+    let mut world = joined(&[]);
+    let leases = |world: &mut World| {
+        let (written, ended) = (|o: &&BusOutput| matches!(o, BusOutput::Lease(_)), BusOutput::EndLease);
+        let counts = (world.bus.iter().filter(written).count(), world.bus.contains(&ended));
+        world.bus.clear();
+        counts
+    };
+    world.base.drain(20, world.now);
+    world.advance(secs(19));
+    let (written, ended) = leases(&mut world);
+    assert!((5..=7).contains(&written) && !ended, "{written} {ended}");
+    world.advance(secs(1));
+    assert!(leases(&mut world).1);
+    world.advance(secs(60));
+    assert_eq!(leases(&mut world), (0, false));
 }
 
 #[test]
@@ -551,6 +683,32 @@ fn whoever_looks_for_what_nobody_has_takes_no_place_from_others() {
     flood(&mut world, 0x2c);
     change(&mut world, &late, 4, other.record(&late, 1));
     assert_eq!(way_of(world.data_tcp(&honest, late.id, 10)), Some(other.id));
+}
+
+#[test]
+fn devices_that_are_looked_for_again_count_as_those_that_are_looked_for_first() {
+    let mut world = joined(&[]);
+    let mut sender = Host::new(1);
+    world.join(&mut sender);
+    store(&mut world, &sender, 1);
+    world.bus.clear();
+    let none = |world: &mut World| {
+        let mut asked = 0;
+        for device in finds(world) {
+            asked += 1;
+            bus(world, BusInput::Found { device, entry: None });
+        }
+        asked
+    };
+    let each_gets_a_message = |world: &mut World| -> usize {
+        let ids =
+            (0..1_024_u16).map(|n| DeviceId::from_bytes(std::array::from_fn(|i| n.to_be_bytes()[i % 2])));
+        ids.map(|to| (world.data_tcp(&sender, to, 10), none(world)).1).sum()
+    };
+    assert_eq!(each_gets_a_message(&mut world), 1_024);
+    world.advance(secs(3));
+    while none(&mut world) > 0 {}
+    assert_eq!(each_gets_a_message(&mut world), 60, "20 a second");
 }
 
 #[test]

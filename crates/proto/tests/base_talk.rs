@@ -1,5 +1,5 @@
-//! What whoever reads a connection does with its frames beside the machine: nobody can tell which of them it was. (Every frame of all tests of the base is
-//! judged so as well, and compared with what the machine does.)
+//! What whoever reads a connection does with its frames beside the machine: nobody can tell which of them it was. (Every frame of all tests
+//! of the base is judged so as well, and compared with what the machine does.)
 
 mod base_world;
 
@@ -189,4 +189,30 @@ fn messages_that_look_the_same_go_the_same_way_within_one_block_and_not_beyond()
     let over_udp = Step::Forward(Forward::Udp { via: FIRST, to: b.udp });
     assert_eq!(judge(&world, &a, &b, 700), Some(over_udp));
     assert!(matches!(judge(&world, &a, &other, 700), Some(Step::Forward(Forward::Tcp { .. }))));
+}
+
+#[test]
+fn one_that_looks_the_same_and_is_longer_than_udp_carries_goes_over_tcp() {
+    let (mut world, a, mut b) = two();
+    world.confirm_udp(&mut b);
+    let (routes, speaker) = (world.base.routes(), world.speaker(a.conn));
+    let mut talk = routes.talk(&speaker, world.now).unwrap();
+    let over_udp = Step::Forward(Forward::Udp { via: FIRST, to: b.udp });
+    let over_tcp = Step::Forward(Forward::Tcp { conn: b.conn, ticket: Ticket { from: a.id, to: b.id } });
+    for (length, way) in [(1_200, over_udp), (1_201, over_tcp), (1_200, over_udp), (100, over_udp)] {
+        assert_eq!(talk.judge(&mut send_data(b.id, length)), way, "{length} bytes");
+    }
+}
+
+#[test]
+fn messages_that_look_the_same_are_each_counted_where_a_device_has_a_budget() {
+    let mut world = World::with(BaseConfig { relay_messages: Some(10), ..BaseConfig::default() });
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    world.register(&mut a);
+    world.register(&mut b);
+    let (routes, speaker) = (world.base.routes(), world.speaker(a.conn));
+    let mut talk = routes.talk(&speaker, world.now).unwrap();
+    let mut judge = || talk.judge(&mut send_data(b.id, 100));
+    assert_eq!((0..10).filter(|_| matches!(judge(), Step::Forward(_))).count(), 10);
+    assert_eq!(judge(), Step::OverRate(Ticket { from: a.id, to: b.id }));
 }
