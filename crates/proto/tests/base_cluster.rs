@@ -8,9 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use base_world::{FIRST, Host, World, addr, ms, over_tcp, over_udp, secs, send_data};
 use bowline_proto::{
     DeviceId,
-    base::{
-        BaseConfig, BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase, UdpAddress,
-    },
+    base::{BaseConfig, BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase},
     wire::{
         cluster::{
             BASE_PONG, BaseKey, Body, Change, Incarnation, Lease, Message, Probe, Record, Want, prefix, tag,
@@ -143,8 +141,7 @@ fn data_by(world: &mut World, came: CameOver, tag: [u8; 8], (from, to): (DeviceI
 
 /// Lets the base be reached by others over UDP; the key that they need for that.
 fn open_udp(world: &mut World) -> BaseKey {
-    let address = UdpAddress { address: addr("203.0.113.1:4477"), socket: FIRST.socket };
-    world.base.set_cluster_udp(vec![address], world.now);
+    world.base.set_cluster_udp(World::udp_list().to_vec(), world.now);
     world.flush();
     let lease = |output: &BusOutput| {
         if let BusOutput::Lease(bytes) = output { Lease::decode(bytes).ok() } else { None }
@@ -497,7 +494,7 @@ fn data_of_a_base_whose_lease_is_on_its_way_is_taken_from_the_bus_and_from_nowhe
 #[test]
 fn data_over_udp_counts_from_an_address_of_a_living_base_and_under_the_right_tag() {
     let other = Other::new(0x0b);
-    let (at, elsewhere) = (addr("192.0.2.11:4477"), addr("192.0.2.12:4477"));
+    let (at, elsewhere) = (addr("[2001:db8::11]:4477"), addr("[2001:db8::12]:4477"));
     let mut world = joined(&[]);
     let key = open_udp(&mut world);
     bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
@@ -551,7 +548,7 @@ fn a_lease_ends_after_ten_seconds_and_a_minute_later_if_its_base_answers_over_ud
     let other = Other::new(0x0b);
     assert_eq!(lifetime(&mut joined(&[&other]), |_| {}), 10);
 
-    let at = addr("192.0.2.11:4477");
+    let at = addr("[2001:db8::11]:4477");
     let mut world = joined(&[]);
     let key = open_udp(&mut world);
     bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
@@ -603,6 +600,32 @@ fn a_base_that_drains_has_its_lease_until_the_end_and_none_afterwards() {
     assert!(leases(&mut world).1);
     world.advance(secs(60));
     assert_eq!(leases(&mut world), (0, false));
+}
+
+#[test]
+fn devices_that_are_looked_for_again_count_as_those_that_are_looked_for_first() {
+    let mut world = joined(&[]);
+    let mut sender = Host::new(1);
+    world.join(&mut sender);
+    store(&mut world, &sender, 1);
+    world.bus.clear();
+    let none = |world: &mut World| {
+        let mut asked = 0;
+        for device in finds(world) {
+            asked += 1;
+            bus(world, BusInput::Found { device, entry: None });
+        }
+        asked
+    };
+    let each_gets_a_message = |world: &mut World| -> usize {
+        let ids =
+            (0..1_024_u16).map(|n| DeviceId::from_bytes(std::array::from_fn(|i| n.to_be_bytes()[i % 2])));
+        ids.map(|to| (world.data_tcp(&sender, to, 10), none(world)).1).sum()
+    };
+    assert_eq!(each_gets_a_message(&mut world), 1_024);
+    world.advance(secs(3));
+    while none(&mut world) > 0 {}
+    assert_eq!(each_gets_a_message(&mut world), 60, "20 a second");
 }
 
 #[test]
@@ -683,32 +706,6 @@ fn whoever_looks_for_what_nobody_has_takes_no_place_from_others() {
     flood(&mut world, 0x2c);
     change(&mut world, &late, 4, other.record(&late, 1));
     assert_eq!(way_of(world.data_tcp(&honest, late.id, 10)), Some(other.id));
-}
-
-#[test]
-fn devices_that_are_looked_for_again_count_as_those_that_are_looked_for_first() {
-    let mut world = joined(&[]);
-    let mut sender = Host::new(1);
-    world.join(&mut sender);
-    store(&mut world, &sender, 1);
-    world.bus.clear();
-    let none = |world: &mut World| {
-        let mut asked = 0;
-        for device in finds(world) {
-            asked += 1;
-            bus(world, BusInput::Found { device, entry: None });
-        }
-        asked
-    };
-    let each_gets_a_message = |world: &mut World| -> usize {
-        let ids =
-            (0..1_024_u16).map(|n| DeviceId::from_bytes(std::array::from_fn(|i| n.to_be_bytes()[i % 2])));
-        ids.map(|to| (world.data_tcp(&sender, to, 10), none(world)).1).sum()
-    };
-    assert_eq!(each_gets_a_message(&mut world), 1_024);
-    world.advance(secs(3));
-    while none(&mut world) > 0 {}
-    assert_eq!(each_gets_a_message(&mut world), 60, "20 a second");
 }
 
 #[test]
