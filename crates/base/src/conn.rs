@@ -8,8 +8,9 @@ use std::{
     future::poll_fn,
     io::{self, ErrorKind, IoSlice, Read as _},
     net::Shutdown,
+    pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{
             AtomicU32, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
@@ -24,7 +25,7 @@ use socket2::SockRef;
 use tokio::{
     io::Interest,
     net::TcpStream,
-    sync::mpsc::{self, error::TrySendError},
+    sync::mpsc::error::TrySendError,
     task::yield_now,
     time::{sleep, timeout},
 };
@@ -76,7 +77,8 @@ pub(crate) struct Conn {
     pub(crate) speaker: Arc<Speaker>,
     /// Blocks that the owner has been given and has not dealt with.
     owed: AtomicU32,
-    pace: Mutex<Pace>,
+    /// Of one that takes much.
+    pace: OnceLock<Box<Mutex<Pace>>>,
 }
 
 /// How fast the host takes what is written.
@@ -103,7 +105,7 @@ impl Pace {
 
 impl Conn {
     pub(crate) fn new(id: ConnId, stream: TcpStream, outbox: Outbox, speaker: Arc<Speaker>) -> Arc<Self> {
-        Arc::new(Self { id, stream, outbox, speaker, owed: AtomicU32::new(0), pace: Mutex::default() })
+        Arc::new(Self { id, stream, outbox, speaker, owed: AtomicU32::new(0), pace: OnceLock::new() })
     }
 
     /// Whether the owner still has frames that came over it: what comes now comes after them.
@@ -128,7 +130,7 @@ impl Conn {
         if bytes < BULK {
             return;
         }
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pace = self.pace.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(unsent) = pace.wrote(bytes.try_into().unwrap_or(u32::MAX), Instant::now) {
             hold_unsent(&self.stream, unsent);
         }
@@ -156,21 +158,8 @@ pub(crate) async fn serve(conn: Arc<Conn>, plane: Arc<Plane>) {
         () = run_out_of_patience(&conn.outbox) => {}
     }
     // The owner may be gone: then nobody needs to know.
-    tell(&plane.events, Event::Ended(conn.id)).await;
-}
-
-/// Tells the owner, who may be gone: then `false`. What waits for room lies elsewhere, since most connections wait for nothing.
-fn tell(events: &mpsc::Sender<Event>, event: Event) -> impl Future<Output = bool> {
-    let told = match events.try_send(event) {
-        Ok(()) => Ok(true),
-        Err(TrySendError::Closed(_)) => Ok(false),
-        Err(TrySendError::Full(event)) => Err(Box::pin(events.send(event))),
-    };
-    async move {
-        match told {
-            Ok(told) => told,
-            Err(room) => room.await.is_ok(),
-        }
+    if let Err(TrySendError::Full(ended)) = plane.events.try_send(Event::Ended(conn.id)) {
+        let _ = Box::pin(plane.events.send(ended)).await;
     }
 }
 
@@ -251,18 +240,33 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             }
         };
         let waited = crowded.is_some();
-        if let Some(crowded) = crowded {
-            block = block.map(|begun| begun.resized(&plane.blocks, 0));
-            Box::pin(plane.room(crowded, ROOM_PATIENCE)).await;
-        }
-        let told = match event {
-            Some(Event::Frames(_, many)) if frames::front(many.as_ref(), FRAMES_AT_ONCE) < many.len() => {
-                Box::pin(hand_on(conn, plane, many)).await
+        // What is to be waited for lies elsewhere, since most connections wait for nothing.
+        let later: Option<Pin<Box<dyn Future<Output = bool> + Send>>> = match (crowded, event) {
+            (None, None) => None,
+            (None, Some(event)) if !is_long(&event) => match plane.events.try_send(event) {
+                Ok(()) => None,
+                Err(TrySendError::Closed(_)) => return Ok(()),
+                Err(TrySendError::Full(event)) => {
+                    Some(Box::pin(async { plane.events.send(event).await.is_ok() }))
+                }
+            },
+            (crowded, event) => {
+                block = block.map(|begun| begun.resized(&plane.blocks, 0));
+                Some(Box::pin(async {
+                    if let Some(crowded) = crowded {
+                        plane.room(crowded, ROOM_PATIENCE).await;
+                    }
+                    match event {
+                        Some(Event::Frames(_, many)) => hand_on(conn, plane, many).await,
+                        Some(event) => plane.events.send(event).await.is_ok(),
+                        None => true,
+                    }
+                }))
             }
-            Some(event) => tell(&plane.events, event).await,
-            None => true,
         };
-        if !told {
+        if let Some(later) = later
+            && !later.await
+        {
             return Ok(());
         }
         turn += read;
@@ -281,13 +285,21 @@ fn owe(conn: &Arc<Conn>, block: Block) -> Event {
     Event::Frames(Arc::clone(conn), block)
 }
 
+/// Whether these are more frames than the owner is given at once.
+fn is_long(event: &Event) -> bool {
+    match event {
+        Event::Frames(_, block) => frames::front(block.as_ref(), FRAMES_AT_ONCE) < block.len(),
+        _ => false,
+    }
+}
+
 /// Gives the owner many small frames, so many at once, each time after those before have been dealt with. They are owed already.
 async fn hand_on(conn: &Arc<Conn>, plane: &Plane, many: Block) -> bool {
     let mut next = Some(many);
     while let Some(mut front) = next.take() {
         next = front.split_rest(frames::front(front.as_ref(), FRAMES_AT_ONCE), &plane.blocks, 0);
         conn.owed.fetch_add(u32::from(next.is_some()), Relaxed);
-        if !tell(&plane.events, Event::Frames(Arc::clone(conn), front)).await {
+        if plane.events.send(Event::Frames(Arc::clone(conn), front)).await.is_err() {
             return false;
         }
         // What is left is owed, too.
@@ -390,7 +402,7 @@ mod tests {
     use super::*;
 
     /// What a connection's task holds of its own while nothing happens, bytes.
-    const TASK: usize = 896;
+    const TASK: usize = 832;
 
     fn size_of_task<F: Future>(_: impl FnOnce(Arc<Conn>, Arc<Plane>) -> F) -> usize {
         size_of::<F>()
