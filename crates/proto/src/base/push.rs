@@ -219,7 +219,7 @@ impl Base {
 
     fn give_back(&mut self, about: DeviceId, count: u32) {
         if let Some(device) = self.devices.get_mut(&about) {
-            (0..count).for_each(|_| device.unproven.give_back(UNPROVEN_TOLD));
+            (0..count).for_each(|_| device.rates().unproven.give_back(UNPROVEN_TOLD));
         }
     }
 
@@ -262,18 +262,16 @@ impl Base {
         let tcp = device.link.conn().and_then(|conn| self.conns.get(&conn)).map(|conn| conn.remote.ip());
         let location = device.session.location();
         let is_proven = |a: &SocketAddr| Some(a.ip()) == tcp || location.receives_at(a.ip());
-        let mut list = location.reflexive();
-        let unproven = list.iter().filter(|a| !is_proven(a)).count() as u32;
+        let all = location.reflexive();
+        let proven: Vec<SocketAddr> = all.iter().copied().filter(is_proven).collect();
+        drop(location);
+        let unproven = (all.len() - proven.len()) as u32;
         if unproven == 0 {
-            return (list, None);
+            return (all, None);
         }
         let (at, count) =
-            owed.unwrap_or_else(|| (device.unproven.reserve(unproven, UNPROVEN_TOLD, now), unproven));
-        if at <= now {
-            return (list, None);
-        }
-        list.retain(is_proven);
-        (list, Some((at, count)))
+            owed.unwrap_or_else(|| (device.rates().unproven.reserve(unproven, UNPROVEN_TOLD, now), unproven));
+        if at <= now { (all, None) } else { (proven, Some((at, count))) }
     }
 
     fn tell(&mut self, to: DeviceId, about: DeviceId, now: Instant) {

@@ -59,11 +59,24 @@ pub(super) struct Device {
     pub(super) unreached: Unreached,
     /// What other bases of the cluster know of it.
     pub(super) claim: Claim,
-    notice_rate: Bucket,
+    /// Most devices never need them.
+    rates: Option<Box<Rates>>,
+}
+
+/// What a device has used up of what it may make the base do.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    notices: Bucket,
     /// What others were told of its addresses that it was not shown to receive at.
     pub(super) unproven: Bucket,
     /// Devices elsewhere that were looked for on its account.
     pub(super) seeks: Bucket,
+}
+
+impl Device {
+    pub(super) fn rates(&mut self) -> &mut Rates {
+        self.rates.get_or_insert_default()
+    }
 }
 
 /// The TCP half of a registration.
@@ -272,9 +285,7 @@ impl Base {
             changes: Window::default(),
             unreached: Unreached::default(),
             claim: Claim::default(),
-            notice_rate: Bucket::default(),
-            unproven: Bucket::default(),
-            seeks: Bucket::default(),
+            rates: None,
         };
         self.arrived(register.device, now);
         self.devices.insert(register.device, device);
@@ -360,7 +371,7 @@ impl Base {
 
     pub(super) fn notice(&mut self, id: DeviceId, conn: ConnId, code: NoticeCode, text: &str, now: Instant) {
         let Some(device) = self.devices.get_mut(&id) else { return };
-        if device.notice_rate.take(NOTICE_RATE, now) {
+        if device.rates().notices.take(NOTICE_RATE, now) {
             self.counters.notices_sent += 1;
             self.write(conn, &BaseFrame::Notice(Notice { code, text: text.to_owned() }));
         }

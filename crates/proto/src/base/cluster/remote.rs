@@ -125,7 +125,7 @@ impl Base {
         if self.cluster.as_ref().is_some_and(|cluster| cluster.remote(id).is_some()) {
             return true;
         }
-        if self.devices.get_mut(&from).is_some_and(|sender| !sender.seeks.take(SEEK_RATE, now)) {
+        if self.devices.get_mut(&from).is_some_and(|sender| !sender.rates().seeks.take(SEEK_RATE, now)) {
             self.counters.remotes_refused += 1;
             return false;
         }
@@ -143,7 +143,7 @@ impl Base {
         if remote.sought.is_some() || now < remote.blind_until {
             return;
         }
-        if self.devices.get_mut(&from).is_none_or(|sender| !sender.seeks.take(SEEK_RATE, now)) {
+        if self.devices.get_mut(&from).is_none_or(|sender| !sender.rates().seeks.take(SEEK_RATE, now)) {
             return;
         }
         remote.sought = Some(remote.revision);
@@ -211,7 +211,7 @@ impl Base {
             cluster.unfound.remove(&serial);
         }
         if let Some(sender) = sought_for.and_then(|from| self.devices.get_mut(&from)) {
-            sender.seeks.give_back(SEEK_RATE);
+            sender.rates().seeks.give_back(SEEK_RATE);
         }
         if moved {
             self.place_changed(id, now);
