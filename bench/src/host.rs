@@ -285,17 +285,18 @@ impl Host {
         init.encode(&self.key, self.base_id, index, length)
     }
 
-    /// What a host does at a keepalive while nothing changes: a bare NAT-INIT to each UDP address of the base, and INFO. Nothing is
-    /// waited for; how many NAT-OKs are to come.
-    pub(crate) fn keep_alive(&mut self, wire: &Wire) -> usize {
-        let addresses = self.udp.clone();
-        for (index, &to) in addresses.iter().enumerate() {
+    /// What a host does at a keepalive while nothing changes: a bare NAT-INIT to one UDP address of the base, or to `each` of them where they
+    /// see it at different places, and INFO. Nothing is waited for; how many NAT-OKs are to come.
+    pub(crate) fn keep_alive(&mut self, wire: &Wire, each: bool) -> usize {
+        let count = if each { self.udp.len() } else { 1 };
+        for index in 0..count {
+            let to = self.udp[index];
             let init = self.nat_init_for(index as u8, 0);
             wire.send(self.ip, to, &init, None).expect("a datagram can be sent");
         }
         let info = self.info();
         self.write(&info);
-        addresses.len()
+        count
     }
 
     /// An INFO.

@@ -305,6 +305,63 @@ fn when_the_address_in_use_falls_silent_the_base_s_other_one_takes_over() {
 }
 
 #[test]
+fn of_addresses_of_the_base_that_see_us_at_the_same_place_one_is_kept_alive() {
+    const OTHER: &str = "203.0.113.9:4478";
+    const ELSEWHERE: &str = "198.51.100.1:4001";
+    // What each sees us as, and the NAT-INITs to each in ten minutes.
+    let a_keepalive_each = |n: usize| (24..=28).contains(&n);
+    for (at, rests) in [("198.51.100.1:4000", true), (ELSEWHERE, false)] {
+        let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP), addr(OTHER)]);
+        let mut answered = std::collections::BTreeSet::new();
+        let mut answer = |world: &mut World, address, seen: &str| {
+            for seq in seqs(world, address).into_iter().filter(|&seq| answered.insert(seq)) {
+                let ok = NatOk { seen: addr(seen), ..nat_ok(seq, true) }.encode(PADDED_LEN);
+                // The answer to its NAT-INIT, and the one to NAT-CONFIRM.
+                world.datagram(addr(address), &ok);
+                world.datagram(addr(address), &ok);
+            }
+        };
+        let mut live = |world: &mut World, time: Duration, first: &str| {
+            let end = world.now + time;
+            while world.now < end {
+                answer(world, UDP, first);
+                answer(world, OTHER, at);
+                world.advance(ms(100));
+            }
+        };
+        live(&mut world, secs(1), "198.51.100.1:4000");
+        world.datagrams.clear();
+        live(&mut world, secs(600), "198.51.100.1:4000");
+        let (first, other) = (seqs(&world, UDP).len(), seqs(&world, OTHER).len());
+        assert!(a_keepalive_each(first), "{first}");
+        assert!(if rests { other <= 1 } else { a_keepalive_each(other) }, "{other}");
+
+        // Seen elsewhere at the first, what is seen at the other is asked at once, and again at each keepalive.
+        world.datagrams.clear();
+        live(&mut world, secs(60), "198.51.100.1:4002");
+        assert!((2..=4).contains(&seqs(&world, OTHER).len()), "{rests}: {}", seqs(&world, OTHER).len());
+    }
+}
+
+#[test]
+fn an_address_of_the_base_that_rests_is_asked_when_the_one_in_use_fails() {
+    const OTHER: &str = "203.0.113.9:4478";
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP), addr(OTHER)]);
+    for address in [UDP, UDP, OTHER] {
+        let seq = seqs(&world, address)[0];
+        world.datagram(addr(address), &nat_ok(seq, true).encode(PADDED_LEN));
+    }
+    world.datagrams.clear();
+    let ladder: Duration = config::NAT_INIT_GAPS.iter().sum();
+    world.advance(config::KEEPALIVE.1 + ladder);
+    assert_eq!(seqs(&world, UDP).len(), 1 + config::NAT_INIT_GAPS.len(), "none is answered");
+    let asked = seqs(&world, OTHER);
+    assert!(!asked.is_empty());
+    world.datagram(addr(OTHER), &nat_ok(asked[0], false).encode(NAT_OK_LEN));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(hop)) if hop.to == addr(OTHER)));
+}
+
+#[test]
 fn a_network_that_comes_up_step_by_step_is_acted_on_at_each_step() {
     let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
     world.advance(secs(20));

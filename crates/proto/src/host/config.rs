@@ -76,6 +76,8 @@ pub const NAT_INIT_PADDED: [usize; 2] = [0, 2];
 pub const NAT_CONFIRM_GAPS: [Duration; 2] = [ms(100), ms(300)];
 /// NAT-OK allows sending over UDP for so long.
 pub const NAT_OK_LIFE: Duration = secs(35);
+/// A binding that shows the same address of ours as one that is kept alive is asked for again after so long.
+pub const BINDING_REST: Duration = secs(600);
 /// Unanswered NAT-INITs on the binding in use before another is chosen.
 pub const BINDING_FAILED: u32 = 4;
 /// NAT-INITs remembered per binding, for round trips and stray answers.

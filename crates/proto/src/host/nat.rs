@@ -1,8 +1,8 @@
 //! NAT-INIT: the host's address over UDP, registered at each UDP address of the base and kept alive.
 //!
 //! A [`Bindings`] lives as long as its session. Each of the base's UDP addresses has a [`Binding`] with a ladder of
-//! NAT-INITs; the first that is answered is confirmed by the third step and carries relayed messages. What is sent is
-//! numbered by the session's counter.
+//! NAT-INITs; the first that is answered is confirmed by the third step and carries relayed messages. Of those that show the same
+//! address of ours one is kept alive, and the others rest. What is sent is numbered by the session's counter.
 
 use std::{
     collections::VecDeque,
@@ -13,8 +13,8 @@ use std::{
 use super::{
     Hop,
     config::{
-        BINDING_FAILED, NAT_CONFIRM_GAPS, NAT_INIT_GAPS, NAT_INIT_PADDED, NAT_OK_LIFE, NAT_OUTSTANDING,
-        SMALL_DATA, UDP_QUIET, UDP_QUIET_INFO, UDP_SILENT,
+        BINDING_FAILED, BINDING_REST, NAT_CONFIRM_GAPS, NAT_INIT_GAPS, NAT_INIT_PADDED, NAT_OK_LIFE,
+        NAT_OUTSTANDING, SMALL_DATA, UDP_QUIET, UDP_QUIET_INFO, UDP_SILENT,
     },
     context::{Context, Rtt, earlier},
     event::BindingStatus,
@@ -68,6 +68,13 @@ struct Sent {
     seq: u64,
     at: Instant,
     padded: bool,
+}
+
+impl Binding {
+    /// Whether it has been answered lately enough to send there.
+    fn answers(&self, now: Instant) -> bool {
+        self.answered.is_some_and(|at| now < at + NAT_OK_LIFE)
+    }
 }
 
 /// The binding that relayed messages go by.
@@ -195,7 +202,7 @@ impl Bindings {
     }
 
     fn usable(&self, now: Instant) -> Option<&Binding> {
-        let fresh = |b: &&Binding| b.answered.is_some_and(|at| now < at + NAT_OK_LIFE);
+        let fresh = |b: &&Binding| b.answers(now);
         match self.chosen {
             Some(chosen) => Some(&self.list[chosen.index]).filter(fresh),
             None => self.list.iter().find(fresh),
@@ -250,6 +257,7 @@ impl Bindings {
             return;
         }
         let Some(index) = self.list.iter().position(|b| self.on && b.address == from) else { return };
+        let keepalive = self.until_next(index, ok.seen, now);
         let binding = &mut self.list[index];
         let Some(at) = binding.sent.iter().position(|sent| sent.seq == ok.seq) else {
             ctx.counters.base_stray += 1;
@@ -261,8 +269,8 @@ impl Bindings {
         }
         binding.answered = Some(now);
         // Seen from elsewhere all of a sudden: another way perhaps, on which nothing is proven, and the base has to hear of it.
-        binding.full_size &= binding.reflexive.is_none_or(|known| known == ok.seen);
-        binding.reflexive = Some(ok.seen);
+        let elsewhere = binding.reflexive.replace(ok.seen).is_some_and(|known| known != ok.seen);
+        binding.full_size &= !elsewhere;
         binding.unanswered = 0;
         let proves_size = sent.padded && length >= PADDED_LEN;
         let newly_full = proves_size && !binding.full_size;
@@ -271,11 +279,14 @@ impl Bindings {
         if binding.full_size || binding.rung > second_padded {
             binding.rung = 0;
             binding.keepalive = binding.full_size;
-            binding.next = now + ctx.jittered(self.terms.keepalive);
+            binding.next = now + ctx.jittered(keepalive);
         } else if binding.rung < second_padded {
             // Only a bare one was answered: one lost datagram must not keep large messages off UDP for a keepalive.
             binding.rung = second_padded;
             binding.next = now + NAT_INIT_GAPS[second_padded - 1];
+        }
+        if elsewhere {
+            self.rouse(now);
         }
         let in_doubt = self.is_probing();
         match &mut self.chosen {
@@ -294,6 +305,26 @@ impl Bindings {
             // The one in use has been silent for so long that this one's answer counts for more.
             Some(_) if in_doubt => self.choose(index, ok, ctx, now),
             Some(_) => {}
+        }
+    }
+
+    /// How long the base is not asked there if its answer shows this address of ours: one binding of each address is kept alive, the one in
+    /// use before others, and they rest: it is one mapping of a NAT, or none, and they could not be told apart by peers.
+    fn until_next(&self, index: usize, seen: SocketAddr, now: Instant) -> Duration {
+        let rank = |i: usize| (self.chosen.is_some_and(|chosen| chosen.index != i), i);
+        let is_kept = |(other, b): (usize, &Binding)| {
+            rank(other) < rank(index) && b.answers(now) && b.full_size && b.reflexive == Some(seen)
+        };
+        if self.list.iter().enumerate().any(is_kept) { BINDING_REST } else { self.terms.keepalive }
+    }
+
+    /// Asks at the addresses that rest: what they rested by holds no longer.
+    fn rouse(&mut self, now: Instant) {
+        let keepalive = self.terms.keepalive;
+        for binding in self.list.iter_mut().filter(|b| b.next > now + keepalive) {
+            binding.next = now;
+            binding.rung = 0;
+            binding.keepalive = binding.full_size;
         }
     }
 
@@ -355,9 +386,12 @@ impl Bindings {
             binding.rung = 0;
             binding.next = now + ctx.jittered(self.terms.keepalive);
         }
-        let failed = binding.unanswered > BINDING_FAILED;
-        if failed && self.chosen.is_some_and(|chosen| chosen.index == index) {
+        let unanswered = binding.unanswered;
+        if unanswered > BINDING_FAILED && self.chosen.is_some_and(|chosen| chosen.index == index) {
             self.chosen = None;
+        }
+        if unanswered == BINDING_FAILED + 1 {
+            self.rouse(now);
         }
     }
 
