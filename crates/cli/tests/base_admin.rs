@@ -120,7 +120,8 @@ fn on_sighup_the_list_of_devices_is_read_again_and_what_is_wrong_with_it_is_told
     listener.stderr.line_with("registered at");
     let mut running = base.running;
     running.signal(Signal::SIGHUP);
-    running.stderr.line_with("read again");
+    // Not the line before, which says that files are about to be read: this one is written to now.
+    running.stderr.line_with("list of allowed devices was read again");
     fs::write(device.path().join("allow"), "robot7\n").unwrap();
     running.signal(Signal::SIGHUP);
     let told = running.stderr.line_with("robot7");
