@@ -1,9 +1,9 @@
 //! `idle`: many registered devices, each with its TCP connection and a confirmed UDP address, that do nothing but refresh every 25 seconds.
 //!
 //! Resident memory of the base for each of them, and the CPU time of a round of refreshes as a share of a core over the 25 seconds it belongs
-//! to: *at their pace*, as hosts do it (a bare NAT-INIT to one UDP address of the base, and INFO; behind symmetric NATs to each of its addresses), 100,000 of them spread over 25 seconds, and
-//! *one by one*, each message waiting for the answer to the last and the third step of the handshake with it, which is the most that it can
-//! cost. What the system's kernel holds for their connections is not the base's and not in it.
+//! to: *at their pace*, as hosts do it (a bare NAT-INIT to one UDP address of the base, and INFO; behind symmetric NATs to each of its
+//! addresses), 100,000 of them spread over 25 seconds, and *one by one*, each message waiting for the answer to the last and the third step of
+//! the handshake with it, which is the most that it can cost. What the system's kernel holds for their connections is not the base's and not in it.
 
 use std::{
     net::Ipv4Addr,

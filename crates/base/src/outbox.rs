@@ -334,8 +334,8 @@ impl Outbox {
         (Waiting { frames, all }, None)
     }
 
-    /// Waits until no data waits, for so long at most, and tells whether it came to that. A host that reads slowly slows down by that who sends to it, but one that does not
-    /// read stops nobody: once somebody has waited in vain, nobody does until something was written.
+    /// Waits until no data waits, for so long at most, and tells whether it came to that. A host that reads slowly slows down by that who
+    /// sends to it, but one that does not read stops nobody: once somebody has waited in vain, nobody does until something was written.
     pub(crate) async fn room(&self, patience: Duration) -> bool {
         let room = async {
             loop {

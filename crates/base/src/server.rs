@@ -49,10 +49,10 @@ use crate::{
 const EVENTS: usize = 32;
 /// Bytes of frames that the owner deals with before others get their turn: half of what a connection's data queue takes by default.
 const TURN: usize = 128 << 10;
-/// Events taken at one wake-up; what they come to bounds the time until the other kinds of work get their turn ([`TURN`]).
-const EVENTS_AT_ONCE: usize = 64;
 /// Bytes that a frame counts for in a turn, however small it is.
 const LEAST: usize = TURN / FRAMES_AT_ONCE;
+/// Events taken at one wake-up; what they come to bounds the time until the other kinds of work get their turn ([`TURN`]).
+const EVENTS_AT_ONCE: usize = 64;
 /// The same of batches of datagrams, each of which may be of a hundred.
 const BATCHES_AT_ONCE: usize = 4;
 /// Connections that are being closed beside those that the machine counts; more are not accepted.

@@ -14,6 +14,7 @@ use bowline_proto::{
 use host_world::{BASE, COOKIE, Told, World, addr, key, ms, secs};
 
 const UDP: &str = "203.0.113.9:4477";
+const OTHER: &str = "203.0.113.9:4478";
 
 fn refusal(code: ErrorCode, retry_after: u16) -> BaseFrame<'static> {
     BaseFrame::Error(Error { code, retry_after, text: String::new() })
@@ -278,13 +279,7 @@ fn where_udp_does_not_come_through_one_short_nat_init_a_keepalive_asks_whether_i
 
 #[test]
 fn when_the_address_in_use_falls_silent_the_base_s_other_one_takes_over() {
-    const OTHER: &str = "203.0.113.9:4478";
-    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP), addr(OTHER)]);
-    // Of the first there are two: the answer to its NAT-INIT and the one to NAT-CONFIRM.
-    for address in [UDP, UDP, OTHER] {
-        let seq = seqs(&world, address)[0];
-        world.datagram(addr(address), &nat_ok(seq, true).encode(PADDED_LEN));
-    }
+    let mut world = answered_at_both();
     world.advance(secs(5));
     let udp_to = |world: &mut World| match world.send(2, 10) {
         Ok(Route::RelayUdp(hop)) => Some(hop.to),
@@ -306,7 +301,6 @@ fn when_the_address_in_use_falls_silent_the_base_s_other_one_takes_over() {
 
 #[test]
 fn of_addresses_of_the_base_that_see_us_at_the_same_place_one_is_kept_alive() {
-    const OTHER: &str = "203.0.113.9:4478";
     const ELSEWHERE: &str = "198.51.100.1:4001";
     // What each sees us as, and the NAT-INITs to each in ten minutes.
     let a_keepalive_each = |n: usize| (24..=28).contains(&n);
@@ -345,12 +339,7 @@ fn of_addresses_of_the_base_that_see_us_at_the_same_place_one_is_kept_alive() {
 
 #[test]
 fn an_address_of_the_base_that_rests_is_asked_when_the_one_in_use_fails() {
-    const OTHER: &str = "203.0.113.9:4478";
-    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP), addr(OTHER)]);
-    for address in [UDP, UDP, OTHER] {
-        let seq = seqs(&world, address)[0];
-        world.datagram(addr(address), &nat_ok(seq, true).encode(PADDED_LEN));
-    }
+    let mut world = answered_at_both();
     world.datagrams.clear();
     let ladder: Duration = config::NAT_INIT_GAPS.iter().sum();
     world.advance(config::KEEPALIVE.1 + ladder);
@@ -391,6 +380,17 @@ fn a_network_that_comes_up_step_by_step_is_acted_on_at_each_step() {
         world.drain();
         assert_eq!(seqs(&world, UDP).len(), expected, "{addresses:?}, default route: {default_v4}");
     }
+}
+
+/// Registered at a base with two UDP addresses, both of which have answered; the first is in use.
+fn answered_at_both() -> World {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP), addr(OTHER)]);
+    // Of the first there are two: the answer to its NAT-INIT and the one to NAT-CONFIRM.
+    for address in [UDP, UDP, OTHER] {
+        let seq = seqs(&world, address)[0];
+        world.datagram(addr(address), &nat_ok(seq, true).encode(PADDED_LEN));
+    }
+    world
 }
 
 /// The numbers of the NAT-INITs that went there.

@@ -257,7 +257,7 @@ impl Bindings {
             return;
         }
         let Some(index) = self.list.iter().position(|b| self.on && b.address == from) else { return };
-        let keepalive = self.until_next(index, ok.seen, now);
+        let rest = self.until_next(index, ok.seen, now);
         let binding = &mut self.list[index];
         let Some(at) = binding.sent.iter().position(|sent| sent.seq == ok.seq) else {
             ctx.counters.base_stray += 1;
@@ -279,7 +279,7 @@ impl Bindings {
         if binding.full_size || binding.rung > second_padded {
             binding.rung = 0;
             binding.keepalive = binding.full_size;
-            binding.next = now + ctx.jittered(keepalive);
+            binding.next = now + ctx.jittered(rest);
         } else if binding.rung < second_padded {
             // Only a bare one was answered: one lost datagram must not keep large messages off UDP for a keepalive.
             binding.rung = second_padded;
