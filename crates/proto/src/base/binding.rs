@@ -235,7 +235,10 @@ impl Base {
         (socket, address): (SocketId, SocketAddr),
         now: Instant,
     ) -> bool {
-        let Some(device) = self.devices.get(&holder).or_else(|| self.lingering(holder)) else { return false };
+        let Some(device) = self.devices.get(&holder).map(Box::as_ref).or_else(|| self.lingering(holder))
+        else {
+            return false;
+        };
         let location = device.location();
         let binding = location.bindings.iter().find(|b| b.socket == socket && b.address == address);
         binding.is_some_and(|b| b.heard.max(heard) + BINDING_LIFE > now)
@@ -243,10 +246,8 @@ impl Base {
 
     /// Makes the address this device's, whoever had it.
     fn seize(&mut self, id: DeviceId, key: (SocketId, SocketAddr), now: Instant) {
-        let Some(budget) = self.devices.get(&id).map(|device| Arc::clone(device.session.budget())) else {
-            return;
-        };
-        let before = self.routes.seize(SourceKey::new(key.0, key.1), id, budget, now);
+        let Some(session) = self.devices.get(&id).map(|device| Arc::clone(&device.session)) else { return };
+        let before = self.routes.seize(SourceKey::new(key.0, key.1), session, now);
         let Some(loser) = before.filter(|&loser| loser != id) else { return };
         if let Some(device) = self.devices.get(&loser) {
             device.location().take_out(|b| (b.socket, b.address) == key);

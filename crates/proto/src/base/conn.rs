@@ -133,7 +133,7 @@ impl Base {
         let state = State::Accepted(Waiting { serial, silent_at });
         let udp = self.udp_list(udp);
         let speaker = Arc::<Speaker>::default();
-        self.conns.insert(conn, Conn { remote, udp, state, speaker: Arc::clone(&speaker) });
+        self.conns.insert(conn, Box::new(Conn { remote, udp, state, speaker: Arc::clone(&speaker) }));
         self.deadlines.by(Key::Conn(conn), silent_at);
         tracing::debug!(?conn, %remote, "accepted");
 

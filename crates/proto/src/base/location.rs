@@ -8,7 +8,7 @@
 //! Not here: signatures, who holds which address, what others are told.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -30,7 +30,7 @@ use crate::{
 pub(super) struct Session {
     device: DeviceId,
     /// What it may still have relayed; whoever forwards counts it there.
-    budget: Arc<Budget>,
+    budget: Budget,
     location: Mutex<Location>,
 }
 
@@ -42,10 +42,10 @@ impl Session {
         info_by: Instant,
     ) -> Arc<Self> {
         let location = Mutex::new(Location::new(cookie, udp, info_by));
-        Arc::new(Self { device, budget: Arc::default(), location })
+        Arc::new(Self { device, budget: Budget::default(), location })
     }
 
-    pub(super) fn budget(&self) -> &Arc<Budget> {
+    pub(super) fn budget(&self) -> &Budget {
         &self.budget
     }
 
@@ -76,7 +76,7 @@ pub(super) struct Location {
     pub(super) bindings: Vec<Binding>,
     pub(super) confirmed: Option<Confirmed>,
     /// The IPs that NAT-CONFIRMs came from last, in this session and those before it: IPv4 and IPv6.
-    received: [Option<IpAddr>; 2],
+    received: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// Per index of the base's UDP addresses: the last verified seq. It outlives the binding, or an old NAT-INIT
     /// could be replayed once that is gone.
     pub(super) last: [u64; MAX_BASE_ADDRESSES],
@@ -145,7 +145,7 @@ impl Location {
             confirms: Bucket::default(),
             bindings: Vec::new(),
             confirmed: None,
-            received: [None; 2],
+            received: (None, None),
             last: [0; MAX_BASE_ADDRESSES],
             seen: [0; MAX_BASE_ADDRESSES],
             last_confirmed: 0,
@@ -249,12 +249,18 @@ impl Location {
 
     /// A NAT-CONFIRM came from there. Tells whether that is news.
     pub(super) fn receive_at(&mut self, ip: IpAddr) -> bool {
-        self.received[usize::from(ip.is_ipv6())].replace(ip) != Some(ip)
+        match ip {
+            IpAddr::V4(ip) => self.received.0.replace(ip) != Some(ip),
+            IpAddr::V6(ip) => self.received.1.replace(ip) != Some(ip),
+        }
     }
 
     /// Whether the device was shown to receive at this IP.
     pub(super) fn receives_at(&self, ip: IpAddr) -> bool {
-        self.received.contains(&Some(ip))
+        match ip {
+            IpAddr::V4(ip) => self.received.0 == Some(ip),
+            IpAddr::V6(ip) => self.received.1 == Some(ip),
+        }
     }
 
     /// The device sent over TCP what it would send over UDP if that worked: what it cannot hear is not sent there

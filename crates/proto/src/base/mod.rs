@@ -189,14 +189,15 @@ pub struct Base {
     /// The other bases, if there are any.
     cluster: Option<Box<Cluster>>,
 
-    conns: Map<ConnId, Conn>,
+    /// Boxed, as devices are: half of a table that has just grown is empty.
+    conns: Map<ConnId, Box<Conn>>,
     /// What REGISTERED tells of UDP addresses, one list for each listening address.
     udp_lists: Vec<Arc<[UdpAddress]>>,
     unfinished: Unfinished,
     /// Unfinished connections whose device the shell is asked about, and what they said.
     asked: Map<ConnId, (Cookie, Register)>,
     short_of_memory: bool,
-    devices: Map<DeviceId, Device>,
+    devices: Map<DeviceId, Box<Device>>,
     /// Who is behind a source address on one of the base's sockets, where devices are on UDP, the cookies of
     /// registered devices: what others read while this machine writes it.
     routes: Arc<Routes>,

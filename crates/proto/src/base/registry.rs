@@ -56,7 +56,6 @@ pub(super) struct Device {
     pub(super) changed_at: Instant,
     /// Collects the changes of this device before others are told.
     pub(super) changes: Window,
-    pub(super) unreached: Unreached,
     /// What other bases of the cluster know of it.
     pub(super) claim: Claim,
     /// Most devices never need them.
@@ -67,6 +66,8 @@ pub(super) struct Device {
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     notices: Bucket,
+    /// What it was told of messages that went nowhere.
+    pub(super) unreached: Unreached,
     /// What others were told of its addresses that it was not shown to receive at.
     pub(super) unproven: Bucket,
     /// Devices elsewhere that were looked for on its account.
@@ -283,12 +284,11 @@ impl Base {
             version: self.versions,
             changed_at: now,
             changes: Window::default(),
-            unreached: Unreached::default(),
             claim: Claim::default(),
             rates: None,
         };
         self.arrived(register.device, now);
-        self.devices.insert(register.device, device);
+        self.devices.insert(register.device, Box::new(device));
         self.routes.cookies.pin().insert(*cookie, session);
         self.publish(register.device);
         self.absent.remove(&register.device);
@@ -421,7 +421,7 @@ impl Base {
     }
 
     /// Takes a device out of every table but that of addresses.
-    pub(super) fn take_registration(&mut self, id: DeviceId) -> Option<Device> {
+    pub(super) fn take_registration(&mut self, id: DeviceId) -> Option<Box<Device>> {
         let device = self.devices.remove(&id)?;
         let cookie = device.location().cookie;
         self.routes.cookies.pin().remove(&cookie);

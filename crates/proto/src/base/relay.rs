@@ -52,11 +52,11 @@ impl Base {
     ) -> Result<Forward, Malformed> {
         let (to, data) = relay::split(message)?;
         let length = data.len();
-        let sender = self.devices.get(&from).or_else(|| self.lingering(from));
-        let Some(budget) = sender.map(|device| Arc::clone(device.session.budget())) else {
+        let sender = self.devices.get(&from).map(Box::as_ref).or_else(|| self.lingering(from));
+        let Some(session) = sender.map(|device| Arc::clone(&device.session)) else {
             return Ok(Forward::Nowhere);
         };
-        let forward = match self.routes.way(&budget, from, to, length, now) {
+        let forward = match self.routes.way(session.budget(), from, to, length, now) {
             Way::Udp { via, to, .. } => Forward::Udp { via, to },
             Way::Base(way) => Forward::Base(way),
             Way::TooLarge => {
@@ -64,7 +64,7 @@ impl Base {
                 self.unreachable(from, to, UnreachableReason::TooLarge, now);
                 return Ok(Forward::Nowhere);
             }
-            Way::Elsewhere if self.routes.within_rate(&budget, length, now) => {
+            Way::Elsewhere if self.routes.within_rate(session.budget(), length, now) => {
                 match self.way_without_udp(from, to, length, now) {
                     Some(forward) => forward,
                     None => return Ok(Forward::Nowhere),
@@ -159,7 +159,7 @@ impl Base {
     ) {
         let Some(device) = self.devices.get_mut(&host) else { return };
         if let Some(conn) = device.link.conn()
-            && device.unreached.take(about, now)
+            && device.rates().unreached.take(about, now)
         {
             self.counters.unreachable_sent += 1;
             self.write(conn, &BaseFrame::Unreachable(about, why));

@@ -140,7 +140,8 @@ impl Hash for SourceKey {
 #[derive(Debug)]
 struct Source {
     device: DeviceId,
-    budget: Arc<Budget>,
+    /// What counts its messages.
+    session: Arc<Session>,
     /// Its last message to relay.
     heard: AtomicU64,
 }
@@ -441,14 +442,9 @@ impl Routes {
     }
 
     /// Makes an address a device's; gives back whose it was.
-    pub(super) fn seize(
-        &self,
-        key: SourceKey,
-        device: DeviceId,
-        budget: Arc<Budget>,
-        now: Instant,
-    ) -> Option<DeviceId> {
-        let source = Source { device, budget, heard: AtomicU64::new(self.nanos(now)) };
+    pub(super) fn seize(&self, key: SourceKey, session: Arc<Session>, now: Instant) -> Option<DeviceId> {
+        let device = session.device();
+        let source = Source { device, session, heard: AtomicU64::new(self.nanos(now)) };
         self.sources.pin().insert(key, source).map(|before| before.device)
     }
 

@@ -280,7 +280,7 @@ impl Base {
 
     /// A device that has registered elsewhere, whose session here is still open.
     pub(in crate::base) fn lingering(&self, id: DeviceId) -> Option<&Device> {
-        self.cluster.as_ref()?.lingering.get(&id)
+        self.cluster.as_ref()?.lingering.get(&id).map(Box::as_ref)
     }
 
     /// The end of a session that lingers.

@@ -85,7 +85,7 @@ pub(super) struct Cluster {
     /// Interests to be stated, by base.
     wants: BTreeMap<DeviceId, Vec<Want>>,
     /// Devices that have registered elsewhere and whose session here is still open: what is under way on it arrives.
-    pub(super) lingering: Map<DeviceId, Device>,
+    pub(super) lingering: Map<DeviceId, Box<Device>>,
 }
 
 /// Whether the bus is there.

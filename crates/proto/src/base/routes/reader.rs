@@ -200,7 +200,7 @@ impl Reader<'_> {
         let Some(source) = self.sources.get(&key) else { return Verdict::Stranger };
         source.heard.store(self.routes.nanos(now), Ordering::Relaxed);
         let pair = (source.device, to);
-        let way = self.routes.way_by(&self.places, &self.remotes, &source.budget, pair, length, now);
+        let way = self.routes.way_by(&self.places, &self.remotes, source.session.budget(), pair, length, now);
         let (leg, limit, prefix) = match way {
             Way::Udp { via, to, limit } => ((via, to), limit, None),
             Way::Base(ToBase { prefix, over: Over::Udp { via, to } }) => {
