@@ -20,6 +20,7 @@ const KEPT: usize = 16;
 /// Blocks that nobody uses at present.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
+    small: Kept,
     blocks: Kept,
     large: Kept,
 }
@@ -30,12 +31,9 @@ impl Pool {
     /// An empty block of at least so many bytes; [`LARGE`] is the most that can be asked for.
     pub(crate) fn take(self: &Arc<Self>, least: usize) -> Block {
         let size = size_for(least);
-        let Some(kept) = self.kept(size) else {
-            return Block { memory: vec![0; size].into(), filled: 0, pool: None };
-        };
-        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.kept(size).lock().unwrap_or_else(PoisonError::into_inner).pop();
         let memory = kept.unwrap_or_else(|| vec![0; size].into());
-        Block { memory, filled: 0, pool: Some(Arc::clone(self)) }
+        Block { memory, filled: 0, pool: Arc::clone(self) }
     }
 
     /// A block with these bytes, as many as one takes.
@@ -45,11 +43,11 @@ impl Pool {
         block
     }
 
-    fn kept(&self, size: usize) -> Option<&Kept> {
+    fn kept(&self, size: usize) -> &Kept {
         match size {
-            BLOCK => Some(&self.blocks),
-            LARGE => Some(&self.large),
-            _ => None,
+            SMALL => &self.small,
+            BLOCK => &self.blocks,
+            _ => &self.large,
         }
     }
 }
@@ -64,7 +62,7 @@ fn size_for(least: usize) -> usize {
 pub(crate) struct Block {
     memory: Box<[u8]>,
     filled: usize,
-    pool: Option<Arc<Pool>>,
+    pool: Arc<Pool>,
 }
 
 impl Block {
@@ -113,7 +111,7 @@ impl Block {
     /// Leaves the part after `front` alone, in a block that has room for more: this one, if it is as large as it has to be.
     pub(crate) fn into_rest(mut self, front: usize, pool: &Arc<Pool>, least: usize) -> Option<Self> {
         let rest = front.min(self.filled)..self.filled;
-        if self.pool.is_none() || size_for(least.max(rest.len() + 1)) != self.size() {
+        if size_for(least.max(rest.len() + 1)) != self.size() {
             return self.split_rest(front, pool, least);
         }
         self.memory.copy_within(rest.clone(), 0);
@@ -149,8 +147,7 @@ impl AsMut<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let Some(kept) = self.pool.as_ref().and_then(|pool| pool.kept(self.memory.len())) else { return };
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.pool.kept(self.memory.len()).lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT {
             kept.push(std::mem::take(&mut self.memory));
         }
@@ -208,7 +205,7 @@ mod tests {
             assert_eq!(pool.take(least).size(), size);
         }
         let kept = |kept: &Kept| kept.lock().unwrap().len();
-        assert_eq!((kept(&pool.blocks), kept(&pool.large)), (1, 1));
+        assert_eq!((kept(&pool.small), kept(&pool.blocks), kept(&pool.large)), (1, 1, 1));
     }
 
     #[test]

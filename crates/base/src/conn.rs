@@ -151,11 +151,11 @@ impl Conn {
 pub(crate) async fn serve(conn: Arc<Conn>, plane: Arc<Plane>) {
     set_options(&conn.stream);
     tokio::select! {
+        biased;
         ended = read(&conn, &plane) => if let Err(error) = ended {
             tracing::debug!(id = ?conn.id, %error, "read");
         },
         error = write(&conn) => tracing::debug!(id = ?conn.id, %error, "write"),
-        () = run_out_of_patience(&conn.outbox) => {}
     }
     // The owner may be gone: then nobody needs to know.
     if let Err(TrySendError::Full(ended)) = plane.events.try_send(Event::Ended(conn.id)) {
@@ -196,7 +196,7 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
     loop {
         if block.is_none() {
             // Nothing comes for now: an idle connection holds no memory.
-            conn.stream.readable().await?;
+            readable(&conn.stream).await?;
         }
         let mut filling = match block.take() {
             None => plane.blocks.take(size),
@@ -206,7 +206,7 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             if filling.len() > 0 {
                 // The rest of a frame is on its way. It may be slow to come, and holds no more than it has to meanwhile.
                 block = Some(filling.resized(&plane.blocks, 0));
-                conn.stream.readable().await?;
+                readable(&conn.stream).await?;
             }
             continue;
         };
@@ -310,6 +310,11 @@ async fn hand_on(conn: &Arc<Conn>, plane: &Plane, many: Block) -> bool {
     true
 }
 
+/// Waits until there may be something to read. Only the reader does, so the stream itself remembers whom to wake.
+async fn readable(stream: &TcpStream) -> io::Result<()> {
+    poll_fn(|task| stream.poll_read_ready(task)).await
+}
+
 /// Reads what is there; `None` if that is nothing. A read that leaves room has taken all of it, and the next waits without asking.
 fn read_now(stream: &TcpStream, room: &mut [u8]) -> io::Result<Option<usize>> {
     let mut read = None;
@@ -324,35 +329,41 @@ fn read_now(stream: &TcpStream, room: &mut [u8]) -> io::Result<Option<usize>> {
     }
 }
 
+/// What waits for the end of a connection, from when it is told to end or has to wait for its host; most do neither.
+type Patience<'a> = Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>;
+
 /// Writes what waits until it cannot, or all is written and the connection is to end. Then it waits for the host to
-/// close its side, in [`read`].
+/// close its side, in [`read`], as long as there is patience.
 async fn write(conn: &Conn) -> io::Error {
     let mut batch = Batch::default();
+    let mut patience: Patience<'_> = None;
     loop {
         conn.outbox.next(&mut batch).await;
+        if batch.end == End::Now {
+            return io::Error::other("it was to end at once");
+        }
         let written = AtomicUsize::new(0);
         let result = tokio::select! {
             biased;
             result = write_batch(conn, &batch, &written) => result,
-            () = stalled(&conn.outbox, &written) => {
-                Err(io::Error::other("it reads nothing, and too much waits for all together"))
-            }
+            error = hindered(&conn.outbox, &written, &mut patience) => Err(error),
         };
         if let Err(error) = result {
             return error;
         }
         if batch.end != End::No {
-            return match SockRef::from(&conn.stream).shutdown(Shutdown::Write) {
-                Ok(()) => std::future::pending().await,
-                Err(error) => error,
-            };
+            if let Err(error) = SockRef::from(&conn.stream).shutdown(Shutdown::Write) {
+                return error;
+            }
+            out_of_patience(&conn.outbox, &mut patience).await;
+            return io::Error::other("it has not closed its side");
         }
     }
 }
 
-/// Comes to an end when nothing is written for too long while memory is short.
-async fn stalled(outbox: &Outbox, written: &AtomicUsize) {
-    Box::pin(async {
+/// Comes to an end when nothing is written for too long while memory is short, or when the connection is to end and has had its time.
+async fn hindered<'a>(outbox: &'a Outbox, written: &AtomicUsize, patience: &mut Patience<'a>) -> io::Error {
+    let stalled = async {
         loop {
             let before = written.load(Relaxed);
             sleep(STALLED).await;
@@ -360,8 +371,14 @@ async fn stalled(outbox: &Outbox, written: &AtomicUsize) {
                 return;
             }
         }
+    };
+    Box::pin(async {
+        tokio::select! {
+            () = stalled => io::Error::other("it reads nothing, and too much waits for all together"),
+            () = out_of_patience(outbox, patience) => io::Error::other("it does not take its last words"),
+        }
     })
-    .await;
+    .await
 }
 
 /// Writes all of a batch, as much as possible at once. `so_far` says how much that is.
@@ -390,11 +407,15 @@ async fn write_batch(conn: &Conn, batch: &Batch, so_far: &AtomicUsize) -> io::Re
     .await
 }
 
-async fn run_out_of_patience(outbox: &Outbox) {
-    if outbox.ended(End::No).await == End::Flushed {
-        // It ends all the same, whether the patience does or somebody else needs the place.
-        let _ = Box::pin(timeout(CLOSE_PATIENCE, outbox.ended(End::Flushed))).await;
-    }
+/// Comes to an end when the connection is to end at once, or has had its time since it was to end. The time goes on from one call to the next.
+async fn out_of_patience<'a>(outbox: &'a Outbox, patience: &mut Patience<'a>) {
+    let run_out = async {
+        if outbox.ended(End::No).await == End::Flushed {
+            // It ends all the same, whether the patience does or somebody else needs the place.
+            let _ = timeout(CLOSE_PATIENCE, outbox.ended(End::Flushed)).await;
+        }
+    };
+    patience.get_or_insert_with(|| Box::pin(run_out)).await;
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use std::{
     future::poll_fn,
     io::ErrorKind,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -271,10 +272,12 @@ impl Worker {
         let mut batch = Batch::new();
         let mut egress = Egress::new(firsts);
         let mut next = 0;
+        // The same one each time: to wait anew is to be put into a list anew, for every datagram of a quiet base.
+        let mut stop = pin!(stopped.changed());
         loop {
             let more = tokio::select! {
                 biased;
-                _ = stopped.changed() => return,
+                _ = &mut stop => return,
                 more = receive(&lanes, &mut next, &mut batch) => more,
             };
             self.round(&mut batch, &mut egress);
