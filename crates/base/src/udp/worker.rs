@@ -22,9 +22,9 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Context, Poll, Wake, Waker},
     thread::{self, JoinHandle},
     time::Instant,
 };
@@ -271,14 +271,14 @@ impl Worker {
         let firsts = self.ports.iter().filter_map(|lanes| lanes.first().cloned()).collect();
         let mut batch = Batch::new();
         let mut egress = Egress::new(firsts);
-        let mut next = 0;
+        let mut turns = Turns::new(lanes.len());
         // The same one each time: to wait anew is to be put into a list anew, for every datagram of a quiet base.
         let mut stop = pin!(stopped.changed());
         loop {
             let more = tokio::select! {
                 biased;
                 _ = &mut stop => return,
-                more = receive(&lanes, &mut next, &mut batch) => more,
+                more = receive(&lanes, &mut turns, &mut batch) => more,
             };
             self.round(&mut batch, &mut egress);
             if more {
@@ -420,11 +420,73 @@ impl Lane {
     }
 }
 
+/// Whose turn is next, and which lanes are to be asked at all: those that were served last, and those that have woken the worker since. The others
+/// will wake it, and a worker that is woken by one datagram does not look at all its sockets.
+struct Turns {
+    next: usize,
+    due: Arc<[AtomicBool]>,
+    /// One for each lane; none before the worker has waited for the first time.
+    wakers: Vec<Waker>,
+    worker: Waker,
+}
+
+/// Wakes the worker for one lane.
+struct Call {
+    lane: usize,
+    due: Arc<[AtomicBool]>,
+    worker: Waker,
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.due[self.lane].store(true, Relaxed);
+        self.worker.wake_by_ref();
+    }
+}
+
+impl Turns {
+    fn new(lanes: usize) -> Self {
+        let due = (0..lanes).map(|_| AtomicBool::new(true)).collect();
+        Self { next: 0, due, wakers: Vec::new(), worker: Waker::noop().clone() }
+    }
+
+    /// This is to be woken from now on.
+    fn wake(&mut self, worker: &Waker) {
+        if self.wakers.is_empty() || !self.worker.will_wake(worker) {
+            self.worker = worker.clone();
+            let of = |lane| Call { lane, due: Arc::clone(&self.due), worker: worker.clone() };
+            self.wakers = (0..self.due.len()).map(|lane| Arc::new(of(lane)).into()).collect();
+            self.due.iter().for_each(|due| due.store(true, Relaxed));
+        }
+    }
+
+    fn is_due(&self, lane: usize) -> bool {
+        self.due[lane].load(Relaxed)
+    }
+
+    /// Whether a lane can be read. If not, it is due when it can.
+    fn poll(&self, place: usize, lane: &Lane) -> Poll<()> {
+        self.due[place].store(false, Relaxed);
+        lane.readiness.poll(&mut Context::from_waker(&self.wakers[place]))
+    }
+
+    /// A lane was served: it is asked next time, and the next one first.
+    fn served(&mut self, lane: usize) {
+        self.due[lane].store(true, Relaxed);
+        self.next = lane + 1;
+    }
+}
+
 /// Waits until some lane has something, and fills the batch from them by turns, beginning after the one that was served last. Tells whether
 /// more is to be expected at once.
-async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) -> bool {
+async fn receive(lanes: &[Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
     poll_fn(|cx| {
-        let start = *next;
+        turns.wake(cx.waker());
+        let start = turns.next;
         let (mut hungry, mut served) = (None, 0);
         let mut more = false;
         for offset in 0..lanes.len() {
@@ -434,15 +496,18 @@ async fn receive(lanes: &[Lane], next: &mut usize, batch: &mut Batch) -> bool {
                 more = true;
                 break;
             }
+            if !turns.is_due(place) {
+                continue;
+            }
             // A lane that had nothing is asked again: to wake this when it has.
-            while lane.readiness.poll(cx).is_ready() {
+            while turns.poll(place, lane).is_ready() {
                 match lane.receive(batch) {
                     Had::Nothing => continue,
                     Had::Some => {}
                     Had::More => hungry = hungry.or(Some(lane)),
                 }
                 served += 1;
-                *next = place + 1;
+                turns.served(place);
                 break;
             }
         }

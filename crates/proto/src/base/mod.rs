@@ -377,7 +377,8 @@ impl Base {
     #[must_use]
     pub fn routes_agree(&self) -> bool {
         let known = |device: &Device| (device.link.conn(), device.location().confirmed_leg());
-        let places = self.devices.values().map(|device| known(device)).filter(|place| *place != (None, None)).count();
+        let places =
+            self.devices.values().map(|device| known(device)).filter(|place| *place != (None, None)).count();
         places == self.routes.places()
             && self.devices.iter().all(|(&id, device)| {
                 let (conn, leg) = known(device);
