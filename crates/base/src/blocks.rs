@@ -10,7 +10,7 @@ use std::{
 
 /// What a connection reads into until it has filled one: most connections have only a few bytes to say.
 pub(crate) const SMALL: usize = 4 << 10;
-/// Bytes of a block that is used again.
+/// The same, for a connection that brings more.
 pub(crate) const BLOCK: usize = 64 << 10;
 /// The same, for a connection that fills those: fewer calls for what it brings, each of which wakes others.
 pub(crate) const LARGE: usize = 256 << 10;

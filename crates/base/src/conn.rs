@@ -358,6 +358,10 @@ async fn write(conn: &Conn) -> io::Error {
             out_of_patience(&conn.outbox, &mut patience).await;
             return io::Error::other("it has not closed its side");
         }
+        if patience.is_some() && !conn.outbox.is_ending() {
+            // Its time has not begun, and a connection that is idle again holds nothing.
+            patience = None;
+        }
     }
 }
 

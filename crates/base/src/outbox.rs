@@ -361,6 +361,11 @@ impl Outbox {
         self.ended.notify_one();
     }
 
+    /// Whether the connection is to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.lock().end != End::No
+    }
+
     /// Waits until the connection is to end in another way than this, and tells how.
     pub(crate) async fn ended(&self, but: End) -> End {
         loop {
