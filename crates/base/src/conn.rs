@@ -365,7 +365,8 @@ async fn write(conn: &Conn) -> io::Error {
     }
 }
 
-/// Comes to an end when nothing is written for too long while memory is short, or when the connection is to end and has had its time.
+/// Comes to an end when nothing is written for too long while memory is short, or when the connection is to end and
+/// has had its time.
 async fn hindered<'a>(outbox: &'a Outbox, written: &AtomicUsize, patience: &mut Patience<'a>) -> io::Error {
     let stalled = async {
         loop {
@@ -411,7 +412,8 @@ async fn write_batch(conn: &Conn, batch: &Batch, so_far: &AtomicUsize) -> io::Re
     .await
 }
 
-/// Comes to an end when the connection is to end at once, or has had its time since it was to end. The time goes on from one call to the next.
+/// Comes to an end when the connection is to end at once, or has had its time since it was to end. The time goes on
+/// from one call to the next.
 async fn out_of_patience<'a>(outbox: &'a Outbox, patience: &mut Patience<'a>) {
     let run_out = async {
         if outbox.ended(End::No).await == End::Flushed {

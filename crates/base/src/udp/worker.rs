@@ -420,8 +420,8 @@ impl Lane {
     }
 }
 
-/// Whose turn is next, and which lanes are to be asked at all: those that were served last, and those that have woken the worker since. The others
-/// will wake it, and a worker that is woken by one datagram does not look at all its sockets.
+/// Whose turn is next, and which lanes are to be asked at all: those that were served last, and those that have woken
+/// the worker since. The others will wake it, and a worker that is woken by one datagram does not look at all its sockets.
 struct Turns {
     next: usize,
     due: Arc<[AtomicBool]>,
