@@ -84,7 +84,7 @@ fn flood(socket: &UdpSocket, port: u16, forged: Forged, stop: &AtomicBool, count
     let to = SockaddrStorage::from(SocketAddr::from(([10, 8, 0, 2], port)));
     let peer = *key_of(true).device_id().as_bytes();
     let introduction = IntroductionKey([9; 16]);
-    let hello = Hello::encode(key_of(false).device_id(), [3; 16], &introduction, &key_of(true), HELLO_LEN);
+    let hello = Hello::encode(key_of(false).device_id(), [3; 16], &introduction, &key_of(true), 0, HELLO_LEN);
     let mut run = hello.repeat(RUN);
     let segment = u16::try_from(HELLO_LEN).expect("a HELLO is short");
     let began = Instant::now();

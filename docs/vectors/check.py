@@ -57,10 +57,11 @@ UDP = {
 }
 PEER = {
     ("peer", 0x00): ("ESCAPED-DATA", [("data", "rest")]),
-    ("peer", 0x01): ("HELLO", [("initiator_id", 14), ("responder_id", 14), ("public_key", 32), ("token", 16), ("introduction", 8), ("signature", "sig"), ("padding", "pad")]),
+    ("peer", 0x01): ("HELLO", [("initiator_id", 14), ("responder_id", 14), ("public_key", 32), ("token", 16), ("introduction", 8), ("signature", "sig"), ("takes", "optional8"), ("padding", "pad")]),
     ("peer", 0x02): ("HELLO-REPLY", [("initiator_id", 14), ("responder_id", 14), ("public_key", 32), ("token", 16), ("signature", "sig")]),
     ("peer", 0x03): ("UNKNOWN-SOURCE", []),
     ("peer", 0x04): ("KNOCK", []),
+    ("peer", 0x05): ("JOINED-DATA", [("size", "u16"), ("data", "joined")]),
 }
 RECORD = [("base_id", 14), ("incarnation", 8), ("boot_id", 8), ("attempt", "u32"), ("replaced", "boots4")]
 HEADER = [("base_id", 14), ("incarnation", 8), ("number", "u64")]
@@ -127,8 +128,10 @@ def encode_field(kind, value):
     if kind == "text":
         raw = value.encode()
         return bytes([len(raw)]) + raw
-    if kind in ("rest", "sig"):
+    if kind in ("rest", "sig", "joined"):
         return bytes.fromhex(value)
+    if kind == "optional8":
+        return b"" if value is None else bytes([value])
     assert kind == "pad"
     return bytes(value)
 
@@ -183,6 +186,10 @@ def decode_field(kind, take, left):
         return value
     if kind == "rest":
         return take(left()).hex()
+    if kind == "joined":
+        return take(left()).hex()
+    if kind == "optional8":
+        return take(1)[0] & 1 if left() else None
     if kind == "sig":
         return take(64).hex()
     assert kind == "pad"
@@ -210,6 +217,10 @@ def decode_body(fields, body, exact):
             values[name] = value
     if exact and at != len(body):
         raise Malformed("too long")
+    if values.keys() == {"size", "data"}:
+        count = len(values["data"]) // 2
+        if count == 0 or count > 64 * values["size"]:
+            raise Malformed("no message, or too many")
     return values, signature
 
 

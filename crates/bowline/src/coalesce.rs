@@ -8,7 +8,7 @@
 //! refuses goes through the machine again, message by message. None of them carries a mark of congestion: those that do come in batches.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -22,7 +22,8 @@ use crate::{
     Ecn,
     config::{MAX_SEGMENTED_BYTES, SEND_PATIENCE},
     driver::{Lane, Shared},
-    send::resend,
+    packing::Packing,
+    send::{Segments, note_refused, packing, resend, try_send_run},
 };
 
 /// What waits on a lane.
@@ -42,7 +43,8 @@ pub(crate) struct Waiting {
 struct Run {
     bytes: Vec<u8>,
     count: usize,
-    segment: usize,
+    /// Made for the size of the first.
+    packing: Packing,
 }
 
 /// The lanes that have a turn to come.
@@ -66,54 +68,52 @@ pub(crate) enum Outcome {
 }
 
 impl Run {
-    fn takes(&self, length: usize, max: usize) -> bool {
-        let ended = self.bytes.len() < self.count * self.segment;
-        self.count == 0
-            || (!ended
-                && self.count < max
-                && length <= self.segment
-                && self.bytes.len() + length <= MAX_SEGMENTED_BYTES)
+    fn takes(&self, length: usize) -> bool {
+        let size = self.packing.size();
+        let ended = self.bytes.len() < self.count * size;
+        self.count == 0 || (!ended && !self.is_full() && length <= size)
     }
 
-    fn push(&mut self, data: &[u8]) {
+    /// `packing` is asked for the first message only.
+    fn push(&mut self, data: &[u8], packing: impl FnOnce() -> Packing) {
         if self.count == 0 {
-            self.segment = data.len();
+            self.packing = packing();
             self.bytes.reserve(MAX_SEGMENTED_BYTES);
         }
         self.bytes.extend_from_slice(data);
         self.count += 1;
     }
 
-    fn is_full(&self, max: usize) -> bool {
-        self.count >= max || self.bytes.len() + self.segment > MAX_SEGMENTED_BYTES
+    fn is_full(&self) -> bool {
+        self.count >= self.packing.most()
     }
 }
 
 /// Takes a message for a lane: it waits if a turn is to come, else it is to be sent alone.
 pub(crate) fn offer(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
-    let max = shared.udp.max_segments(lane.hop);
+    let packing = || packing(shared, lane, data.len());
     let mut waiting = locked(lane);
-    if max == 1 {
+    if waiting.filling.count == 0 && packing().most() == 1 {
         return Outcome::Alone;
     }
     if !waiting.expected {
         waiting.expected = true;
         return Outcome::Alone;
     }
-    if !waiting.filling.takes(data.len(), max) {
+    if !waiting.filling.takes(data.len()) {
         drop(waiting);
         match flush(shared, lane) {
             Outcome::Taken => {}
             other => return other,
         }
         waiting = locked(lane);
-        if !waiting.filling.takes(data.len(), max) {
+        if !waiting.filling.takes(data.len()) {
             // Another task was faster.
             return Outcome::Busy;
         }
     }
-    waiting.filling.push(data);
-    let full = waiting.filling.is_full(max);
+    waiting.filling.push(data, packing);
+    let full = waiting.filling.is_full();
     drop(waiting);
     if full {
         // If the socket is full, it is the next message that has to wait.
@@ -154,15 +154,17 @@ pub(crate) fn flush(shared: &Shared, lane: &Arc<Lane>) -> Outcome {
             Err(error) => {
                 drop(waiting);
                 tracing::debug!("messages go one by one: {error}");
-                run.bytes.chunks(run.segment.max(1)).for_each(|data| resend(shared, lane.peer, data));
+                run.bytes.chunks(run.packing.size()).for_each(|data| resend(shared, lane.peer, data));
             }
         }
     }
 }
 
 fn hand_over(shared: &Shared, lane: &Lane, run: &Run) -> io::Result<()> {
-    let segment = u16::try_from(run.segment).ok().filter(|_| run.count > 1);
-    shared.udp.try_send(lane.hop, &[IoSlice::new(&run.bytes)], segment, Ecn::NotEct)
+    let batch = Segments::new(&run.bytes, run.packing.size(), Ecn::NotEct);
+    let packed = run.packing.whole(run.count);
+    try_send_run(shared, lane.hop, &packed.parts(&batch, 0), packed.segment(), Ecn::NotEct)
+        .inspect_err(|error| note_refused(shared, lane, &packed, error))
 }
 
 impl Waiting {
@@ -270,13 +272,13 @@ fn locked(lane: &Lane) -> MutexGuard<'_, Waiting> {
 mod tests {
     use super::*;
 
-    fn run(lengths: &[usize], max: usize) -> usize {
+    fn run(lengths: &[usize], segments: usize) -> usize {
         let mut run = Run::default();
         for &length in lengths {
-            if !run.takes(length, max) {
+            if !run.takes(length) {
                 break;
             }
-            run.push(&vec![1; length]);
+            run.push(&vec![1; length], || Packing::new(length, segments, None));
         }
         run.count
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 /// Messages that wait for `recv`. More are dropped, the newest first, and counted.
-pub(crate) const INBOX_MESSAGES: usize = 4096;
+pub(crate) const INBOX_MESSAGES: usize = 65_536;
+/// Pieces in which they wait: a message that came by itself, or those that came together. Each costs memory beside its bytes.
+pub(crate) const INBOX_PIECES: usize = 4096;
 /// Bytes of messages that wait for `recv`: half a second at 128 Mbit/s.
 pub(crate) const INBOX_BYTES: usize = 8 * 1024 * 1024;
 /// Events that wait for one subscriber. Of more, the oldest are lost and counted.
@@ -24,10 +26,14 @@ pub(crate) const RECEIVE_BUFFER: usize = 65_536;
 pub(crate) const COPY_BELOW: usize = RECEIVE_BUFFER / 4;
 /// Spare buffers kept: what callers have in hand at a time while they keep up.
 pub(crate) const SPARE_BUFFERS: usize = 64;
-/// Receives from one socket before the driver looks at anything else …
-pub(crate) const RECEIVES_PER_WAKE: usize = 4;
-/// … unless so many messages have come: their receiver has its turn first.
-pub(crate) const MESSAGES_PER_WAKE: usize = INBOX_MESSAGES / 4;
+/// Receives from one socket before what came is handed on …
+pub(crate) const RECEIVES_PER_ROUND: usize = 4;
+/// … unless so many messages have come, in so many pieces or of so many bytes.
+pub(crate) const MESSAGES_PER_ROUND: usize = INBOX_MESSAGES / 4;
+pub(crate) const PIECES_PER_ROUND: usize = INBOX_PIECES / 4;
+pub(crate) const BYTES_PER_ROUND: usize = INBOX_BYTES / 4;
+/// Such rounds before the driver looks at anything else: some 100 µs each.
+pub(crate) const ROUNDS_PER_WAKE: usize = 8;
 /// Destinations remembered for which the system does not segment; with more, it is not asked to for any.
 #[cfg(target_os = "linux")]
 pub(crate) const UNSEGMENTED: usize = 64;
@@ -38,6 +44,8 @@ pub(crate) const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 pub(crate) const MAX_SEGMENTS: usize = 64;
 /// Bytes in one send with segmentation offload: the 16-bit length of an IPv4 packet less its headers.
 pub(crate) const MAX_SEGMENTED_BYTES: usize = 65_535 - 20 - 8;
+/// Pieces of memory in one send: what the system gathers at most (`UIO_MAXIOV`).
+pub(crate) const MAX_PARTS: usize = 1024;
 /// Messages of a batch that are routed at once, under the machine's lock.
 pub(crate) const BATCH: usize = 256;
 /// Control datagrams that wait for the socket to become writable. More are dropped: the machine repeats all of them.

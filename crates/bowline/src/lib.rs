@@ -40,7 +40,7 @@
 //!
 //! | what | bound | beyond it |
 //! |---|---|---|
-//! | messages that wait for [`Endpoint::recv`] | 4,096, and 8 MiB | the newest are dropped and counted ([`Endpoint::dropped`]) |
+//! | messages that wait for [`Endpoint::recv`] | 65,536 in 4,096 pieces (a piece is what came together), and 8 MiB | the newest are dropped and counted ([`Endpoint::dropped`]) |
 //! | events that wait for one subscriber | 1,024 | the oldest are lost and counted ([`EventItem::Lost`]) |
 //! | messages that wait for the base's TCP connection | 128 KiB | [`Endpoint::send`] waits, 1 s at most, then drops |
 //! | control frames that wait for it | 1 MiB | the connection is given up |
@@ -76,6 +76,7 @@ mod multicast;
 #[path = "multicast_none.rs"]
 mod multicast;
 mod network;
+mod packing;
 #[cfg(feature = "port-mapping")]
 mod port_mapping;
 #[cfg(not(feature = "port-mapping"))]

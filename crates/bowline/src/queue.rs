@@ -1,6 +1,6 @@
 //! The receive queue: what came in and waits for `recv`.
 //!
-//! Bounded by messages and by bytes ([`INBOX_MESSAGES`], [`INBOX_BYTES`]); at the bound the newest message is dropped
+//! Bounded by messages, the pieces they came in, and bytes ([`INBOX_MESSAGES`], [`INBOX_PIECES`], [`INBOX_BYTES`]); at the bound the newest message is dropped
 //! and counted, so that what is already waiting keeps its order. After the end of the endpoint the rest can still be
 //! taken. It knows nothing of where messages come from. Messages that came together wait together, as one run, and part
 //! when they are taken.
@@ -15,7 +15,7 @@ use tokio::{sync::Notify, task::coop::consume_budget};
 
 use crate::{
     Datagram, DeviceId, Ecn, Path, RecvError, Segments,
-    config::{INBOX_BYTES, INBOX_LOW, INBOX_MESSAGES},
+    config::{INBOX_BYTES, INBOX_LOW, INBOX_MESSAGES, INBOX_PIECES},
 };
 
 #[derive(Debug, Default)]
@@ -203,7 +203,7 @@ impl Inbox {
 impl State {
     fn push(&mut self, mut run: Run) {
         let count = run.count();
-        let fits = if self.closed {
+        let fits = if self.closed || self.runs.len() >= INBOX_PIECES {
             0
         } else if self.bytes + run.bytes.len() <= INBOX_BYTES {
             count.min(INBOX_MESSAGES - self.messages)
@@ -245,7 +245,10 @@ impl State {
     }
 
     fn is_crowded(&self) -> bool {
-        !self.closed && (self.messages > INBOX_MESSAGES / INBOX_LOW || self.bytes > INBOX_BYTES / INBOX_LOW)
+        let crowded = self.messages > INBOX_MESSAGES / INBOX_LOW
+            || self.runs.len() > INBOX_PIECES / INBOX_LOW
+            || self.bytes > INBOX_BYTES / INBOX_LOW;
+        crowded && !self.closed
     }
 }
 
@@ -276,11 +279,11 @@ mod tests {
     #[test]
     fn over_the_count_the_newest_are_dropped_and_counted() {
         let inbox = Inbox::default();
-        for number in 0..INBOX_MESSAGES + 10 {
+        for number in 0..INBOX_PIECES + 10 {
             inbox.push(datagram(number, 8));
         }
         let got = drain(&inbox);
-        assert_eq!(got.len(), INBOX_MESSAGES);
+        assert_eq!(got.len(), INBOX_PIECES);
         assert_eq!(got[0], datagram(0, 8));
         assert_eq!(inbox.dropped(), 10);
     }

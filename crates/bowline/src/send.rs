@@ -32,6 +32,7 @@ use crate::{
     coalesce::{empty, expect_more, flush, offer},
     config::{BATCH, MAX_SEGMENTED_BYTES, SEND_PATIENCE},
     driver::{Lane, Shared},
+    packing::{Packed, Packing},
     tcp::{Outbox, Refused},
 };
 
@@ -260,6 +261,11 @@ pub(crate) trait Batch {
 
     /// The bytes of `count` messages from `at` on, as the system takes them.
     fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>>;
+
+    /// How many parts `count` messages are.
+    fn pieces(&self, count: usize) -> usize {
+        count
+    }
 }
 
 impl Batch for [Bytes] {
@@ -333,6 +339,10 @@ impl Batch for Segments<'_> {
     fn parts(&self, at: usize, count: usize) -> Vec<IoSlice<'_>> {
         vec![IoSlice::new(self.range(at, count))]
     }
+
+    fn pieces(&self, _count: usize) -> usize {
+        1
+    }
 }
 
 /// Sends a batch; the number of messages that were taken, the first ones, or the error of the very first.
@@ -365,14 +375,30 @@ async fn send_by_lane<B>(shared: &Shared, lane: &Arc<Lane>, batch: &B, at: usize
 where
     B: Batch + ?Sized,
 {
-    let run = run_length(batch, at, shared.udp.max_segments(lane.hop), 0, |_| true);
+    let packed = packing(shared, lane, batch.message(at).len()).pack(batch, at);
     empty(shared, lane).await;
-    note_sent(shared, lane, run);
-    let length = batch.message(at).len();
-    if send_run(shared, lane.hop, batch.parts(at, run), length, run, batch.ecn(at)).await {
-        return Ok(run);
+    note_sent(shared, lane, packed.count);
+    let parts = packed.parts(batch, at);
+    match send_run(shared, lane.hop, parts, packed.segment(), batch.ecn(at)).await {
+        Ok(()) => Ok(packed.count),
+        Err(error) => {
+            note_refused(shared, lane, &packed, &error);
+            one_by_one(shared, lane.peer, batch, at, packed.count).await
+        }
     }
-    one_by_one(shared, lane.peer, batch, at, run).await
+}
+
+/// How messages of a size leave by a lane.
+pub(crate) fn packing(shared: &Shared, lane: &Lane, size: usize) -> Packing {
+    Packing::new(size, shared.udp.max_segments(lane.hop), lane.joined)
+}
+
+/// The system has refused messages that now go one by one. If they were joined, none of them shows by itself that it is their common
+/// length that does not pass.
+pub(crate) fn note_refused(shared: &Shared, lane: &Lane, packed: &Packed, error: &io::Error) {
+    if packed.is_joined() {
+        shared.machine.send_error(lane.hop, error);
+    }
 }
 
 /// As the machine says for each of them.
@@ -424,14 +450,15 @@ where
         let whole = match route {
             _ if run == 1 => false,
             Route::Direct(_) => {
-                send_run(shared, hop, batch.parts(first, run), length, run, batch.ecn(first)).await
+                let parts = batch.parts(first, run);
+                send_run(shared, hop, parts, Some(length), batch.ecn(first)).await.is_ok()
             }
             Route::RelayUdp(_) => {
                 let header = header(SEND_DATA, to);
                 let parts = (first..first + run)
                     .flat_map(|at| [IoSlice::new(&header), IoSlice::new(batch.message(at))])
                     .collect();
-                send_run(shared, hop, parts, HEADER_LEN + length, run, Ecn::NotEct).await
+                send_run(shared, hop, parts, Some(HEADER_LEN + length), Ecn::NotEct).await.is_ok()
             }
             _ => false,
         };
@@ -486,30 +513,39 @@ where
     run
 }
 
-/// Sends several messages with one system call; `false` if they have to go one by one.
+/// Sends several messages with one system call, which the system cuts into datagrams of `segment` bytes.
+pub(crate) fn try_send_run(
+    shared: &Shared,
+    hop: Hop,
+    parts: &[IoSlice<'_>],
+    segment: Option<usize>,
+    ecn: Ecn,
+) -> io::Result<()> {
+    let segment = segment.map(u16::try_from).transpose().map_err(io::Error::other)?;
+    shared.udp.try_send(hop, parts, segment, ecn)
+}
+
+/// The same, and waits for room. When the system refuses, they have to go one by one.
 async fn send_run(
     shared: &Shared,
     hop: Hop,
     parts: Vec<IoSlice<'_>>,
-    length: usize,
-    count: usize,
+    segment: Option<usize>,
     ecn: Ecn,
-) -> bool {
-    let Ok(segment) = u16::try_from(length) else { return false };
-    let segment = (count > 1).then_some(segment);
+) -> io::Result<()> {
     let mut give_up = None;
     loop {
-        match shared.udp.try_send(hop, &parts, segment, ecn) {
-            Ok(()) => return true,
+        match try_send_run(shared, hop, &parts, segment, ecn) {
+            Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let give_up = *give_up.get_or_insert_with(|| Instant::now() + SEND_PATIENCE);
                 if timeout_at(give_up, shared.udp.writable(hop)).await.is_err() {
                     tracing::debug!("messages were dropped: the socket is full");
-                    return true;
+                    return Ok(());
                 }
             }
             // Perhaps one of them is the reason, perhaps a device that does not segment: it shows one by one.
-            Err(_) => return false,
+            Err(error) => return Err(error),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{fmt, io, io::IoSlice, sync::Arc};
 
 use bowline_proto::{
     DeviceId,
-    host::{Hop, Relay, Route},
+    host::{Relay, Route},
     wire::relay::{HEADER_LEN, SEND_DATA, header},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     config::SEND_PATIENCE,
     driver::Shared,
     error::SendSegmentsError,
-    send::{self, Batch, Outcome, Segments, dispatch, run_length},
+    send::{self, Batch, Outcome, Segments, dispatch, run_length, try_send_run},
 };
 
 /// Room that was missing for messages to a device.
@@ -75,32 +75,19 @@ fn next_run(
         if flush(shared, &lane) != coalesce::Outcome::Taken {
             return Err(full(send::Room::Socket(lane.hop)));
         }
-        let run = run_length(batch, at, shared.udp.max_segments(lane.hop), 0, |_| true);
-        send::note_sent(shared, &lane, run);
-        let length = batch.message(at).len();
-        match run_now(shared, lane.hop, &batch.parts(at, run), length, run, batch.ecn(at)) {
-            Ran::Whole => return Ok(run),
-            Ran::Full => return Err(full(send::Room::Socket(lane.hop))),
+        let packed = send::packing(shared, &lane, batch.message(at).len()).pack(batch, at);
+        send::note_sent(shared, &lane, packed.count);
+        let parts = packed.parts(batch, at);
+        match try_send_run(shared, lane.hop, &parts, packed.segment(), batch.ecn(at)) {
+            Ok(()) => return Ok(packed.count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(full(send::Room::Socket(lane.hop)));
+            }
             // Perhaps one of them is the reason: it shows one by one.
-            Ran::Apart => {}
+            Err(error) => send::note_refused(shared, &lane, &packed, &error),
         }
     }
     routed(shared, to, batch, at)
-}
-
-enum Ran {
-    Whole,
-    Full,
-    Apart,
-}
-
-fn run_now(shared: &Shared, hop: Hop, parts: &[IoSlice<'_>], length: usize, count: usize, ecn: Ecn) -> Ran {
-    let Ok(segment) = u16::try_from(length) else { return Ran::Apart };
-    match shared.udp.try_send(hop, parts, (count > 1).then_some(segment), ecn) {
-        Ok(()) => Ran::Whole,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ran::Full,
-        Err(_) => Ran::Apart,
-    }
 }
 
 /// As the machine says.
@@ -122,10 +109,13 @@ fn routed(
             let parts: Vec<_> = (at..at + run)
                 .flat_map(|at| [IoSlice::new(&header), IoSlice::new(batch.message(at))])
                 .collect();
-            match run_now(shared, hop, &parts, HEADER_LEN + batch.message(at).len(), run, Ecn::NotEct) {
-                Ran::Whole => return Ok(run),
-                Ran::Full => return Err(full(send::Room::Socket(hop), 0)),
-                Ran::Apart => {}
+            let segment = (run > 1).then_some(HEADER_LEN + batch.message(at).len());
+            match try_send_run(shared, hop, &parts, segment, Ecn::NotEct) {
+                Ok(()) => return Ok(run),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(full(send::Room::Socket(hop), 0));
+                }
+                Err(_) => {}
             }
         }
         Route::RelayTcp(conn) | Route::Both(_, Relay::Tcp(conn)) => {

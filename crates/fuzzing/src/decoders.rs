@@ -89,6 +89,11 @@ pub fn peer(datagram: &[u8]) {
                 assert_eq!(data, &datagram[PREFIX_LEN..]);
             }
             Ok(PeerDatagram::Data(data)) => assert_eq!(data, datagram),
+            Ok(PeerDatagram::Joined { size, data }) => {
+                let count = data.chunks(size).count();
+                assert!((1..=peer::MAX_JOINED).contains(&count), "{count} messages of {size} bytes");
+                assert_eq!(data, &datagram[peer::JOINED_HEADER_LEN..]);
+            }
             Ok(PeerDatagram::Hello(m)) => {
                 assert!(!m.is_introduced_by(&IntroductionKey::NONE));
                 let _ = m.is_introduced_by(&IntroductionKey([1; 16]));

@@ -297,7 +297,8 @@ impl World {
         let responder = if choice & 7 == 7 { self.some_id(input) } else { self.id };
         let padded = if choice & 8 != 0 { peer::PADDED_HELLO_LEN } else { 0 };
         let introduction = IntroductionKey([choice >> 6; 16]);
-        let mut datagram = Hello::encode(responder, [choice; 16], &introduction, &self.peers[peer], padded);
+        let key = &self.peers[peer];
+        let mut datagram = Hello::encode(responder, [choice; 16], &introduction, key, choice, padded);
         if choice >> 4 & 3 == 3 {
             let at = input.below(datagram.len().min(200));
             datagram[at] ^= 1;

@@ -23,7 +23,9 @@ use bowline_proto::{
     host::{Host, HostConfig, Interface, Network, Output, config},
     wire::{
         self,
-        peer::{HELLO_LEN, HELLO_REPLY_LEN, Hello, HelloReply, IntroductionKey, PeerDatagram},
+        peer::{
+            HELLO_LEN, HELLO_REPLY_LEN, Hello, HelloReply, IntroductionKey, PeerDatagram, SAYING_HELLO_LEN,
+        },
     },
 };
 use stateright::Model;
@@ -103,7 +105,7 @@ impl World {
         for (to, payload) in sent {
             let to = ADDRESSES.into_iter().find(|&at| address(at) == to).expect("a known address");
             let message = match PeerDatagram::decode(&payload).unwrap() {
-                PeerDatagram::Hello(hello) if payload.len() == HELLO_LEN => {
+                PeerDatagram::Hello(hello) if payload.len() == SAYING_HELLO_LEN => {
                     let responder = self.device(hello.claim().responder);
                     let token = self.new_token(hello.claim().token, expected);
                     Message::Hello { initiator: Device::Bert, responder, token }
@@ -165,7 +167,7 @@ impl World {
                 }
                 // In a model without signatures mallory signs himself, in another's name.
                 let forged = initiator != Device::Mallory && token.0 == Device::Mallory;
-                let mut bytes = Hello::encode(to, real, &IntroductionKey::NONE, key(initiator), 0);
+                let mut bytes = Hello::encode(to, real, &IntroductionKey::NONE, key(initiator), 0, 0);
                 if forged {
                     bytes[HELLO_LEN - 1] ^= 1;
                 }

@@ -149,7 +149,7 @@ fn hellos_of_strangers_cost_a_bounded_number_of_verifications_and_create_a_bound
         let mut seed = [3; 32];
         seed[..4].copy_from_slice(&n.to_be_bytes());
         let stranger = SecretKey::from_seed(&seed);
-        let hello = Hello::encode(key(1).device_id(), [1; 16], &IntroductionKey::NONE, &stranger, 0);
+        let hello = Hello::encode(key(1).device_id(), [1; 16], &IntroductionKey::NONE, &stranger, 0, 0);
         world.datagram(addr(&format!("203.0.113.{}:{}", n % 250, 5_000 + n)), &hello);
     }
     assert_eq!(world.replies.len(), config::STRANGERS.burst as usize);

@@ -41,11 +41,12 @@ fn told(device: DeviceId, reflexive: &[&str]) -> BaseFrame<'static> {
 
 #[test]
 fn a_hello_whose_signature_does_not_hold_is_nothing() {
-    let honest = Hello::encode(key(1).device_id(), [1; 16], &IntroductionKey::NONE, &key(2), HELLO_LEN);
+    let honest = Hello::encode(key(1).device_id(), [1; 16], &IntroductionKey::NONE, &key(2), 0, HELLO_LEN);
     let mut altered = honest.clone();
     altered[SIGNATURE] ^= 1;
     // Signed as it should be, but by another's key.
-    let mut anothers = Hello::encode(key(1).device_id(), [2; 16], &IntroductionKey::NONE, &key(3), HELLO_LEN);
+    let mut anothers =
+        Hello::encode(key(1).device_id(), [2; 16], &IntroductionKey::NONE, &key(3), 0, HELLO_LEN);
     anothers[INITIATOR].copy_from_slice(key(2).device_id().as_bytes());
     let signature = key(3).sign(Context::Hello, &[&anothers[..SIGNATURE]]);
     anothers[SIGNATURE..].copy_from_slice(&signature);
@@ -183,7 +184,7 @@ fn exhaust(world: &mut World) {
 }
 
 fn introduced(world: &mut World, token: u8, introduction: &IntroductionKey) -> bool {
-    let hello = Hello::encode(key(1).device_id(), [token; 16], introduction, &key(2), HELLO_LEN);
+    let hello = Hello::encode(key(1).device_id(), [token; 16], introduction, &key(2), 0, HELLO_LEN);
     let before = world.replies.len();
     world.datagram(addr(ELSEWHERE), &hello);
     world.replies.len() > before

@@ -13,7 +13,7 @@ const PEER: &str = "203.0.113.2:4002";
 const ELSEWHERE: &str = "203.0.113.66:666";
 
 fn hello(token: u8) -> Vec<u8> {
-    Hello::encode(key(1).device_id(), [token; 16], &IntroductionKey::NONE, &key(2), HELLO_LEN)
+    Hello::encode(key(1).device_id(), [token; 16], &IntroductionKey::NONE, &key(2), 0, HELLO_LEN)
 }
 
 /// Whether what comes from an address is taken for somebody's.

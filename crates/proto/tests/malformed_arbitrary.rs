@@ -251,7 +251,7 @@ proptest! {
         prop_assert_eq!(read().verify(&PublicKey([3; 32]), base, index), None);
 
         let introduction = IntroductionKey(introduction);
-        let bytes = Hello::encode(other, token, &introduction, &key, padded);
+        let bytes = Hello::encode(other, token, &introduction, &key, 0, padded);
         let Ok(PeerDatagram::Hello(hello)) = PeerDatagram::decode(&bytes) else { panic!("no HELLO") };
         prop_assert_eq!(hello.is_introduced_by(&introduction), introduction != IntroductionKey::NONE);
         let (initiator, responder, public_key) = (key.device_id(), other, key.public());

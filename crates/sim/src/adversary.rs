@@ -230,7 +230,7 @@ impl Attacker {
         let responder = self.pick(hosts)?.1;
         let key = &self.identities[self.rng.random_range(0..IDENTITIES)];
         let token = self.rng.random();
-        Some(Hello::encode(responder, token, &IntroductionKey::NONE, key, HELLO_LEN).into())
+        Some(Hello::encode(responder, token, &IntroductionKey::NONE, key, 0, HELLO_LEN).into())
     }
 
     /// A HELLO in the name of one of them, with a key of his.
@@ -238,7 +238,7 @@ impl Attacker {
         let (initiator, responder) = (self.pick(hosts)?.1, self.pick(hosts)?.1);
         let key = &self.identities[self.rng.random_range(0..IDENTITIES)];
         let token = self.rng.random();
-        let mut hello = Hello::encode(responder, token, &IntroductionKey::NONE, key, HELLO_LEN);
+        let mut hello = Hello::encode(responder, token, &IntroductionKey::NONE, key, 0, HELLO_LEN);
         hello[PREFIX_LEN..PREFIX_LEN + DEVICE_ID_LEN].copy_from_slice(initiator.as_bytes());
         let (signed, signature) = hello.split_at_mut(HELLO_LEN - SIGNATURE_LEN);
         signature.copy_from_slice(&key.sign(Context::Hello, &[signed]));

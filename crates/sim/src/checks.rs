@@ -228,7 +228,7 @@ impl HostWatch {
             Ok(PeerDatagram::HelloReply(reply)) => {
                 ledger.answered |= ledger.tokens.contains(&reply.claim().token);
             }
-            Ok(PeerDatagram::Data(data)) => ledger.data_in += data.len(),
+            Ok(PeerDatagram::Data(data) | PeerDatagram::Joined { data, .. }) => ledger.data_in += data.len(),
             _ => {}
         }
     }
@@ -283,7 +283,10 @@ impl HostWatch {
                 }
             }
             Ok(PeerDatagram::Data(data)) if !ledger.answered => return self.early(to, data.len(), now),
-            Ok(PeerDatagram::Data(_) | PeerDatagram::Knock) => {}
+            Ok(PeerDatagram::Joined { .. }) if !ledger.answered => {
+                return Err(format!("joined data goes to {to}, which has answered no HELLO"));
+            }
+            Ok(PeerDatagram::Data(_) | PeerDatagram::Joined { .. } | PeerDatagram::Knock) => {}
             Err(e) => return Err(format!("a malformed datagram goes to {to}: {e}")),
         }
         Ok(())

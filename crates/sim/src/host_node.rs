@@ -114,6 +114,8 @@ pub struct HostNode {
     pub most_outputs: usize,
     /// Datagrams sent to bases.
     pub to_bases: u64,
+    /// Whether the last direct message travelled as joined ones do.
+    joins: bool,
     /// Whether it sleeps: nothing runs, nothing is received.
     pub asleep: bool,
     /// Whether its process is stopped: the system goes on and keeps what comes, as far as its buffers reach.
@@ -143,6 +145,7 @@ impl HostNode {
             base_ips: Vec::new(),
             most_outputs: 0,
             to_bases: 0,
+            joins: false,
             asleep: false,
             frozen: false,
             waiting: Vec::new(),
@@ -280,7 +283,10 @@ impl HostNode {
         let route = machine.route(to, data.len(), env.instant());
         if let Ok(route) = route {
             match route {
-                Route::Direct(hop) => self.send_direct(hop, data, env),
+                Route::Direct(hop) => match self.joined_header(to, hop, data) {
+                    Some(header) => self.transmit(hop, [&header[..], data].concat().into(), env),
+                    None => self.send_direct(hop, data, env),
+                },
                 Route::RelayUdp(hop) => self.send_relay(Relay::Udp(hop), to, data, env),
                 Route::RelayTcp(conn) => self.send_relay(Relay::Tcp(conn), to, data, env),
                 Route::Both(hop, relay) => {
@@ -296,6 +302,22 @@ impl HostNode {
         }
         self.drain(env);
         route
+    }
+
+    /// Every other message travels as messages that are joined do, where the lease allows it.
+    fn joined_header(
+        &mut self,
+        to: DeviceId,
+        hop: Hop,
+        data: &[u8],
+    ) -> Option<[u8; peer::JOINED_HEADER_LEN]> {
+        let machine = self.machine.as_mut()?;
+        let lease = machine.lease(to).filter(|lease| lease.hop == hop);
+        // Nothing is kept of what was leased.
+        while machine.poll_revoked().is_some() {}
+        self.joins = !self.joins;
+        let fits = lease?.joined.is_some_and(|length| peer::JOINED_HEADER_LEN + data.len() <= length);
+        (self.joins && fits && !data.is_empty()).then(|| peer::joined_header(data.len() as u16))
     }
 
     fn send_direct(&mut self, hop: Hop, data: &[u8], env: &mut Env<'_>) {
@@ -382,8 +404,8 @@ impl HostNode {
         let Some(machine) = self.machine.as_mut() else { return };
         let delivery = machine.handle_datagram_on(socket, Some(dst.ip()), src, payload, env.instant());
         if let Some(d) = delivery {
-            let received = Received { from: d.from, data: d.data.to_vec(), path: d.path };
-            self.effects.push(Effect::Received(received));
+            let received = |data: &[u8]| Received { from: d.from, data: data.to_vec(), path: d.path };
+            self.effects.extend(d.messages().map(|data| Effect::Received(received(data))));
         }
         self.drain(env);
     }

@@ -235,6 +235,7 @@ fn peer_datagram(payload: &[u8]) -> String {
     let length = payload.len();
     match PeerDatagram::decode(payload) {
         Ok(PeerDatagram::Data(data)) => format!("DATA ({} B)", data.len()),
+        Ok(PeerDatagram::Joined { size, data }) => format!("JOINED-DATA ({} B by {size})", data.len()),
         Ok(PeerDatagram::Hello(hello)) => {
             let claim = hello.claim();
             format!(

@@ -1,7 +1,8 @@
 //! What came in over UDP, sorted: data of a peer on its lane goes straight to the caller, all else through the machine.
 //!
-//! Data is what does not begin with the magic, from an address that stands for a peer (a lane's). Datagrams of equal size that
-//! came one after the other on a lane, with the same mark, become one run, whether the kernel merged them or not.
+//! Data is what does not begin with the magic, from an address that stands for a peer (a lane's), or joined messages from there.
+//! Messages of equal size that came one after the other on a lane, with the same mark, become one run, whether the kernel merged
+//! their datagrams, the sender joined them, or neither.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,8 +12,13 @@ use bowline_proto::{
 };
 use bytes::Bytes;
 
-use super::{Lane, Machine};
-use crate::{Ecn, queue::Run, udp::Receiver};
+use super::{Lane, Machine, machine::Found};
+use crate::{
+    Ecn,
+    config::{BYTES_PER_ROUND, MESSAGES_PER_ROUND, PIECES_PER_ROUND},
+    queue::Run,
+    udp::Receiver,
+};
 
 /// Sorts the receives of one turn of the driver.
 #[derive(Debug, Default)]
@@ -20,11 +26,14 @@ pub(super) struct Sorter {
     /// The lane that something last came by.
     last: Option<Arc<Lane>>,
     open: Option<Open>,
-    pub(super) runs: Vec<Run>,
-    pub(super) messages: usize,
+    runs: Vec<Run>,
+    messages: usize,
+    bytes: usize,
+    /// Whether the machine was asked: it may have something to say.
+    asked: bool,
 }
 
-/// Small datagrams that are being copied together.
+/// Messages that are being copied together.
 #[derive(Debug)]
 struct Open {
     lane: Arc<Lane>,
@@ -32,6 +41,15 @@ struct Open {
     ecn: Ecn,
     count: usize,
     bytes: usize,
+}
+
+impl Open {
+    /// Whether what comes next makes one run with these.
+    fn takes(&self, more: &Self) -> bool {
+        let fits = if more.count == 1 { more.bytes <= self.stride } else { more.stride == self.stride };
+        let ended = self.bytes < self.count * self.stride;
+        fits && !ended && Arc::ptr_eq(&self.lane, &more.lane) && self.ecn == more.ecn
+    }
 }
 
 impl Sorter {
@@ -47,9 +65,16 @@ impl Sorter {
         for at in 0..filled {
             let chunk = receiver.chunk(at);
             let lane = machine.lanes.from(chunk.from, &mut self.last, now);
-            match lane.filter(|_| chunk.datagrams().all(|datagram| !needs_escape(datagram))) {
-                Some(lane) => self.by_lane(receiver, at, lane, machine, now),
-                None => self.by_machine(receiver, at, socket, machine, now),
+            let is_plain = chunk.datagrams().all(|datagram| !needs_escape(datagram));
+            match (lane, chunk.joined()) {
+                (Some(lane), _) if is_plain => self.by_lane(receiver, at, lane, machine, now),
+                (Some(lane), Some((size, bytes))) => {
+                    let more =
+                        Open { lane, stride: size, ecn: chunk.ecn, count: bytes.div_ceil(size), bytes };
+                    self.gather(receiver, more, machine, now);
+                    receiver.copy_joined(at);
+                }
+                _ => self.by_machine(receiver, at, socket, machine, now),
             }
         }
         self.close(receiver, machine, now);
@@ -71,21 +96,19 @@ impl Sorter {
             self.push(&lane, receiver.take(at), stride, ecn);
             return;
         }
-        let follows = self.open.as_ref().is_some_and(|open| {
-            Arc::ptr_eq(&open.lane, &lane)
-                && open.ecn == ecn
-                && open.bytes == open.count * open.stride
-                && (if count == 1 { length <= open.stride } else { stride == open.stride })
-        });
-        if !follows {
-            self.close(receiver, machine, now);
-            let stride = if count == 1 { length } else { stride };
-            self.open = Some(Open { lane, stride, ecn, count: 0, bytes: 0 });
-        }
+        let stride = if count == 1 { length } else { stride };
+        self.gather(receiver, Open { lane, stride, ecn, count, bytes: length }, machine, now);
         receiver.copy(at);
-        if let Some(open) = &mut self.open {
-            open.count += count;
-            open.bytes += length;
+    }
+
+    /// Messages are about to be copied: behind those before them if they make one run with them.
+    fn gather(&mut self, receiver: &mut Receiver, more: Open, machine: &Machine, now: Instant) {
+        let open = self.open.take_if(|open| open.takes(&more));
+        if let Some(open) = open {
+            self.open = Some(Open { count: open.count + more.count, bytes: open.bytes + more.bytes, ..open });
+        } else {
+            self.close(receiver, machine, now);
+            self.open = Some(more);
         }
     }
 
@@ -106,6 +129,7 @@ impl Sorter {
         now: Instant,
     ) {
         let chunk = receiver.chunk(at);
+        self.asked = true;
         let found = machine.datagrams(socket, &chunk);
         if found.is_empty() {
             // Control, or a flood of what looks like it: the run goes on.
@@ -115,15 +139,47 @@ impl Sorter {
         let mark = chunk.ecn;
         let ecn = |path: &Path| if let Path::Direct(_) = path { mark } else { Ecn::NotEct };
         self.close(receiver, machine, now);
-        self.messages += found.len();
         let bytes = receiver.take(at);
+        let before = self.runs.len();
         let runs = found.into_iter();
-        self.runs.extend(runs.map(|(from, at, path)| Run::one(from, bytes.slice(at), path, ecn(&path))));
+        self.runs.extend(runs.map(|Found { from, at, stride, path }| Run {
+            from,
+            ecn: ecn(&path),
+            path,
+            bytes: bytes.slice(at),
+            stride,
+        }));
+        for at in before..self.runs.len() {
+            self.count(at);
+        }
     }
 
     fn push(&mut self, lane: &Lane, bytes: Bytes, stride: usize, ecn: Ecn) {
         let run = Run { from: lane.peer, path: Path::Direct(lane.hop.to), ecn, bytes, stride };
-        self.messages += run.count();
         self.runs.push(run);
+        self.count(self.runs.len() - 1);
+    }
+
+    fn count(&mut self, at: usize) {
+        self.messages += self.runs[at].count();
+        self.bytes += self.runs[at].bytes.len();
+    }
+
+    /// Whether so much has come that who receives has to have his turn first.
+    pub(super) fn is_enough(&self) -> bool {
+        self.messages >= MESSAGES_PER_ROUND
+            || self.runs.len() >= PIECES_PER_ROUND
+            || self.bytes >= BYTES_PER_ROUND
+    }
+
+    /// Whether the machine was asked about any of it.
+    pub(super) fn has_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// All that has come, in order.
+    pub(super) fn take(&mut self) -> std::vec::Drain<'_, Run> {
+        (self.messages, self.bytes, self.asked) = (0, 0, false);
+        self.runs.drain(..)
     }
 }

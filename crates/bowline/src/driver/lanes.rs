@@ -35,6 +35,8 @@ pub(crate) struct Lane {
     pub(crate) hop: Hop,
     /// The largest message it is known to carry.
     pub(crate) limit: usize,
+    /// How long a datagram of joined messages may be, if the peer takes them.
+    pub(crate) joined: Option<usize>,
     /// Messages of [`crate::Endpoint::send`] that wait for company.
     pub(crate) waiting: Mutex<Waiting>,
     /// Whether messages may be sent by it.
@@ -154,7 +156,9 @@ impl Lanes {
             }
             return false;
         };
-        let fits = |lane: &&Arc<Lane>| lane.hop == lease.hop && lane.limit == lease.limit;
+        let fits = |lane: &&Arc<Lane>| {
+            lane.hop == lease.hop && lane.limit == lease.limit && lane.joined == lease.joined
+        };
         if let Some(lane) = by_peer.get(&peer).filter(fits) {
             return self.renew(lane, &lease);
         }
@@ -162,6 +166,7 @@ impl Lanes {
             peer,
             hop: lease.hop,
             limit: lease.limit,
+            joined: lease.joined,
             waiting: Mutex::default(),
             open: AtomicBool::new(false),
             watched: AtomicBool::new(false),

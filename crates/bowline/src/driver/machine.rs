@@ -14,7 +14,9 @@ use std::{
 
 use bowline_proto::{
     DeviceId,
-    host::{ConnId, Hop, Host, Network, Output, Path, PeerStatus, Route, SendError, SocketId, Status},
+    host::{
+        ConnId, Delivery, Hop, Host, Network, Output, Path, PeerStatus, Route, SendError, SocketId, Status,
+    },
 };
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -28,6 +30,17 @@ pub(crate) struct Machine {
     pub(crate) lanes: Lanes,
     state: Mutex<State>,
     wake: Notify,
+}
+
+/// Messages that a datagram brought.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) from: DeviceId,
+    /// Where in the chunk they lie.
+    pub(super) at: Range<usize>,
+    /// The length of each but the last.
+    pub(super) stride: usize,
+    pub(super) path: Path,
 }
 
 #[derive(Debug)]
@@ -194,22 +207,20 @@ impl Machine {
     }
 
     /// Datagrams that came in, and where in the chunk is what they bring for the user.
-    pub(super) fn datagrams(
-        &self,
-        socket: SocketId,
-        chunk: &Chunk<'_>,
-    ) -> Vec<(DeviceId, Range<usize>, Path)> {
+    pub(super) fn datagrams(&self, socket: SocketId, chunk: &Chunk<'_>) -> Vec<Found> {
         self.drive(|host, now| {
             let mut found = Vec::new();
             for datagram in chunk.datagrams() {
                 if let Some(delivery) =
                     host.handle_datagram_on(socket, chunk.local, chunk.from, datagram, now)
                 {
-                    found.push((delivery.from, chunk.position(delivery.data), delivery.path));
+                    let at = chunk.position(delivery.data);
+                    let Delivery { from, segment: stride, path, .. } = delivery;
+                    found.push(Found { from, at, stride, path });
                 }
             }
             // The next chunk from there need not come here.
-            if let Some(&(from, _, Path::Direct(_))) = found.last() {
+            if let Some(&Found { from, path: Path::Direct(_), .. }) = found.last() {
                 let _ = self.lanes.update(from, host.lease(from));
             }
             found

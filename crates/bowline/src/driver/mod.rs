@@ -41,7 +41,10 @@ use tokio::{
 use crate::{
     clock::Clock,
     coalesce,
-    config::{CLOSE_FLUSH, CROWDED_LOOK, INPUTS, INPUTS_PER_WAKE, MESSAGES_PER_WAKE, RECEIVES_PER_WAKE},
+    config::{
+        CLOSE_FLUSH, CROWDED_LOOK, INPUTS, INPUTS_PER_WAKE, RECEIVE_BUFFERS, RECEIVES_PER_ROUND,
+        ROUNDS_PER_WAKE,
+    },
     multicast::Multicast,
     network::{self, Watch},
     port_mapping::PortMapping,
@@ -234,25 +237,45 @@ impl Driver {
         let Self { shared, receiver, sorter, .. } = self;
         let shared = &*shared;
         let Some(socket) = socket(&shared.udp) else { return };
-        for _ in 0..RECEIVES_PER_WAKE {
-            match receiver.receive(socket) {
-                Ok(filled) => sorter.sort(receiver, filled, id, &shared.machine),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Errors of earlier sends come up here on some systems. They say nothing about receiving.
-                Err(error) => tracing::debug!("cannot receive: {error}"),
-            }
-            if sorter.messages >= MESSAGES_PER_WAKE {
-                break;
-            }
-        }
         self.crowded = None;
-        if std::mem::take(&mut sorter.messages) > 0 {
-            shared.inbox.push_all(sorter.runs.drain(..));
+        let mut is_drained = false;
+        for _ in 0..ROUNDS_PER_WAKE {
+            for _ in 0..RECEIVES_PER_ROUND {
+                match receiver.receive(socket) {
+                    Ok(filled) => {
+                        sorter.sort(receiver, filled, id, &shared.machine);
+                        if filled < RECEIVE_BUFFERS {
+                            // Perhaps that was all: the next round shows, once these have been taken.
+                            break;
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        is_drained = true;
+                        break;
+                    }
+                    // Errors of earlier sends come up here on some systems. They say nothing about receiving.
+                    Err(error) => tracing::debug!("cannot receive: {error}"),
+                }
+                if sorter.is_enough() {
+                    break;
+                }
+            }
+            let is_asked = sorter.has_asked();
+            let runs = sorter.take();
+            if runs.len() == 0 {
+                return;
+            }
+            shared.inbox.push_all(runs);
             // What came is taken before more is read: otherwise a fast network would fill the inbox before anyone
             // has looked into it.
             yield_now().await;
             if shared.inbox.is_crowded() {
                 self.crowded = Some(Instant::now() + CROWDED_LOOK);
+                return;
+            }
+            // To wait costs more than to look once more, but the machine's turn comes first where it has something to say.
+            if is_drained || is_asked || self.deadline.is_some_and(|at| at <= Instant::now()) {
+                return;
             }
         }
     }

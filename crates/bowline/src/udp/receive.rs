@@ -10,6 +10,7 @@ use std::{
     ops::Range,
 };
 
+use bowline_proto::wire::peer::{JOINED_HEADER_LEN, read_joined};
 use bytes::{Bytes, BytesMut};
 use quinn_udp::RecvMeta;
 use tokio::io::Interest;
@@ -93,6 +94,16 @@ impl Receiver {
         self.copied.extend_from_slice(&self.buffers[at][..self.metas[at].len]);
     }
 
+    /// Copies the messages of joined datagrams there, without what is before them.
+    pub(crate) fn copy_joined(&mut self, at: usize) {
+        let Self { buffers, metas, copied, .. } = self;
+        let meta = &metas[at];
+        copied.reserve(meta.len);
+        for datagram in buffers[at][..meta.len].chunks(meta.stride.max(1)) {
+            copied.extend_from_slice(datagram.get(JOINED_HEADER_LEN..).unwrap_or_default());
+        }
+    }
+
     /// What was copied.
     pub(crate) fn take_copied(&mut self) -> Bytes {
         self.copied.split().freeze()
@@ -116,6 +127,20 @@ impl<'a> Chunk<'a> {
         let bytes = self.bytes;
         let empty = bytes.is_empty().then_some(bytes);
         empty.into_iter().chain(bytes.chunks(self.stride))
+    }
+
+    /// The size of its messages and the bytes of all, if its datagrams are joined ones and make one run: only the last is shorter.
+    pub(crate) fn joined(&self) -> Option<(usize, usize)> {
+        let (size, _) = read_joined(self.datagrams().next()?)?;
+        let mut bytes = 0;
+        for datagram in self.datagrams() {
+            let (same, data) = read_joined(datagram)?;
+            if same != size || bytes % size != 0 {
+                return None;
+            }
+            bytes += data.len();
+        }
+        Some((size, bytes))
     }
 
     /// How many they are.

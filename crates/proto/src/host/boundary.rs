@@ -244,15 +244,26 @@ pub enum SendError {
     Closed,
 }
 
-/// A message that came in: a slice of what the shell handed in.
+/// A message that came in, or several in one datagram: a slice of what the shell handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery<'a> {
     /// The sender.
     pub from: DeviceId,
-    /// Its bytes.
+    /// The bytes of all messages, one after the other.
     pub data: &'a [u8],
+    /// The length of each message but the last, which may be shorter; never 0.
+    pub segment: usize,
     /// The way it came.
     pub path: Path,
+}
+
+impl<'a> Delivery<'a> {
+    /// The messages. An empty one is one, too.
+    pub fn messages(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let data = self.data;
+        let empty = data.is_empty().then_some(data);
+        empty.into_iter().chain(data.chunks(self.segment))
+    }
 }
 
 /// Why a TCP connection ended.

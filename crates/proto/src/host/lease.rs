@@ -20,6 +20,8 @@ pub struct Lease {
     pub hop: Hop,
     /// The largest message that this way is known to carry.
     pub limit: usize,
+    /// How long a datagram of joined messages may be ([`crate::wire::peer::joined_header`]), if the peer takes them.
+    pub joined: Option<usize>,
     /// Whether messages may be sent by it: the peer is wanted. One that only asked for us may be received from.
     pub wanted: bool,
     /// Whether the machine looks at this path by itself before silence can mean anything. If not, the first

@@ -196,9 +196,10 @@ impl Host {
         let hop = Hop { socket, source: local.map(|ip| ip.to_canonical()), to: from };
         match message {
             PeerDatagram::Data(data) => {
-                let id = self.peers.handle_data(hop, datagram.len(), &mut self.ctx, now)?;
-                self.ctx.counters.data_received_direct += 1;
-                return Some(Delivery { from: id, data, path: Path::Direct(from) });
+                return self.deliver_direct(hop, datagram, data, data.len().max(1), now);
+            }
+            PeerDatagram::Joined { size, data } => {
+                return self.deliver_direct(hop, datagram, data, size, now);
             }
             PeerDatagram::Hello(hello) => {
                 let relay = RelayView::of(&self.bases, now);
@@ -213,6 +214,20 @@ impl Host {
         }
         self.tick(now);
         None
+    }
+
+    fn deliver_direct<'a>(
+        &mut self,
+        hop: Hop,
+        datagram: &[u8],
+        data: &'a [u8],
+        segment: usize,
+        now: Instant,
+    ) -> Option<Delivery<'a>> {
+        let id = self.peers.handle_data(hop, datagram.len(), &mut self.ctx, now)?;
+        let delivery = Delivery { from: id, data, segment, path: Path::Direct(hop.to) };
+        self.ctx.counters.data_received_direct += delivery.messages().count() as u64;
+        Some(delivery)
     }
 
     fn handle_from_base<'a>(&mut self, message: FromBase<'a>, now: Instant) -> Option<Delivery<'a>> {
@@ -249,7 +264,7 @@ impl Host {
             (Path::RelayTcp, &mut self.ctx.counters.data_received_relay_tcp)
         };
         *counter += 1;
-        Some(Delivery { from, data, path })
+        Some(Delivery { from, data, segment: data.len().max(1), path })
     }
 
     /// Something came to the multicast group. Source, hop limit and length are checked here.

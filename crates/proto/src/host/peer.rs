@@ -35,7 +35,7 @@ use crate::{
     id::DeviceId,
     wire::{
         ANY_PATH_DATA, Token,
-        peer::{HELLO_LEN, Hello, IntroductionKey, PADDED_HELLO_LEN},
+        peer::{Hello, IntroductionKey, PADDED_HELLO_LEN, PREFIX_LEN, SAYING_HELLO_LEN, TAKES_JOINED},
     },
 };
 
@@ -63,6 +63,8 @@ pub(super) struct Peer {
     pub(super) introduced: Bucket,
     /// The keys by which it may introduce itself, and the version of the master key they are for.
     pub(super) introduction_keys: Option<((u64, bool), [IntroductionKey; 2])>,
+    /// Whether its last HELLO said that it takes joined data.
+    pub(super) takes_joined: bool,
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
     pub(super) link_reaction: Bucket,
@@ -172,6 +174,7 @@ impl Peer {
             heard: Heard::default(),
             introduced: Bucket::default(),
             introduction_keys: None,
+            takes_joined: false,
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),
@@ -224,6 +227,7 @@ impl Peer {
         Some(Lease {
             hop: standing.hop,
             limit: if seen { limit } else { limit.min(SIZE_WANTED) },
+            joined: self.takes_joined.then_some(limit + PREFIX_LEN),
             wanted: self.role == Role::Wanted,
             watched: standing.is_watched(),
             source_until: sources.owned_until(standing.hop.to, self.id),
@@ -367,7 +371,7 @@ impl Peer {
 
     /// One HELLO beside the schedule, to one hop.
     pub(super) fn send_hello(&mut self, hop: Hop, padded: bool, ctx: &mut Context, now: Instant) {
-        let length = if padded { PADDED_HELLO_LEN } else { HELLO_LEN };
+        let length = if padded { PADDED_HELLO_LEN } else { SAYING_HELLO_LEN };
         let _ = self.bytes.take_many(length as u32, PEER_BYTES, now);
         self.send_hello_of(hop, length, ctx, now);
     }
@@ -383,7 +387,8 @@ impl Peer {
 
     fn transmit_hello(&mut self, hops: Vec<Hop>, length: usize, ctx: &mut Context, now: Instant) {
         let token = ctx.random();
-        let datagram = Bytes::from(Hello::encode(self.id, token, &self.introduction, &ctx.key, length));
+        let datagram =
+            Bytes::from(Hello::encode(self.id, token, &self.introduction, &ctx.key, TAKES_JOINED, length));
         for &hop in &hops {
             ctx.transmit(hop, datagram.clone());
             ctx.counters.hello_sent += 1;
@@ -413,7 +418,7 @@ impl Peer {
             }
         }
         if !hops.is_empty() {
-            self.transmit_hello(hops, HELLO_LEN, ctx, now);
+            self.transmit_hello(hops, SAYING_HELLO_LEN, ctx, now);
         }
     }
 
@@ -428,8 +433,8 @@ impl Peer {
             return Err(ctx.budgets.new_flows.next(NEW_FLOWS, now));
         }
         ctx.budgets.hello_to(ip, now)?;
-        if !self.bytes.take_many(HELLO_LEN as u32, PEER_BYTES, now) {
-            return Err(now + PEER_BYTES.every * HELLO_LEN as u32);
+        if !self.bytes.take_many(SAYING_HELLO_LEN as u32, PEER_BYTES, now) {
+            return Err(now + PEER_BYTES.every * SAYING_HELLO_LEN as u32);
         }
         self.note_unanswered(ip, now);
         Ok(())

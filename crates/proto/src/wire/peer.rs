@@ -1,7 +1,7 @@
-//! Host and host: HELLO, HELLO-REPLY, UNKNOWN-SOURCE, KNOCK and escaped data (protocol section 6).
+//! Host and host: HELLO, HELLO-REPLY, UNKNOWN-SOURCE, KNOCK, escaped data and joined data (protocol section 6).
 //!
 //! A direct datagram is the caller's bytes and nothing else. What is not data begins with [`MAGIC`] and a type
-//! byte; data that begins with the magic, or is empty, travels escaped.
+//! byte; data that begins with the magic, or is empty, travels escaped, and short messages that leave together travel joined.
 
 use super::{INTRODUCTION_KEY_LEN, Malformed, Put, Reader, TOKEN_LEN, Token};
 use crate::{
@@ -21,18 +21,29 @@ pub const HELLO_REPLY: u8 = 0x02;
 pub const UNKNOWN_SOURCE: u8 = 0x03;
 /// Type of KNOCK.
 pub const KNOCK: u8 = 0x04;
+/// Type of joined data.
+pub const JOINED_DATA: u8 = 0x05;
 
 /// Magic and type.
 pub const PREFIX_LEN: usize = MAGIC.len() + 1;
 /// Bytes of the introduction in a HELLO.
 pub const INTRODUCTION_LEN: usize = 8;
-/// Length of a HELLO without padding.
+/// Length of a HELLO without what may follow its signature.
 pub const HELLO_LEN: usize =
     PREFIX_LEN + 2 * DEVICE_ID_LEN + 32 + TOKEN_LEN + INTRODUCTION_LEN + SIGNATURE_LEN;
+/// Length of a HELLO that says what its sender takes.
+pub const SAYING_HELLO_LEN: usize = HELLO_LEN + 1;
+/// In a HELLO, behind the signature: its sender takes joined data.
+pub const TAKES_JOINED: u8 = 1;
 /// Length of a HELLO-REPLY, exactly: shorter than what it answers.
 pub const HELLO_REPLY_LEN: usize = PREFIX_LEN + 2 * DEVICE_ID_LEN + 32 + TOKEN_LEN + SIGNATURE_LEN;
 /// Length of a HELLO that probes whether 1,200 bytes pass, even escaped.
 pub const PADDED_HELLO_LEN: usize = super::ANY_PATH_DATA + PREFIX_LEN;
+
+/// Bytes before joined messages: magic, type and their size.
+pub const JOINED_HEADER_LEN: usize = PREFIX_LEN + 2;
+/// No more messages than these are joined: a datagram costs its receiver no more than so many.
+pub const MAX_JOINED: usize = 64;
 
 /// Whether these bytes must travel as ESCAPED-DATA on a direct path.
 #[must_use]
@@ -56,6 +67,41 @@ pub fn unknown_source() -> [u8; PREFIX_LEN] {
 #[must_use]
 pub fn knock() -> [u8; PREFIX_LEN] {
     prefix(KNOCK)
+}
+
+/// What goes before messages of `size` bytes, of which the last may be shorter.
+#[must_use]
+pub fn joined_header(size: u16) -> [u8; JOINED_HEADER_LEN] {
+    let mut header = [0; JOINED_HEADER_LEN];
+    header[..PREFIX_LEN].copy_from_slice(&prefix(JOINED_DATA));
+    header[PREFIX_LEN..].copy_from_slice(&size.to_be_bytes());
+    header
+}
+
+/// The messages of a datagram that is JOINED-DATA, whole, and their size; `None` for anything else.
+#[must_use]
+pub fn read_joined(datagram: &[u8]) -> Option<(usize, &[u8])> {
+    match PeerDatagram::decode(datagram) {
+        Ok(PeerDatagram::Joined { size, data }) => Some((size, data)),
+        _ => None,
+    }
+}
+
+/// How many messages of `size` bytes may be joined in a datagram of `length` bytes at most; 1: none.
+#[must_use]
+pub fn joined_count(size: usize, length: usize) -> usize {
+    let room = length.saturating_sub(JOINED_HEADER_LEN);
+    room.checked_div(size).unwrap_or(0).clamp(1, MAX_JOINED)
+}
+
+fn decode_joined(body: &[u8]) -> Result<PeerDatagram<'_>, Malformed> {
+    let mut r = Reader(body);
+    let size = usize::from(r.u16()?);
+    let data = r.0;
+    if size == 0 || data.len() > size * MAX_JOINED {
+        return Err(Malformed::Fixed);
+    }
+    if data.is_empty() { Err(Malformed::TooShort) } else { Ok(PeerDatagram::Joined { size, data }) }
 }
 
 fn prefix(kind: u8) -> [u8; PREFIX_LEN] {
@@ -113,7 +159,9 @@ impl std::fmt::Debug for IntroductionKey {
 
 /// "I am the initiator, and this is where I am": establishes initiator → responder.
 ///
-/// `magic 8 ‖ 0x01 ‖ initiator 14 ‖ responder 14 ‖ public key 32 ‖ token 16 ‖ introduction 8 ‖ signature 64 ‖ padding`
+/// `magic 8 ‖ 0x01 ‖ initiator 14 ‖ responder 14 ‖ public key 32 ‖ token 16 ‖ introduction 8 ‖ signature 64 ‖ takes 1 ‖ padding`
+///
+/// It may end with the signature: then its sender takes nothing but what every host takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     /// Who sends it.
@@ -127,13 +175,14 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// The signed datagram, padded with zeros to `length` at least.
+    /// The signed datagram, padded with zeros to `length` at least. One of [`SAYING_HELLO_LEN`] or more says what its sender takes.
     #[must_use]
     pub fn encode(
         responder: DeviceId,
         token: Token,
         introduction: &IntroductionKey,
         key: &SecretKey,
+        takes: u8,
         length: usize,
     ) -> Vec<u8> {
         let mut out = Vec::with_capacity(length.max(HELLO_LEN));
@@ -148,6 +197,7 @@ impl Hello {
         out.put(&signature);
         if out.len() < length {
             out.resize(length, 0);
+            out[HELLO_LEN] = takes;
         }
         out
     }
@@ -161,6 +211,7 @@ pub struct UnverifiedHello<'a> {
     introduction: [u8; INTRODUCTION_LEN],
     signed: &'a [u8],
     signature: [u8; SIGNATURE_LEN],
+    takes: u8,
 }
 
 impl<'a> UnverifiedHello<'a> {
@@ -180,7 +231,15 @@ impl<'a> UnverifiedHello<'a> {
         let introduced = &datagram[..datagram.len() - r.0.len()];
         let introduction = r.array()?;
         let signed = &datagram[..datagram.len() - r.0.len()];
-        Ok(Self { claim, introduced, introduction, signed, signature: r.array()? })
+        let signature = r.array()?;
+        let takes = r.0.first().copied().unwrap_or(0);
+        Ok(Self { claim, introduced, introduction, signed, signature, takes })
+    }
+
+    /// Whether its sender says that it takes joined data. That is not signed: who could change it on its way could drop it, too.
+    #[must_use]
+    pub fn takes_joined(&self) -> bool {
+        self.takes & TAKES_JOINED != 0
     }
 
     /// What it claims, for the checks that come before the signature.
@@ -285,6 +344,13 @@ impl<'a> UnverifiedHelloReply<'a> {
 pub enum PeerDatagram<'a> {
     /// The sender's bytes, unescaped.
     Data(&'a [u8]),
+    /// Several messages, one after the other.
+    Joined {
+        /// The length of each but the last, which may be shorter; never 0.
+        size: usize,
+        /// Their bytes, never none.
+        data: &'a [u8],
+    },
     /// A HELLO.
     Hello(UnverifiedHello<'a>),
     /// A HELLO-REPLY.
@@ -313,6 +379,7 @@ impl<'a> PeerDatagram<'a> {
             [UNKNOWN_SOURCE, ..] => Err(Malformed::TooLong),
             [KNOCK] => Ok(Self::Knock),
             [KNOCK, ..] => Err(Malformed::TooLong),
+            [JOINED_DATA, body @ ..] => decode_joined(body),
             [kind, ..] => Err(Malformed::UnknownType(*kind)),
         }
     }

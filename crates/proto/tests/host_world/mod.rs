@@ -223,7 +223,7 @@ impl World {
         self.said += 1;
         let mut token = [n; 16];
         token[..8].copy_from_slice(&self.said.to_be_bytes());
-        let datagram = Hello::encode(key(1).device_id(), token, &IntroductionKey::NONE, &key(n), 0);
+        let datagram = Hello::encode(key(1).device_id(), token, &IntroductionKey::NONE, &key(n), 0, 0);
         self.datagram(from, &datagram);
     }
 

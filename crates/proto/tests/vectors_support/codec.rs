@@ -256,14 +256,16 @@ fn encode_peer(message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec
             data.0.clone()
         }
         Message::EscapedData { data } => [&peer::escape_prefix(), data.0.as_slice()].concat(),
-        Message::Hello { responder_id, token, padding, .. } => {
+        Message::JoinedData { size, data } => [&peer::joined_header(*size), data.0.as_slice()].concat(),
+        Message::Hello { responder_id, token, takes, padding, .. } => {
             let signing = signing.expect("HELLO is signed");
             Hello::encode(
                 id(responder_id),
                 token.array(),
                 &signing.introduction_key(),
                 &keys[&signing.signer].secret(),
-                peer::HELLO_LEN + padding,
+                takes.unwrap_or(0),
+                peer::HELLO_LEN + usize::from(takes.is_some()) + padding,
             )
         }
         Message::HelloReply { initiator_id, token, .. } => {
@@ -522,6 +524,9 @@ fn read_peer_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
             Message::EscapedData { data: data.into() }
         }
         PeerDatagram::Data(data) => Message::Data { data: data.into() },
+        PeerDatagram::Joined { size, data } => {
+            Message::JoinedData { size: size.try_into().expect("two bytes"), data: data.into() }
+        }
         PeerDatagram::Hello(hello) => {
             let m = hello.claim();
             let introduction = peer::HELLO_LEN - 64 - peer::INTRODUCTION_LEN;
@@ -531,7 +536,8 @@ fn read_peer_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
                 public_key: m.public_key.0.into(),
                 token: m.token.into(),
                 introduction: bytes[introduction..introduction + peer::INTRODUCTION_LEN].into(),
-                padding: bytes.len() - peer::HELLO_LEN,
+                takes: (bytes.len() > peer::HELLO_LEN).then_some(u8::from(hello.takes_joined())),
+                padding: bytes.len().saturating_sub(peer::SAYING_HELLO_LEN),
             }
         }
         PeerDatagram::HelloReply(reply) => {

@@ -160,6 +160,7 @@ pub(crate) enum Message {
         public_key: Hex,
         token: Hex,
         introduction: Hex,
+        takes: Option<u8>,
         padding: usize,
     },
     HelloReply {
@@ -167,6 +168,10 @@ pub(crate) enum Message {
         responder_id: Hex,
         public_key: Hex,
         token: Hex,
+    },
+    JoinedData {
+        size: u16,
+        data: Hex,
     },
     UnknownSource {},
     Knock {},

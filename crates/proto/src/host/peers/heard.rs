@@ -98,6 +98,7 @@ impl Peers {
             ctx.counters.hello_over_budget += 1;
             return;
         }
+        let takes_joined = hello.takes_joined();
         let Some(hello) = hello.verify(&mut ctx.known_keys) else {
             ctx.counters.hello_bad_signature += 1;
             return;
@@ -108,6 +109,9 @@ impl Peers {
             }
             let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
             self.activate(id, role, relay, ctx, now);
+        }
+        if let Some(peer) = self.map.get_mut(&id) {
+            peer.takes_joined = takes_joined;
         }
         self.accept_hello(id, hello.token, hop, ctx, now);
         self.reschedule(id);

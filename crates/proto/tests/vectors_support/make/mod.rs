@@ -9,7 +9,11 @@ mod udp;
 
 use std::net::SocketAddr;
 
-use bowline_proto::{SecretKey, identity::SIGNATURE_LEN, wire::frame::LENGTH_LEN};
+use bowline_proto::{
+    SecretKey,
+    identity::SIGNATURE_LEN,
+    wire::{frame::LENGTH_LEN, peer::HELLO_LEN},
+};
 
 use super::{
     codec::{self, Family},
@@ -172,9 +176,8 @@ impl Maker {
     fn finish(&self, signing: &mut Signing, message: &Message, bytes: &[u8]) {
         let (front, end) = match (self.family, message) {
             (Family::Tcp, _) => (LENGTH_LEN, bytes.len()),
-            (_, Message::NatInit { padding, .. } | Message::Hello { padding, .. }) => {
-                (0, bytes.len() - padding)
-            }
+            (_, Message::NatInit { padding, .. }) => (0, bytes.len() - padding),
+            (_, Message::Hello { .. }) => (0, HELLO_LEN),
             _ => (0, bytes.len()),
         };
         let (body, signature) = bytes[front..end].split_at(end - front - SIGNATURE_LEN);

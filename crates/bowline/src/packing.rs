@@ -1,0 +1,112 @@
+//! How many messages leave in one system call, and in which datagrams.
+//!
+//! Messages of one size share a call where the system cuts it into datagrams (GSO). Short ones share datagrams, too, where the
+//! peer takes them joined (protocol section 6): packets cost, not bytes.
+
+use std::io::IoSlice;
+
+use bowline_proto::wire::peer::{JOINED_HEADER_LEN, joined_count, joined_header};
+
+use crate::{
+    config::{MAX_PARTS, MAX_SEGMENTED_BYTES},
+    send::{Batch, run_length},
+};
+
+/// How messages of a size are sent by a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Packing {
+    size: usize,
+    /// Messages in a datagram; 1: they travel bare.
+    each: usize,
+    /// Messages in a call.
+    most: usize,
+}
+
+/// Messages of a batch that leave in one call.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    packing: Packing,
+    pub(crate) count: usize,
+    header: [u8; JOINED_HEADER_LEN],
+}
+
+impl Default for Packing {
+    /// Each message by itself.
+    fn default() -> Self {
+        Self { size: 1, each: 1, most: 1 }
+    }
+}
+
+impl Packing {
+    /// For messages of `size` bytes, by a way where the system takes `segments` datagrams a call, and joined ones of `joined` bytes
+    /// are let through if any are.
+    pub(crate) fn new(size: usize, segments: usize, joined: Option<usize>) -> Self {
+        let each = match joined {
+            Some(length) if u16::try_from(size).is_ok() => joined_count(size, length),
+            _ => 1,
+        };
+        let datagram = if each > 1 { JOINED_HEADER_LEN + each * size } else { size };
+        let datagrams = segments.min(MAX_SEGMENTED_BYTES / datagram.max(1)).max(1);
+        Self { size, each, most: datagrams * each }
+    }
+
+    /// Messages in a call at most.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// The size of each message but the last.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// So many messages, which are known to fit.
+    pub(crate) fn whole(self, count: usize) -> Packed {
+        let header = joined_header(u16::try_from(self.size).unwrap_or(u16::MAX));
+        Packed { packing: self, count, header }
+    }
+
+    /// The messages of a batch from `at` on that share a call.
+    pub(crate) fn pack<B>(self, batch: &B, at: usize) -> Packed
+    where
+        B: Batch + ?Sized,
+    {
+        let calls = MAX_PARTS / (1 + batch.pieces(self.each));
+        let most = if self.each > 1 { self.most.min(calls * self.each) } else { self.most };
+        self.whole(run_length(batch, at, most, 0, |_| true))
+    }
+}
+
+impl Packed {
+    /// Whether messages share datagrams.
+    pub(crate) fn is_joined(&self) -> bool {
+        self.packing.each > 1 && self.count > 1
+    }
+
+    /// Their bytes, as the system takes them.
+    pub(crate) fn parts<'a, B>(&'a self, batch: &'a B, at: usize) -> Vec<IoSlice<'a>>
+    where
+        B: Batch + ?Sized,
+    {
+        if !self.is_joined() {
+            return batch.parts(at, self.count);
+        }
+        let each = self.packing.each;
+        let mut parts = Vec::with_capacity(self.count.div_ceil(each) * (1 + batch.pieces(each)));
+        for first in (0..self.count).step_by(each) {
+            parts.push(IoSlice::new(&self.header));
+            parts.extend(batch.parts(at + first, each.min(self.count - first)));
+        }
+        parts
+    }
+
+    /// The length of each datagram but the last, where there are several.
+    pub(crate) fn segment(&self) -> Option<usize> {
+        if self.is_joined() {
+            let length = JOINED_HEADER_LEN + self.packing.each * self.packing.size;
+            (self.count > self.packing.each).then_some(length)
+        } else {
+            (self.count > 1).then_some(self.packing.size)
+        }
+    }
+}

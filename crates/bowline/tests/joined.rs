@@ -1,0 +1,148 @@
+//! Short messages that leave together share datagrams with a peer that takes them so, and with no other.
+
+mod common;
+
+use std::net::SocketAddr;
+
+use bowline::{Endpoint, SecretKey};
+use bowline_proto::wire::peer::{
+    Hello, HelloReply, IntroductionKey, PeerDatagram, SAYING_HELLO_LEN, TAKES_JOINED,
+};
+use bytes::Bytes;
+use common::{base, become_direct, key, online, receive_batch, soon};
+use tokio::net::UdpSocket;
+
+/// The other end of a direct path as it is on the wire.
+struct Bare {
+    socket: UdpSocket,
+    key: SecretKey,
+    of: SocketAddr,
+}
+
+impl Bare {
+    /// An endpoint and its peer, which says in its HELLO what it takes. The endpoint has a path for messages of 1,200 bytes.
+    async fn connected(takes: u8) -> (Endpoint, Self) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let peer = key(100);
+        let endpoint = Endpoint::builder(key(101))
+            .link_local(false)
+            .given(peer.device_id(), socket.local_addr().unwrap())
+            .bind()
+            .await
+            .unwrap();
+        endpoint.want(peer.device_id()).unwrap();
+        let of = (std::net::Ipv4Addr::LOCALHOST, endpoint.ports().0.unwrap()).into();
+        let bare = Self { socket, key: peer, of };
+        let hello =
+            Hello::encode(endpoint.id(), [5; 16], &IntroductionKey::NONE, &bare.key, takes, SAYING_HELLO_LEN);
+        bare.socket.send_to(&hello, bare.of).await.unwrap();
+        let mut is_heard = false;
+        soon("direct", async {
+            while !is_heard || endpoint.max_direct(bare.key.device_id()) < Some(1200) {
+                let datagram = bare.receive().await;
+                is_heard |= matches!(PeerDatagram::decode(&datagram), Ok(PeerDatagram::HelloReply(_)));
+            }
+        })
+        .await;
+        (endpoint, bare)
+    }
+
+    /// The next datagram. HELLOs are answered.
+    async fn receive(&self) -> Vec<u8> {
+        let mut buffer = vec![0; 65_536];
+        let (length, from) = self.socket.recv_from(&mut buffer).await.unwrap();
+        buffer.truncate(length);
+        if let Ok(PeerDatagram::Hello(hello)) = PeerDatagram::decode(&buffer) {
+            let claim = hello.claim();
+            let reply = HelloReply::encode(claim.initiator, claim.token, &self.key);
+            self.socket.send_to(&reply, from).await.unwrap();
+        }
+        assert_eq!(from, self.of);
+        buffer
+    }
+
+    /// So many messages, and in how many datagrams they came.
+    async fn messages(&self, count: usize) -> (Vec<Vec<u8>>, usize) {
+        let (mut messages, mut datagrams) = (Vec::new(), 0);
+        while messages.len() < count {
+            let datagram = soon("received", self.receive()).await;
+            let before = messages.len();
+            match PeerDatagram::decode(&datagram).unwrap() {
+                PeerDatagram::Data(data) => messages.push(data.to_vec()),
+                PeerDatagram::Joined { size, data } => messages.extend(data.chunks(size).map(<[u8]>::to_vec)),
+                _ => {}
+            }
+            datagrams += usize::from(messages.len() > before);
+            assert!(datagram.len() <= 1209, "{} bytes, more than the path is known to carry", datagram.len());
+        }
+        (messages, datagrams)
+    }
+}
+
+/// Messages that can be told apart.
+fn numbered(count: u32, size: usize) -> Vec<Vec<u8>> {
+    let number = |number: u32| [&number.to_be_bytes()[..], &[b'.'].repeat(size - 4)].concat();
+    (0..count).map(number).collect()
+}
+
+/// Sends messages in every form that the library has; each form is to leave in `most` datagrams at most.
+async fn sends(takes: u8, most: usize) {
+    let (a, b) = Bare::connected(takes).await;
+    let sent = numbered(200, 100);
+    let batch: Vec<Bytes> = sent.iter().cloned().map(Bytes::from).collect();
+    let to = b.key.device_id();
+    for form in ["batch", "segments", "one by one"] {
+        match form {
+            "batch" => assert_eq!(a.send_batch(to, &batch).await, Ok(200)),
+            "segments" => assert_eq!(a.send_segments(to, &sent.concat(), 100).await, Ok(200)),
+            _ => {
+                for message in &sent {
+                    a.send(to, message).await.unwrap();
+                }
+            }
+        }
+        let (got, datagrams) = b.messages(200).await;
+        assert_eq!(got, sent, "{form}");
+        assert!(datagrams <= most, "{form}: {datagrams} datagrams");
+        assert!(datagrams == 200 || most < 200, "{form}: {datagrams} datagrams");
+    }
+}
+
+#[tokio::test]
+async fn to_a_peer_that_takes_them_so_eleven_of_100_bytes_leave_in_one_datagram() {
+    // One by one, the first does not wait for company; a turn of another task may cut a run once.
+    sends(TAKES_JOINED, 200_usize.div_ceil(11) + 3).await;
+}
+
+#[tokio::test]
+async fn to_a_peer_that_has_not_said_so_each_leaves_by_itself() {
+    sends(0, 200).await;
+}
+
+#[tokio::test]
+async fn messages_of_every_size_arrive_whole_and_in_order() {
+    let base = base().await;
+    let (a, b) = (online(1, &base).await, online(2, &base).await);
+    become_direct(&a, &b).await;
+    // Empty ones, some that look like the protocol's own, runs of one size with a shorter end, some too long to be joined.
+    let of = |number: usize| match number % 60 {
+        0 => Vec::new(),
+        1 => b"\x0bbowline\x05\0\x01 joined?".to_vec(),
+        2..=20 => vec![number as u8; 40],
+        21 => vec![number as u8; 7],
+        22..=50 => vec![number as u8; 300],
+        51..=53 => vec![number as u8; 1199],
+        _ => vec![number as u8; 1],
+    };
+    let sent: Vec<Bytes> = (0..600).map(|number| of(number).into()).collect();
+    assert_eq!(a.send_batch(b.id(), &sent).await, Ok(600));
+    let got = receive_batch(&b, 600).await;
+    assert!(got.iter().map(|got| &got.data).eq(&sent));
+    // Each by itself, and what must not be joined among them.
+    for message in &sent {
+        a.send(b.id(), message).await.unwrap();
+    }
+    let got = receive_batch(&b, 600).await;
+    assert!(got.iter().map(|got| &got.data).eq(&sent));
+    assert_eq!(b.status().counters.malformed, 0);
+}
