@@ -110,3 +110,68 @@ impl Packed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bowline_proto::wire::peer::PADDED_HELLO_LEN;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{Ecn, send::Segments};
+
+    fn joined(size: usize, segments: usize) -> Packing {
+        Packing::new(size, segments, Some(PADDED_HELLO_LEN))
+    }
+
+    fn bytes(parts: &[IoSlice<'_>]) -> usize {
+        parts.iter().map(|part| part.len()).sum()
+    }
+
+    #[test]
+    fn eleven_messages_of_100_bytes_share_a_datagram_and_as_many_datagrams_a_call_as_the_system_takes() {
+        let packing = joined(100, 64);
+        assert_eq!((packing.each, packing.most()), (11, 58 * 11), "58 of 1,111 bytes are what a call takes");
+        let data = [7; 100 * 1000];
+        let batch = Segments::new(&data, 100, Ecn::NotEct);
+        let packed = packing.pack(&batch, 0);
+        assert_eq!((packed.count, packed.segment()), (638, Some(1111)));
+        assert_eq!(bytes(&packed.parts(&batch, 0)), 58 * 1111);
+        // What is left, of which the last datagram is not full.
+        let packed = packing.pack(&batch, 638);
+        assert_eq!((packed.count, packed.is_joined()), (362, true));
+        assert_eq!(bytes(&packed.parts(&batch, 638)), 36_200 + 33 * JOINED_HEADER_LEN);
+    }
+
+    #[test]
+    fn few_messages_are_one_datagram_and_one_is_bare() {
+        let data = [7; 500];
+        let batch = Segments::new(&data, 100, Ecn::NotEct);
+        let packed = joined(100, 64).pack(&batch, 0);
+        assert_eq!((packed.count, packed.segment()), (5, None));
+        assert_eq!(packed.parts(&batch, 0).len(), 2);
+        let packed = joined(100, 64).pack(&batch, 4);
+        assert_eq!((packed.count, packed.is_joined()), (1, false));
+        assert_eq!(bytes(&packed.parts(&batch, 4)), 100);
+    }
+
+    #[test]
+    fn messages_that_leave_no_room_for_another_are_not_joined() {
+        let packing = joined(600, 64);
+        assert_eq!((packing.each, packing.most()), (1, 64));
+        assert_eq!(Packing::new(100, 64, None).each, 1);
+    }
+
+    #[test]
+    fn where_the_system_does_not_segment_one_datagram_leaves_at_a_time() {
+        assert_eq!(joined(100, 1).most(), 11);
+        assert_eq!(Packing::new(100, 1, None).most(), 1);
+    }
+
+    #[test]
+    fn a_call_has_no_more_pieces_of_memory_than_the_system_takes() {
+        let batch: Vec<Bytes> = (0..5000).map(|_| Bytes::from_static(b"x")).collect();
+        let packed = joined(1, 64).pack(&batch[..], 0);
+        let parts = packed.parts(&batch[..], 0).len();
+        assert!((MAX_PARTS - 65..=MAX_PARTS).contains(&parts), "{parts}");
+    }
+}

@@ -13,6 +13,12 @@ mod overflow;
 #[path = "overflow_none.rs"]
 mod overflow;
 mod pool;
+#[cfg(unix)]
+#[path = "ready_unix.rs"]
+mod ready;
+#[cfg(not(unix))]
+#[path = "ready_portable.rs"]
+mod ready;
 mod receive;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
@@ -25,7 +31,7 @@ mod transmit;
 
 use std::{
     io::{self, IoSlice},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -38,9 +44,9 @@ use bowline_proto::{
 };
 use further::Further;
 use quinn_udp::UdpSocketState;
+use ready::Ready;
 pub(crate) use receive::{Chunk, Receiver};
 use socket2::{Domain, Protocol, SockRef, Type};
-use tokio::{io::Interest, net::UdpSocket};
 
 use crate::{
     BindError, Ecn,
@@ -61,6 +67,7 @@ pub(crate) struct Udp {
 #[derive(Debug)]
 pub(crate) struct Socket {
     io: UdpSocket,
+    ready: Ready,
     state: UdpSocketState,
     segments: transmit::Segments,
     v4: bool,
@@ -84,9 +91,9 @@ impl Udp {
         }
         for socket in v4.iter().chain(&v6) {
             tell_buffers(&socket.io).map_err(|error| BindError::Runtime(error.to_string()))?;
-            // A fresh socket is writable, but the runtime learns it with its first event only: without this, the
-            // first `try_send` would find it full.
-            socket.io.writable().await.map_err(|error| BindError::Runtime(error.to_string()))?;
+            // Where the runtime watches for room, it learns of it with its first event only: without this, the first `try_send`
+            // would find a fresh socket full.
+            socket.ready.writable().await;
         }
         let (further, marks) = (Further::default(), AtomicBool::new(false));
         Ok(Self { v4, v6, further, marks, interfaces: RwLock::new(interfaces) })
@@ -146,9 +153,7 @@ impl Udp {
             network::interface_for(&interfaces, source, hop.to)
         });
         self.with(hop, |socket| {
-            socket
-                .io
-                .try_io(Interest::WRITABLE, || transmit::send(socket, hop, interface, parts, segment, ecn))
+            socket.ready.try_send(|| transmit::send(socket, hop, interface, parts, segment, ecn))
         })?
     }
 
@@ -165,13 +170,12 @@ impl Udp {
 
     /// Waits until the socket that sends by this hop may take something.
     pub(crate) async fn writable(&self, hop: Hop) {
-        // An error shows at the next send.
         if hop.socket != SocketId::MAIN {
             if let Some(socket) = self.further.get(hop.socket) {
-                let _ = socket.io.writable().await;
+                socket.ready.writable().await;
             }
         } else if let Ok(socket) = self.socket(hop.to) {
-            let _ = socket.io.writable().await;
+            socket.ready.writable().await;
         }
     }
 
@@ -193,8 +197,7 @@ impl Udp {
 impl Socket {
     /// Waits until something may have come.
     pub(crate) async fn readable(&self) {
-        // An error shows at the next receive.
-        let _ = self.io.readable().await;
+        self.ready.readable().await;
     }
 
     /// Has the system tell the mark of each datagram, which costs a little with every receive; or not.
@@ -218,13 +221,14 @@ fn open(address: SocketAddr) -> Result<Option<Socket>, BindError> {
         Err(error) => return Err(BindError::Socket { address, error }),
     };
     let finish = || {
-        let io = UdpSocket::from_std(io.into())?;
+        let io: UdpSocket = io.into();
+        let ready = Ready::new(&io)?;
         let state = UdpSocketState::new((&io).into())?;
         // `quinn-udp` asks for more than most want to know; each costs a little with every datagram.
         #[cfg(target_os = "linux")]
         let _ = nix::sys::socket::setsockopt(&io, nix::sys::socket::sockopt::ReceiveTimestampns, &false);
         let (port, segments) = (io.local_addr()?.port(), Default::default());
-        let socket = Socket { io, state, segments, v4: address.is_ipv4(), port };
+        let socket = Socket { io, ready, state, segments, v4: address.is_ipv4(), port };
         socket.read_marks(false);
         Ok(socket)
     };

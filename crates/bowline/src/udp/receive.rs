@@ -13,7 +13,6 @@ use std::{
 use bowline_proto::wire::peer::{JOINED_HEADER_LEN, read_joined};
 use bytes::{Bytes, BytesMut};
 use quinn_udp::RecvMeta;
-use tokio::io::Interest;
 
 use super::{Socket, pool::Pool};
 use crate::{
@@ -61,7 +60,7 @@ impl Receiver {
     pub(crate) fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
         self.filled = 0;
         let Self { buffers, metas, .. } = self;
-        self.filled = socket.io.try_io(Interest::READABLE, || {
+        self.filled = socket.ready.try_receive(|| {
             let mut slices = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer));
             let mut slices: [IoSliceMut<'_>; RECEIVE_BUFFERS] =
                 std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
