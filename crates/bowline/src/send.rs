@@ -15,7 +15,7 @@ use std::{
 
 use bowline_proto::{
     DeviceId,
-    host::{ConnId, Hop, Path, Relay, Route, SendError},
+    host::{ConnId, Hop, Path, Relay, Route, SendError, is_too_large},
     wire::{
         peer::{escape_prefix, needs_escape},
         relay::{HEADER_LEN, SEND_DATA, header},
@@ -393,10 +393,10 @@ pub(crate) fn packing(shared: &Shared, lane: &Lane, size: usize) -> Packing {
     Packing::new(size, shared.udp.max_segments(lane.hop), lane.joined)
 }
 
-/// The system has refused messages that now go one by one. If they were joined, none of them shows by itself that it is their common
-/// length that does not pass.
+/// The system has refused messages that now go one by one. If they were joined, none of them shows by itself that it is the length of
+/// all that does not pass.
 pub(crate) fn note_refused(shared: &Shared, lane: &Lane, packed: &Packed, error: &io::Error) {
-    if packed.is_joined() {
+    if packed.is_joined() && is_too_large(error) {
         shared.machine.send_error(lane.hop, error);
     }
 }

@@ -73,6 +73,19 @@ fn joined_messages_are_as_long_as_what_the_path_is_known_to_carry() {
     assert_eq!(world.hellos.last().unwrap().length, PADDED_HELLO_LEN);
     world.answer(2, addr(PEER));
     assert_eq!(joined(&mut world), Some(PADDED_HELLO_LEN));
+    // More passes, for large messages: joined ones stay as they are, since a path may become narrower.
+    let _ = world.send(2, 1200);
+    world.advance(ms(10));
+    while world.hellos.last().unwrap().length > PADDED_HELLO_LEN {
+        let length = world.hellos.last().unwrap().length;
+        world.answer(2, addr(PEER));
+        world.advance(ms(10));
+        if world.hellos.last().unwrap().length == length {
+            break;
+        }
+    }
+    assert!(world.host.lease(key(2).device_id()).unwrap().limit > 1200);
+    assert_eq!(joined(&mut world), Some(PADDED_HELLO_LEN));
     assert_eq!(joined_count(100, small), 4);
     assert_eq!(joined_count(100, PADDED_HELLO_LEN), 11);
     assert_eq!(joined_count(599, PADDED_HELLO_LEN), 2);

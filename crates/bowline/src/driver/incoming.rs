@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::{Lane, Machine, machine::Found};
 use crate::{
     Ecn,
-    config::{BYTES_PER_ROUND, MESSAGES_PER_ROUND, PIECES_PER_ROUND},
+    config::{BYTES_PER_ROUND, MESSAGES_PER_ROUND, PIECES_PER_ROUND, RECEIVE_BUFFER},
     queue::Run,
     udp::Receiver,
 };
@@ -48,7 +48,9 @@ impl Open {
     fn takes(&self, more: &Self) -> bool {
         let fits = if more.count == 1 { more.bytes <= self.stride } else { more.stride == self.stride };
         let ended = self.bytes < self.count * self.stride;
-        fits && !ended && Arc::ptr_eq(&self.lane, &more.lane) && self.ecn == more.ecn
+        // Who keeps one message keeps no more than a receive buffer's worth of others.
+        let has_room = self.bytes + more.bytes <= RECEIVE_BUFFER;
+        fits && !ended && has_room && Arc::ptr_eq(&self.lane, &more.lane) && self.ecn == more.ecn
     }
 }
 

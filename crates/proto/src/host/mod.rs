@@ -50,6 +50,7 @@ pub use event::{
 };
 pub use lease::{Lease, Traffic};
 use locals::Locals;
+pub use peers::is_too_large;
 use peers::{Peers, RelayView};
 
 use crate::{
@@ -281,7 +282,7 @@ impl Host {
 
     /// The system refused to send a datagram (unreachable, too large, address gone).
     pub fn handle_send_error(&mut self, hop: Hop, error: &std::io::Error, now: Instant) {
-        let too_large = peers::is_too_large(error);
+        let too_large = is_too_large(error);
         if self.bases.is_base(hop.to) {
             self.bases.handle_send_error(hop.to, too_large);
         } else {

@@ -227,7 +227,8 @@ impl Peer {
         Some(Lease {
             hop: standing.hop,
             limit: if seen { limit } else { limit.min(SIZE_WANTED) },
-            joined: self.takes_joined.then_some(limit + PREFIX_LEN),
+            // Never more than what every path should carry: where a path becomes narrower, large messages alone are lost.
+            joined: self.takes_joined.then_some((limit + PREFIX_LEN).min(PADDED_HELLO_LEN)),
             wanted: self.role == Role::Wanted,
             watched: standing.is_watched(),
             source_until: sources.owned_until(standing.hop.to, self.id),

@@ -489,7 +489,9 @@ fn moved_to(peer: &Peer, reflexive: &[SocketAddr], sources: &Sources, now: Insta
 }
 
 /// Whether the system refuses a datagram for its size alone.
-pub(super) fn is_too_large(error: &std::io::Error) -> bool {
+/// Whether the system refused a datagram for its size.
+#[must_use]
+pub fn is_too_large(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(EMSGSIZE)
 }
 
