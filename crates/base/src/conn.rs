@@ -59,14 +59,15 @@ pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 /// Sent and not acknowledged for as long: the host is gone. It falls in the time in which UDP may vouch for it.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// What the system holds of data not yet sent; more would only wait there, out of reach of the queue's bound, and what is urgent behind it.
+/// What the system holds of data not yet sent, until it is known how fast the host is. More would only wait there, out of reach of the queue's
+/// bound, and what is urgent behind it.
 const UNSENT: u32 = 128 << 10;
-/// The same for a host that takes a gigabit a second or more: it is through in some milliseconds, and whole blocks are written at once.
-const UNSENT_FAST: u32 = 1 << 20;
-/// After so many bytes it is looked how long they took.
-const PACE_BYTES: u32 = 4 << 20;
-/// A host that takes them in that time is fast.
-const PACE_FAST: Duration = Duration::from_millis(32);
+/// So often is that doubled for a host that is fast enough.
+const DOUBLINGS: u32 = 5;
+/// After so many bytes it is looked how long they took: as many as may ever be unsent.
+const PACE_BYTES: u32 = UNSENT << DOUBLINGS;
+/// A host has unsent what it takes in so much time: whole blocks are written at once, and who writes seldom has to be woken for the rest.
+const UNSENT_TIME: Duration = Duration::from_millis(8);
 
 /// A connection, for all who may write to it. It closes when its task ends.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ pub(crate) struct Conn {
 struct Pace {
     since: Option<Instant>,
     bytes: u32,
-    is_fast: bool,
+    doublings: u32,
 }
 
 impl Pace {
@@ -97,9 +98,11 @@ impl Pace {
             return None;
         }
         let now = now();
-        let is_fast = self.since.is_some_and(|since| now - since <= PACE_FAST);
-        let was_fast = std::mem::replace(self, Self { since: Some(now), bytes: 0, is_fast }).is_fast;
-        (is_fast != was_fast).then_some(if is_fast { UNSENT_FAST } else { UNSENT })
+        let in_time = |since, halvings| now - since <= UNSENT_TIME * (1u32 << halvings);
+        let halvings = self.since.and_then(|since| (0..DOUBLINGS).find(|&halvings| in_time(since, halvings)));
+        let doublings = halvings.map_or(0, |halvings| DOUBLINGS - halvings);
+        let before = std::mem::replace(self, Self { since: Some(now), bytes: 0, doublings }).doublings;
+        (doublings != before).then_some(UNSENT << doublings)
     }
 }
 
@@ -436,15 +439,23 @@ mod tests {
     }
 
     #[test]
-    fn the_system_may_hold_more_for_a_host_while_it_is_fast() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
-        let mut after = |bytes, time| pace.wrote(bytes, || start + time);
-        assert_eq!(after(PACE_BYTES, Duration::ZERO), None, "nothing to compare with");
-        assert_eq!(after(PACE_BYTES - 1, PACE_FAST), None);
-        assert_eq!(after(1, PACE_FAST), Some(UNSENT_FAST));
-        assert_eq!(after(PACE_BYTES, 2 * PACE_FAST), None, "as before");
-        assert_eq!(after(PACE_BYTES, 4 * PACE_FAST), Some(UNSENT));
-        assert_eq!(after(PACE_BYTES, 6 * PACE_FAST), None);
+    fn the_system_may_hold_what_the_host_takes_in_a_moment() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        let mut after = |bytes, time| {
+            now += time;
+            pace.wrote(bytes, || now)
+        };
+        let (mib, time) = (1 << 20, Duration::from_millis);
+        assert_eq!(after(4 * mib, time(0)), None, "nothing to compare with");
+        assert_eq!(after(4 * mib - 1, time(8)), None);
+        assert_eq!(after(1, time(0)), Some(4 * mib));
+        assert_eq!(after(4 * mib, time(1)), None, "never more");
+        assert_eq!(after(4 * mib, time(9)), Some(2 * mib));
+        assert_eq!(after(4 * mib, time(32)), Some(mib));
+        assert_eq!(after(4 * mib, time(30)), None, "as before");
+        assert_eq!(after(4 * mib, time(128)), Some(mib / 4));
+        assert_eq!(after(4 * mib, time(129)), Some(UNSENT));
+        assert_eq!(after(4 * mib, time(5_000)), None, "never less");
     }
 
     #[test]
