@@ -59,14 +59,15 @@ pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 /// Sent and not acknowledged for as long: the host is gone. It falls in the time in which UDP may vouch for it.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// What the system holds of data not yet sent, until it is known how fast the host is. More would only wait there, out of reach of the queue's
-/// bound, and what is urgent behind it.
+/// What the system holds of data not yet sent, until it is known how fast the host is. More would only wait there, out
+/// of reach of the queue's bound, and what is urgent behind it.
 const UNSENT: u32 = 128 << 10;
 /// So often is that doubled for a host that is fast enough.
 const DOUBLINGS: u32 = 5;
 /// After so many bytes it is looked how long they took: as many as may ever be unsent.
 const PACE_BYTES: u32 = UNSENT << DOUBLINGS;
-/// A host has unsent what it takes in so much time: whole blocks are written at once, and who writes seldom has to be woken for the rest.
+/// A host has unsent what it takes in so much time: whole blocks are written at once, and who writes seldom has to be
+/// woken for the rest.
 const UNSENT_TIME: Duration = Duration::from_millis(8);
 
 /// A connection, for all who may write to it. It closes when its task ends.
