@@ -188,7 +188,8 @@ impl Trace {
 #[must_use]
 pub fn control_prefix(payload: &[u8]) -> Option<usize> {
     if payload.starts_with(&peer::MAGIC) {
-        return (payload.get(peer::MAGIC.len()) != Some(&peer::ESCAPED_DATA)).then_some(peer::PREFIX_LEN);
+        let data = [Some(&peer::ESCAPED_DATA), Some(&peer::JOINED_DATA)];
+        return (!data.contains(&payload.get(peer::MAGIC.len()))).then_some(peer::PREFIX_LEN);
     }
     matches!(payload.first(), Some(udp::NAT_INIT..=udp::NAT_UNKNOWN)).then_some(1)
 }
