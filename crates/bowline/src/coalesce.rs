@@ -20,10 +20,11 @@ use tokio::{
 
 use crate::{
     Ecn,
+    batch::Segments,
     config::{MAX_SEGMENTED_BYTES, SEND_PATIENCE},
     driver::{Lane, Shared},
     packing::Packing,
-    send::{Segments, note_refused, packing, resend, try_send_run},
+    send::{note_refused, packing, resend, try_send_run},
 };
 
 /// What waits on a lane.

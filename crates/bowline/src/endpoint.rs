@@ -11,8 +11,8 @@ use bowline_proto::{
 use bytes::Bytes;
 
 use crate::{
-    Builder, ClosedError, Ecn, Events, RecvError, SendSegmentsError, TrySendError, driver::Shared, send,
-    try_send,
+    Builder, ClosedError, Ecn, Events, RecvError, SendSegmentsError, TrySendError, batch, driver::Shared,
+    send, try_send,
 };
 
 /// A message that came in.
@@ -151,7 +151,7 @@ impl Endpoint {
     /// # Errors
     /// As [`Endpoint::send`], when the first one cannot be sent.
     pub async fn send_segments(&self, to: DeviceId, data: &[u8], segment: usize) -> Result<usize, SendError> {
-        send::send_batch(self.shared(), to, &send::Segments::new(data, segment, Ecn::NotEct)).await
+        send::send_batch(self.shared(), to, &batch::Segments::new(data, segment, Ecn::NotEct)).await
     }
 
     /// As [`Endpoint::send_segments`], without waiting: takes all messages or, where there is no room, none; for callers that are

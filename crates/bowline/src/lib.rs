@@ -61,6 +61,7 @@
 //!
 //! The protocol is in `docs/protocol.md`; its pure state machine is [`bowline_proto::host`], which this crate drives.
 
+mod batch;
 mod builder;
 mod clock;
 mod coalesce;

@@ -8,8 +8,8 @@ use std::io::IoSlice;
 use bowline_proto::wire::peer::{JOINED_HEADER_LEN, joined_count, joined_header};
 
 use crate::{
+    batch::{Batch, run_length},
     config::{MAX_PARTS, MAX_SEGMENTED_BYTES},
-    send::{Batch, run_length},
 };
 
 /// How messages of a size are sent by a way.
@@ -117,7 +117,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{Ecn, send::Segments};
+    use crate::{Ecn, batch::Segments};
 
     fn joined(size: usize, segments: usize) -> Packing {
         Packing::new(size, segments, Some(PADDED_HELLO_LEN))

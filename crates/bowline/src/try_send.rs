@@ -13,12 +13,14 @@ use bowline_proto::{
 };
 
 use crate::{
-    Ecn, TrySendError, coalesce,
+    Ecn, TrySendError,
+    batch::{Batch, Segments, run_length},
+    coalesce,
     coalesce::flush,
     config::SEND_PATIENCE,
     driver::Shared,
     error::SendSegmentsError,
-    send::{self, Batch, Outcome, Segments, dispatch, run_length, try_send_run},
+    send::{self, Outcome, dispatch, try_send_run},
 };
 
 /// Room that was missing for messages to a device.
