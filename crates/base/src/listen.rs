@@ -20,7 +20,7 @@ const UDP_BUFFER: usize = 1 << 20;
 /// Sockets of each worker on each port. The system spreads senders over them, and the worker takes from them by turns: who sends more
 /// than there is time for fills his own socket, and the others lose nothing by it.
 #[cfg(target_os = "linux")]
-pub(crate) const LANES: usize = 8;
+pub(crate) const LANES: usize = 16;
 #[cfg(not(target_os = "linux"))]
 pub(crate) const LANES: usize = 1;
 /// With port 0, the port the system gave TCP may be taken for UDP: tried again with others.
