@@ -18,7 +18,7 @@ use bowline_proto::{
     identity::{Context, SIGNATURE_LEN},
     wire::{
         MAX_OWN_ADDRESSES, Token,
-        peer::{HELLO_LEN, Hello, IntroductionKey, MAGIC, PREFIX_LEN, PeerDatagram, unknown_source},
+        peer::{self, HELLO_LEN, Hello, IntroductionKey, MAGIC, PREFIX_LEN, PeerDatagram, unknown_source},
         relay,
         tcp::{self, Info},
         udp,
@@ -193,7 +193,10 @@ impl Attacker {
                 self.next += 1;
                 let replays = self.rng.random_bool(0.5);
                 let (port, first) = if replays { (REPLAY_PORT, REPLAYED) } else { (HONEST_PORT, FORGED) };
-                let data = checks::message(from, to, first + self.next, MIN_MESSAGE);
+                let mut data = checks::message(from, to, first + self.next, MIN_MESSAGE);
+                if peer::needs_escape(&data) {
+                    data.splice(..0, peer::escape_prefix());
+                }
                 Forged { src: own_address(port, one.dst), dst: one.dst, payload: data.into() }
             }
             // In the name of one of them, from where answers come to him: a HELLO that he changed, or signed himself.
