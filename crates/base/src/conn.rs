@@ -66,6 +66,12 @@ const UNSENT: u32 = 128 << 10;
 const DOUBLINGS: u32 = 5;
 /// After so many bytes it is looked how long they took: as many as may ever be unsent.
 const PACE_BYTES: u32 = UNSENT << DOUBLINGS;
+/// More than this is held for [`MOST_WIDE`] connections at a time, since it is memory that no bound of ours counts.
+const UNSENT_MANY: u32 = 1 << 20;
+/// That many have up to [`PACE_BYTES`]: who begins fast and then reads nothing makes the system hold no more than this for all.
+const MOST_WIDE: u32 = 16;
+/// How many do. Of the process, as the memory is.
+static WIDE: AtomicU32 = AtomicU32::new(0);
 /// A host has unsent what it takes in so much time: whole blocks are written at once, and who writes seldom has to be
 /// woken for the rest.
 const UNSENT_TIME: Duration = Duration::from_millis(8);
@@ -89,9 +95,33 @@ struct Pace {
     since: Option<Instant>,
     bytes: u32,
     doublings: u32,
+    /// Whether it is one of [`WIDE`].
+    wide: bool,
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.widen(false);
+    }
 }
 
 impl Pace {
+    /// Takes one of the places for more than [`UNSENT_MANY`], or gives it back; whether it has one.
+    fn widen(&mut self, wide: bool) -> bool {
+        match (self.wide, wide) {
+            (false, true) => {
+                let more = |wide| (wide < MOST_WIDE).then_some(wide + 1);
+                self.wide = WIDE.fetch_update(Relaxed, Relaxed, more).is_ok();
+            }
+            (true, false) => {
+                WIDE.fetch_sub(1, Relaxed);
+                self.wide = false;
+            }
+            _ => {}
+        }
+        self.wide
+    }
+
     /// So much has been written. Tells what the system may hold unsent from now on, where that changes.
     fn wrote(&mut self, bytes: u32, now: impl FnOnce() -> Instant) -> Option<u32> {
         self.bytes = self.bytes.saturating_add(bytes);
@@ -101,8 +131,12 @@ impl Pace {
         let now = now();
         let in_time = |since, halvings| now - since <= UNSENT_TIME * (1u32 << halvings);
         let halvings = self.since.and_then(|since| (0..DOUBLINGS).find(|&halvings| in_time(since, halvings)));
-        let doublings = halvings.map_or(0, |halvings| DOUBLINGS - halvings);
-        let before = std::mem::replace(self, Self { since: Some(now), bytes: 0, doublings }).doublings;
+        let mut doublings = halvings.map_or(0, |halvings| DOUBLINGS - halvings);
+        if !self.widen(UNSENT << doublings > UNSENT_MANY) {
+            doublings = doublings.min((UNSENT_MANY / UNSENT).ilog2());
+        }
+        (self.since, self.bytes) = (Some(now), 0);
+        let before = std::mem::replace(&mut self.doublings, doublings);
         (doublings != before).then_some(UNSENT << doublings)
     }
 }
@@ -440,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_may_hold_what_the_host_takes_in_a_moment() {
+    fn the_system_may_hold_what_the_host_takes_in_a_moment_and_much_for_few() {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
         let mut after = |bytes, time| {
             now += time;
@@ -457,6 +491,23 @@ mod tests {
         assert_eq!(after(4 * mib, time(128)), Some(mib / 4));
         assert_eq!(after(4 * mib, time(129)), Some(UNSENT));
         assert_eq!(after(4 * mib, time(5_000)), None, "never less");
+
+        let start = Instant::now();
+        let fast = |pace: &mut Pace| {
+            let first = pace.wrote(PACE_BYTES, || start);
+            first.or(pace.wrote(PACE_BYTES, || start))
+        };
+        let mut all: Vec<Pace> = (0..2 * MOST_WIDE).map(|_| Pace::default()).collect();
+        let wide = |all: &[Pace]| all.iter().filter(|pace| UNSENT << pace.doublings > UNSENT_MANY).count();
+        all.iter_mut().for_each(|pace| assert!(fast(pace) >= Some(UNSENT_MANY)));
+        assert!(wide(&all) <= MOST_WIDE as usize);
+        // One that slows down, or ends, makes room for another.
+        let gone = all.iter().position(|pace| pace.wide).expect("some have");
+        all.remove(gone);
+        let before = wide(&all);
+        let next = all.iter_mut().find(|pace| !pace.wide).expect("not all have");
+        assert!(fast(next) > Some(UNSENT_MANY));
+        assert_eq!(wide(&all), before + 1);
     }
 
     #[test]
