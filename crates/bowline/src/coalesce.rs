@@ -94,7 +94,8 @@ impl Run {
 pub(crate) fn offer(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
     let packing = || packing(shared, lane, data.len());
     let mut waiting = locked(lane);
-    if waiting.filling.count == 0 && packing().most() == 1 {
+    // Where others wait, it does not overtake them: they leave first, since nothing else fits beside it.
+    if waiting.is_empty() && packing().most() == 1 {
         return Outcome::Alone;
     }
     if !waiting.expected {

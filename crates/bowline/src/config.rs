@@ -32,8 +32,10 @@ pub(crate) const RECEIVES_PER_ROUND: usize = 4;
 pub(crate) const MESSAGES_PER_ROUND: usize = INBOX_MESSAGES / 4;
 pub(crate) const PIECES_PER_ROUND: usize = INBOX_PIECES / 4;
 pub(crate) const BYTES_PER_ROUND: usize = INBOX_BYTES / 4;
-/// Such rounds before the driver looks at anything else: some 100 µs each.
+/// Such rounds before the driver looks at anything else …
 pub(crate) const ROUNDS_PER_WAKE: usize = 8;
+/// … unless they have taken so long: then the program has other work, too.
+pub(crate) const ROUNDS_TIME: Duration = Duration::from_millis(1);
 /// Destinations remembered for which the system does not segment; with more, it is not asked to for any.
 #[cfg(target_os = "linux")]
 pub(crate) const UNSEGMENTED: usize = 64;

@@ -184,8 +184,8 @@ impl Endpoint {
 
     /// Waits for the next message. Several tasks may wait; each message goes to one of them. Cancel safe.
     ///
-    /// Up to 65,536 messages, in 4,096 pieces that came together, and 8 MiB wait to be received; beyond that the newest are dropped, and counted
-    /// ([`Endpoint::dropped`]). What is received is not copied: messages that came together share a buffer of 64 KiB at most,
+    /// Up to 65,536 messages, in 4,096 pieces that came together, and 8 MiB wait to be received; beyond that the newest
+    /// are dropped, and counted ([`Endpoint::dropped`]). Messages that came together share a buffer of 64 KiB at most,
     /// which lives as long as any of them.
     ///
     /// # Errors

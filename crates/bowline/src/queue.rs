@@ -1,7 +1,8 @@
 //! The receive queue: what came in and waits for `recv`.
 //!
-//! Bounded by messages, the pieces they came in, and bytes ([`INBOX_MESSAGES`], [`INBOX_PIECES`], [`INBOX_BYTES`]); at the bound the newest message is dropped
-//! and counted, so that what is already waiting keeps its order. After the end of the endpoint the rest can still be
+//! Bounded by messages, the pieces they came in, and bytes ([`INBOX_MESSAGES`], [`INBOX_PIECES`], [`INBOX_BYTES`]); at
+//! the bound the newest message is dropped and counted, so that what is already waiting keeps its order. After the end of
+//! the endpoint the rest can still be
 //! taken. It knows nothing of where messages come from. Messages that came together wait together, as one run, and part
 //! when they are taken.
 

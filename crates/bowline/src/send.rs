@@ -15,7 +15,7 @@ use std::{
 
 use bowline_proto::{
     DeviceId,
-    host::{ConnId, Hop, Path, Relay, Route, SendError, is_too_large},
+    host::{ConnId, Hop, Path, Relay, Route, SendError, is_too_large, too_large},
     wire::{
         peer::{escape_prefix, needs_escape},
         relay::{HEADER_LEN, SEND_DATA, header},
@@ -304,8 +304,11 @@ pub(crate) fn packing(shared: &Shared, lane: &Lane, size: usize) -> Packing {
 /// The system has refused messages that now go one by one. If they were joined, none of them shows by itself that it is the length of
 /// all that does not pass.
 pub(crate) fn note_refused(shared: &Shared, lane: &Lane, packed: &Packed, error: &io::Error) {
-    if packed.is_joined() && is_too_large(error) {
-        shared.machine.send_error(lane.hop, error);
+    // Older kernels call segments that are too large for the link invalid. Of anything else that is, each message shows it, and to have
+    // the size proven again costs a round trip.
+    let may_be_size = is_too_large(error) || error.kind() == io::ErrorKind::InvalidInput;
+    if packed.is_joined() && may_be_size {
+        shared.machine.send_error(lane.hop, &too_large());
     }
 }
 

@@ -53,6 +53,19 @@ fn messages_are_joined_for_a_peer_whose_last_hello_said_that_it_takes_them() {
 }
 
 #[test]
+fn a_hello_that_somebody_caught_and_changed_says_nothing_from_elsewhere() {
+    let mut world = direct();
+    says(&mut world, 1, TAKES_JOINED);
+    assert!(joined(&mut world).is_some());
+    let none = &IntroductionKey::NONE;
+    for token in [1, 2] {
+        let caught = Hello::encode(key(1).device_id(), [token; 16], none, &key(2), 0, SAYING_HELLO_LEN);
+        world.datagram(addr("203.0.113.66:666"), &caught);
+        assert!(joined(&mut world).is_some(), "whether or not it has come before");
+    }
+}
+
+#[test]
 fn a_forged_hello_says_nothing() {
     let mut world = direct();
     let none = &IntroductionKey::NONE;

@@ -43,7 +43,7 @@ use crate::{
     coalesce,
     config::{
         CLOSE_FLUSH, CROWDED_LOOK, INPUTS, INPUTS_PER_WAKE, RECEIVE_BUFFERS, RECEIVES_PER_ROUND,
-        ROUNDS_PER_WAKE,
+        ROUNDS_PER_WAKE, ROUNDS_TIME,
     },
     multicast::Multicast,
     network::{self, Watch},
@@ -238,7 +238,7 @@ impl Driver {
         let shared = &*shared;
         let Some(socket) = socket(&shared.udp) else { return };
         self.crowded = None;
-        let mut is_drained = false;
+        let (mut is_drained, began) = (false, Instant::now());
         for _ in 0..ROUNDS_PER_WAKE {
             for _ in 0..RECEIVES_PER_ROUND {
                 match receiver.receive(socket) {
@@ -274,7 +274,9 @@ impl Driver {
                 return;
             }
             // To wait costs more than to look once more, but the machine's turn comes first where it has something to say.
-            if is_drained || is_asked || self.deadline.is_some_and(|at| at <= Instant::now()) {
+            let now = Instant::now();
+            let is_due = self.deadline.is_some_and(|at| at <= now) || now - began >= ROUNDS_TIME;
+            if is_drained || is_asked || is_due {
                 return;
             }
         }

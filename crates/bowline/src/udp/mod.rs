@@ -66,7 +66,6 @@ pub(crate) struct Udp {
 
 #[derive(Debug)]
 pub(crate) struct Socket {
-    io: UdpSocket,
     ready: Ready,
     state: UdpSocketState,
     segments: transmit::Segments,
@@ -90,9 +89,11 @@ impl Udp {
             return Err(BindError::NoUdp);
         }
         for socket in v4.iter().chain(&v6) {
-            tell_buffers(&socket.io).map_err(|error| BindError::Runtime(error.to_string()))?;
-            // Where the runtime watches for room, it learns of it with its first event only: without this, the first `try_send`
+            tell_buffers(SockRef::from(socket.ready.socket()))
+                .map_err(|error| BindError::Runtime(error.to_string()))?;
+            // The runtime watches for room here, and learns of it with its first event only: without this, the first `try_send`
             // would find a fresh socket full.
+            #[cfg(not(unix))]
             socket.ready.writable().await;
         }
         let (further, marks) = (Further::default(), AtomicBool::new(false));
@@ -159,7 +160,7 @@ impl Udp {
 
     /// Datagrams that the system dropped since the start because a socket's buffer was full, as far as it tells.
     pub(crate) fn overflow(&self) -> u64 {
-        self.v4.iter().chain(&self.v6).map(|socket| overflow::drops(&socket.io)).sum()
+        self.v4.iter().chain(&self.v6).map(|socket| overflow::drops(socket.ready.socket())).sum()
     }
 
     /// Sends an announcement to the local link's group, by that interface.
@@ -202,7 +203,7 @@ impl Socket {
 
     /// Has the system tell the mark of each datagram, which costs a little with every receive; or not.
     fn read_marks(&self, on: bool) {
-        let io = SockRef::from(&self.io);
+        let io = SockRef::from(self.ready.socket());
         let done = if self.v4 { io.set_recv_tos_v4(on) } else { io.set_recv_tclass_v6(on) };
         if let (Err(error), true) = (done, on) {
             tracing::debug!("marks of congestion are not seen: {error}");
@@ -222,13 +223,13 @@ fn open(address: SocketAddr) -> Result<Option<Socket>, BindError> {
     };
     let finish = || {
         let io: UdpSocket = io.into();
-        let ready = Ready::new(&io)?;
         let state = UdpSocketState::new((&io).into())?;
         // `quinn-udp` asks for more than most want to know; each costs a little with every datagram.
         #[cfg(target_os = "linux")]
         let _ = nix::sys::socket::setsockopt(&io, nix::sys::socket::sockopt::ReceiveTimestampns, &false);
         let (port, segments) = (io.local_addr()?.port(), Default::default());
-        let socket = Socket { io, ready, state, segments, v4: address.is_ipv4(), port };
+        let ready = Ready::new(io)?;
+        let socket = Socket { ready, state, segments, v4: address.is_ipv4(), port };
         socket.read_marks(false);
         Ok(socket)
     };
@@ -250,8 +251,7 @@ fn bound(address: SocketAddr) -> io::Result<socket2::Socket> {
 }
 
 /// Says so if the system grants less than was asked for.
-fn tell_buffers(socket: &UdpSocket) -> io::Result<()> {
-    let socket = SockRef::from(socket);
+fn tell_buffers(socket: SockRef<'_>) -> io::Result<()> {
     for (way, granted) in [("receive", socket.recv_buffer_size()?), ("send", socket.send_buffer_size()?)] {
         // Linux adds as much again for its own book-keeping, and counts that in.
         let granted = if cfg!(target_os = "linux") { granted / 2 } else { granted };

@@ -8,8 +8,12 @@ use tokio::{io::Interest, net::UdpSocket};
 pub(super) struct Ready(UdpSocket);
 
 impl Ready {
-    pub(super) fn new(socket: &net::UdpSocket) -> io::Result<Self> {
-        UdpSocket::from_std(socket.try_clone()?).map(Self)
+    pub(super) fn new(socket: net::UdpSocket) -> io::Result<Self> {
+        UdpSocket::from_std(socket).map(Self)
+    }
+
+    pub(super) fn socket(&self) -> &UdpSocket {
+        &self.0
     }
 
     /// Waits until something may have come. An error shows at the next receive.

@@ -1,38 +1,83 @@
 //! When a socket can be read, and when it has room.
 //!
 //! The runtime watches for reading alone. It would be told of each datagram that has left if it watched for room as well, and
-//! that is more than a tenth of what sending costs; so room is watched for only while somebody waits for it.
+//! that is a tenth of what sending costs; so room is watched for only while somebody waits for it, by one further descriptor
+//! that all who wait share.
 
-use std::{io, net::UdpSocket};
+use std::{
+    io,
+    net::UdpSocket,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::Handle,
+    time::sleep,
+};
+
+/// Room is looked for again after so long where it cannot be watched for: the process has no descriptor to spare.
+const UNWATCHED: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
-pub(super) struct Ready(AsyncFd<UdpSocket>);
+pub(super) struct Ready {
+    socket: AsyncFd<UdpSocket>,
+    room: Mutex<Weak<AsyncFd<UdpSocket>>>,
+    /// Who waits for room may do so in another runtime, which need not have what is needed for that.
+    runtime: Handle,
+}
 
 impl Ready {
-    pub(super) fn new(socket: &UdpSocket) -> io::Result<Self> {
-        watched(socket, Interest::READABLE).map(Self)
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
+        let socket = watched(socket, Interest::READABLE)?;
+        Ok(Self { socket, room: Mutex::default(), runtime: Handle::current() })
+    }
+
+    pub(super) fn socket(&self) -> &UdpSocket {
+        self.socket.get_ref()
     }
 
     /// Waits until something may have come. An error shows at the next receive.
     pub(super) async fn readable(&self) {
-        let _ = self.0.readable().await;
+        let _ = self.socket.readable().await;
     }
 
     /// Receives if something may have come; with `WouldBlock` from it, nothing is there any more.
     pub(super) fn try_receive<R>(&self, receive: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        self.0.try_io(Interest::READABLE, |_| receive())
+        self.socket.try_io(Interest::READABLE, |_| receive())
     }
 
     /// Waits until there may be room. An error shows at the next send.
     pub(super) async fn writable(&self) {
-        if let Ok(room) = watched(self.0.get_ref(), Interest::WRITABLE) {
-            let _ = room.writable().await;
+        match self.room() {
+            Ok(room) => {
+                if let Ok(mut ready) = room.writable().await {
+                    // Whoever finds it full again waits for more than this.
+                    ready.clear_ready();
+                }
+            }
+            Err(error) => {
+                tracing::debug!("room to send is not watched for: {error}");
+                sleep(UNWATCHED).await;
+            }
         }
     }
 
-    /// Sends, whether or not there is known to be room.
+    fn room(&self) -> io::Result<Arc<AsyncFd<UdpSocket>>> {
+        // Nothing panics while it holds this lock.
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = room.upgrade() {
+            return Ok(watched);
+        }
+        let _within = self.runtime.enter();
+        let watched = Arc::new(watched(self.socket().try_clone()?, Interest::WRITABLE)?);
+        *room = Arc::downgrade(&watched);
+        Ok(watched)
+    }
+
+    /// Sends. Nothing is known of room beforehand: the system says.
+    #[allow(clippy::unused_self, reason = "other systems need it")]
     pub(super) fn try_send(&self, send: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         send()
     }
@@ -42,6 +87,6 @@ impl Ready {
     deprecated,
     reason = "its replacement is unsafe for types that may not own their descriptor; a socket does"
 )]
-fn watched(socket: &UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
-    AsyncFd::with_interest(socket.try_clone()?, interest)
+fn watched(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+    AsyncFd::with_interest(socket, interest)
 }

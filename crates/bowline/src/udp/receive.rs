@@ -1,8 +1,8 @@
 //! Receiving: many datagrams with one system call, handed on without copying where that is worth it.
 //!
 //! One set of buffers serves both sockets. A chunk is what one buffer holds after a receive: one datagram, or several
-//! of equal size that the kernel merged (GRO). Large chunks are handed on in their buffer (`pool.rs`), which is replaced; small
-//! ones are copied together into one buffer as large as they are, so that nobody who keeps a short message keeps 64 KiB.
+//! of equal size that the kernel merged (GRO). Large chunks are handed on in their buffer (`pool.rs`), which is replaced
+//! before the next receive; small ones are copied together into buffers as large as they are, 64 KiB at most.
 
 use std::{
     io::{self, IoSliceMut},
@@ -17,7 +17,7 @@ use quinn_udp::RecvMeta;
 use super::{Socket, pool::Pool};
 use crate::{
     Ecn,
-    config::{COPY_BELOW, RECEIVE_BUFFERS},
+    config::{COPY_BELOW, RECEIVE_BUFFER, RECEIVE_BUFFERS},
 };
 
 #[derive(Debug)]
@@ -59,15 +59,18 @@ impl Receiver {
     /// Fills the buffers with what has come; the number of chunks.
     pub(crate) fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
         self.filled = 0;
-        let Self { buffers, metas, .. } = self;
+        let Self { buffers, metas, pool, .. } = self;
+        // Not when they were taken: by now those that were may be back, and still be in the nearest cache.
+        buffers.iter_mut().filter(|buffer| buffer.is_empty()).for_each(|buffer| *buffer = pool.take());
         self.filled = socket.ready.try_receive(|| {
             let mut slices = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer));
             let mut slices: [IoSliceMut<'_>; RECEIVE_BUFFERS] =
                 std::array::from_fn(|_| slices.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
-            socket.state.recv((&socket.io).into(), &mut slices, metas)
+            socket.state.recv(socket.ready.socket().into(), &mut slices, metas)
         })?;
         let lengths = self.metas[..self.filled].iter().map(|meta| meta.len);
-        self.copied = BytesMut::with_capacity(lengths.filter(|&length| length < COPY_BELOW).sum());
+        let small: usize = lengths.filter(|&length| length < COPY_BELOW).sum();
+        self.copied = BytesMut::with_capacity(small.min(RECEIVE_BUFFER));
         Ok(self.filled)
     }
 
@@ -114,8 +117,7 @@ impl Receiver {
         if length < COPY_BELOW {
             return Bytes::copy_from_slice(&self.buffers[at][..length]);
         }
-        let fresh = self.pool.take();
-        let buffer = std::mem::replace(&mut self.buffers[at], fresh);
+        let buffer = std::mem::take(&mut self.buffers[at]);
         self.pool.share(buffer, length)
     }
 }

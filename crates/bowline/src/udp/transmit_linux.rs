@@ -88,7 +88,7 @@ pub(super) fn send(
     let control = &control[..count];
     let to = SockaddrStorage::from(hop.to);
     loop {
-        match sendmsg(socket.io.as_raw_fd(), parts, control, MsgFlags::empty(), Some(&to)) {
+        match sendmsg(socket.ready.socket().as_raw_fd(), parts, control, MsgFlags::empty(), Some(&to)) {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(error) => {

@@ -34,7 +34,7 @@ pub(super) fn send(
 ) -> io::Result<()> {
     let contents = match parts {
         [one] => Cow::Borrowed(&**one),
-        parts => Cow::Owned(parts.iter().flat_map(|part| part.iter().copied()).collect()),
+        parts => Cow::Owned(parts.iter().map(|part| &**part).collect::<Vec<_>>().concat()),
     };
     let transmit = Transmit {
         destination: hop.to,
@@ -43,5 +43,5 @@ pub(super) fn send(
         segment_size: segment.map(usize::from),
         src_ip: hop.source,
     };
-    socket.state.try_send((&socket.io).into(), &transmit)
+    socket.state.try_send(socket.ready.socket().into(), &transmit)
 }

@@ -50,8 +50,8 @@ pub use event::{
 };
 pub use lease::{Lease, Traffic};
 use locals::Locals;
-pub use peers::is_too_large;
 use peers::{Peers, RelayView};
+pub use peers::{is_too_large, too_large};
 
 use crate::{
     id::DeviceId,

@@ -489,10 +489,15 @@ fn moved_to(peer: &Peer, reflexive: &[SocketAddr], sources: &Sources, now: Insta
 }
 
 /// Whether the system refuses a datagram for its size alone.
-/// Whether the system refused a datagram for its size.
 #[must_use]
 pub fn is_too_large(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(EMSGSIZE)
+}
+
+/// What it says then.
+#[must_use]
+pub fn too_large() -> std::io::Error {
+    std::io::Error::from_raw_os_error(EMSGSIZE)
 }
 
 /// EMSGSIZE where the standard library has no name for it.

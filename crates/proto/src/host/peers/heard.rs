@@ -110,10 +110,7 @@ impl Peers {
             let role = if ctx.names(id) { Role::Wanted } else { Role::Asking };
             self.activate(id, role, relay, ctx, now);
         }
-        if let Some(peer) = self.map.get_mut(&id) {
-            peer.takes_joined = takes_joined;
-        }
-        self.accept_hello(id, hello.token, hop, ctx, now);
+        self.accept_hello(id, hello.token, takes_joined, hop, ctx, now);
         self.reschedule(id);
     }
 
@@ -137,7 +134,15 @@ impl Peers {
     }
 
     /// A verified HELLO: answered, unless the address is another's; an address not yet proven draws one of ours.
-    fn accept_hello(&mut self, id: DeviceId, token: Token, hop: Hop, ctx: &mut Context, now: Instant) {
+    fn accept_hello(
+        &mut self,
+        id: DeviceId,
+        token: Token,
+        takes_joined: bool,
+        hop: Hop,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
         let from = hop.to;
         let claim = self.sources.claim(from, id, now);
         let answered = claim != Claim::Held;
@@ -146,6 +151,10 @@ impl Peers {
             ctx.transmit(hop, reply);
         }
         let Some(peer) = self.map.get_mut(&id) else { return };
+        // It is not signed: who has caught a HELLO could send it again from elsewhere, changed.
+        if claim == Claim::Proven || (peer.proofs.is_empty() && !peer.heard.contains(&token)) {
+            peer.takes_joined = takes_joined;
+        }
         peer.heard.note(&token, now);
         if answered {
             peer.note_hello_at(hop.socket);
