@@ -3,6 +3,8 @@
 
 mod base_world;
 
+use std::{collections::BTreeSet, net::SocketAddr};
+
 use base_world::{FIRST, Host, SECOND, World, addr, ms, over_tcp, over_udp, secs};
 use bowline_proto::wire::udp::{NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk, PADDED_LEN};
 
@@ -239,6 +241,53 @@ fn relayed_data_from_a_binding_keeps_it_but_does_not_keep_the_other_direction() 
         assert_eq!(over_tcp(world.data_udp(&host, peer.id, 10)), Some(peer.conn));
     }
     assert_eq!(over_tcp(world.data_tcp(&peer, host.id, 10)), Some(host.conn), "each half stands alone");
+}
+
+/// A device that two of the base's addresses see at different places (as its IPv4 and IPv6 ones do), and one that it talks with.
+fn seen_at_two_places() -> (World, Host, Host, [SocketAddr; 2]) {
+    let (mut world, mut host, peer) = two();
+    world.confirm_udp(&mut host);
+    let places = [host.udp, addr("[2001:db8::1]:7000")];
+    host.udp = places[1];
+    world.nat_init(&mut host, SECOND, NAT_OK_LEN).unwrap();
+    host.udp = places[0];
+    world.befriend(&host, &peer);
+    (world, host, peer, places)
+}
+
+/// Where a peer was told last that the device is.
+fn told_places(world: &mut World, peer: &Host) -> BTreeSet<SocketAddr> {
+    world.advance(secs(20));
+    world.told(peer).last().map(|told| told.reflexive.iter().copied().collect()).unwrap_or_default()
+}
+
+#[test]
+fn a_device_that_moves_in_both_families_is_told_of_in_both_in_whatever_order_that_shows() {
+    for order in [[0, 1], [1, 0]] {
+        let (mut world, mut host, peer, _) = seen_at_two_places();
+        let places = [addr("203.0.113.7:7001"), addr("[2001:db8::2]:7000")];
+        let vias = [FIRST, SECOND];
+        let inits: Vec<_> = vias.map(|via| world.nat_init_bytes(&mut host, via, NAT_OK_LEN)).into();
+        for at in order {
+            assert!(world.exchange(vias[at], places[at], &inits[at]).is_some());
+        }
+        assert_eq!(told_places(&mut world, &peer), BTreeSet::from(places), "{order:?}");
+    }
+}
+
+#[test]
+fn where_a_device_is_seen_as_before_after_a_move_elsewhere_is_told_again() {
+    let (mut world, mut host, peer, places) = seen_at_two_places();
+    host.udp = addr("203.0.113.7:7001");
+    world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    assert_eq!(
+        told_places(&mut world, &peer),
+        BTreeSet::from([host.udp]),
+        "the other may be of the network that was left"
+    );
+    let moved = std::mem::replace(&mut host.udp, places[1]);
+    world.nat_init(&mut host, SECOND, NAT_OK_LEN).unwrap();
+    assert_eq!(told_places(&mut world, &peer), BTreeSet::from([moved, places[1]]));
 }
 
 #[test]

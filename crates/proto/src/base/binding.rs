@@ -178,9 +178,11 @@ impl Base {
         let mut location = device.location();
         let before = location.reflexive();
         let (seq, own) = (init.seq, location.own.update(init.seq, init.own));
+        let was_current = location.is_current(via.socket);
         let moved = location.take_out(|b| b.socket == via.socket && b.address != from);
         if !moved.is_empty() {
-            location.moved = seq;
+            // What leaves an address that another's move has made old belongs to that move, in whatever order the two come.
+            location.moved = if was_current { seq } else { location.moved.min(seq) };
         }
         match location.binding(via.socket) {
             Some(binding) => {

@@ -85,7 +85,7 @@ pub(super) struct Location {
     pub(super) seen: [u64; MAX_BASE_ADDRESSES],
     /// The last seq that was confirmed.
     pub(super) last_confirmed: u64,
-    /// The seq of the last NAT-INIT that moved a binding: what was answered before it belongs to another network.
+    /// The seq of the first NAT-INIT of the last move: what was answered before it belongs to another network.
     pub(super) moved: u64,
     pub(super) verify_rate: Bucket,
     pub(super) map_check_rate: Bucket,
@@ -177,7 +177,9 @@ impl Location {
         // that is a copy.
         let reached = self.own.number();
         let same_list = self.own.value == init.own;
-        let known = self.binding(socket).is_some_and(|b| b.address == from && !b.inherited);
+        // One that a move elsewhere has made old is news: others are told of it again.
+        let known = self.is_current(socket)
+            && self.binding(socket).is_some_and(|b| b.address == from && !b.inherited);
         let near =
             seq <= reached.saturating_add(UNVERIFIED_SEQS) && seq > reached.saturating_sub(UNVERIFIED_SEQS);
         if seq <= self.last[index] || !(known && same_list && near) {
@@ -231,6 +233,11 @@ impl Location {
         let leg = self.confirmed.filter(|leg| leg.until > now)?;
         let limit = if leg.full_size { ANY_PATH_DATA } else { SMALL_DATA };
         (length <= limit).then_some((leg.via, leg.to))
+    }
+
+    /// Whether what is bound there belongs to the network that the device is in, as far as is known.
+    pub(super) fn is_current(&self, socket: SocketId) -> bool {
+        self.bindings.iter().any(|b| b.socket == socket && b.answered >= self.moved)
     }
 
     /// The device's addresses as this base sees them, the confirmed one first.
