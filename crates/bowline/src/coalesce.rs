@@ -24,7 +24,7 @@ use crate::{
     config::{MAX_SEGMENTED_BYTES, SEND_PATIENCE},
     driver::{Lane, Shared},
     packing::Packing,
-    send::{note_refused, packing, resend, try_send_run},
+    send::{resend, try_send_run},
 };
 
 /// What waits on a lane.
@@ -92,9 +92,10 @@ impl Run {
 
 /// Takes a message for a lane: it waits if a turn is to come, else it is to be sent alone.
 pub(crate) fn offer(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
-    let packing = || packing(shared, lane, data.len());
+    // Never joined: what a program sends by itself is on the wire as it is.
+    let packing = || Packing::new(data.len(), shared.udp.max_segments(lane.hop), None);
     let mut waiting = locked(lane);
-    // Where others wait, it does not overtake them: they leave first, since nothing else fits beside it.
+    // Where others wait, it does not overtake them.
     if waiting.is_empty() && packing().most() == 1 {
         return Outcome::Alone;
     }
@@ -166,7 +167,6 @@ fn hand_over(shared: &Shared, lane: &Lane, run: &Run) -> io::Result<()> {
     let batch = Segments::new(&run.bytes, run.packing.size(), Ecn::NotEct);
     let packed = run.packing.whole(run.count);
     try_send_run(shared, lane.hop, &packed.parts(&batch, 0), packed.segment(), Ecn::NotEct)
-        .inspect_err(|error| note_refused(shared, lane, &packed, error))
 }
 
 impl Waiting {

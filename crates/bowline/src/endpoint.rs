@@ -146,7 +146,8 @@ impl Endpoint {
 
     /// As [`Endpoint::send_batch`], with the messages one after the other in one buffer: each is `segment` bytes long, the last
     /// may be shorter. This is the cheapest way to send: on a direct path the buffer goes to the kernel as it is, 64 messages
-    /// (or 64 KB) with each system call. `segment` is one at least.
+    /// (or 64 KB) with each system call. Short ones share datagrams, too, with a peer that takes them so: they are lost together, and
+    /// arrive as the messages that they were. `segment` is one at least.
     ///
     /// # Errors
     /// As [`Endpoint::send`], when the first one cannot be sent.
