@@ -237,13 +237,17 @@ impl Location {
 
     /// Whether what is bound there belongs to the network that the device is in, as far as is known.
     pub(super) fn is_current(&self, socket: SocketId) -> bool {
-        self.bindings.iter().any(|b| b.socket == socket && b.answered >= self.moved)
+        self.current().any(|b| b.socket == socket)
+    }
+
+    fn current(&self) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter().filter(|b| b.answered >= self.moved)
     }
 
     /// The device's addresses as this base sees them, the confirmed one first.
     pub(super) fn reflexive(&self) -> Vec<SocketAddr> {
         let mut list: Vec<SocketAddr> = Vec::with_capacity(MAX_BASE_ADDRESSES);
-        let current = || self.bindings.iter().filter(|b| b.answered >= self.moved).map(|b| b.address);
+        let current = || self.current().map(|b| b.address);
         let confirmed =
             self.confirmed.iter().map(|c| c.to).filter(|to| current().any(|address| address == *to));
         for address in confirmed.chain(current()) {
