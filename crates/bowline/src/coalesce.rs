@@ -8,7 +8,7 @@
 //! refuses goes through the machine again, message by message. None of them carries a mark of congestion: those that do come in batches.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -20,7 +20,6 @@ use tokio::{
 
 use crate::{
     Ecn,
-    batch::Segments,
     config::{MAX_SEGMENTED_BYTES, SEND_PATIENCE},
     driver::{Lane, Shared},
     packing::Packing,
@@ -164,9 +163,8 @@ pub(crate) fn flush(shared: &Shared, lane: &Arc<Lane>) -> Outcome {
 }
 
 fn hand_over(shared: &Shared, lane: &Lane, run: &Run) -> io::Result<()> {
-    let batch = Segments::new(&run.bytes, run.packing.size(), Ecn::NotEct);
-    let packed = run.packing.whole(run.count);
-    try_send_run(shared, lane.hop, &packed.parts(&batch, 0), packed.segment(), Ecn::NotEct)
+    let segment = (run.count > 1).then_some(run.packing.size());
+    try_send_run(shared, lane.hop, &[IoSlice::new(&run.bytes)], segment, Ecn::NotEct)
 }
 
 impl Waiting {

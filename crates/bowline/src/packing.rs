@@ -60,12 +60,6 @@ impl Packing {
         self.size
     }
 
-    /// So many messages, which are known to fit.
-    pub(crate) fn whole(self, count: usize) -> Packed {
-        let header = joined_header(u16::try_from(self.size).unwrap_or(u16::MAX));
-        Packed { packing: self, count, header }
-    }
-
     /// The messages of a batch from `at` on that share a call.
     pub(crate) fn pack<B>(self, batch: &B, at: usize) -> Packed
     where
@@ -73,7 +67,10 @@ impl Packing {
     {
         let calls = MAX_PARTS / (1 + batch.pieces(self.each));
         let most = if self.each > 1 { self.most.min(calls * self.each) } else { self.most };
-        self.whole(run_length(batch, at, most, 0, |_| true))
+        let count = run_length(batch, at, most, 0, |_| true);
+        // Longer ones are not joined.
+        let header = joined_header(u16::try_from(self.size).unwrap_or(u16::MAX));
+        Packed { packing: self, count, header }
     }
 }
 

@@ -68,15 +68,17 @@ impl Sorter {
             let chunk = receiver.chunk(at);
             let lane = machine.lanes.from(chunk.from, &mut self.last, now);
             let is_plain = chunk.datagrams().all(|datagram| !needs_escape(datagram));
-            match (lane, chunk.joined()) {
-                (Some(lane), _) if is_plain => self.by_lane(receiver, at, lane, machine, now),
-                (Some(lane), Some((size, bytes))) => {
-                    let more =
-                        Open { lane, stride: size, ecn: chunk.ecn, count: bytes.div_ceil(size), bytes };
-                    self.gather(receiver, more, machine, now);
-                    receiver.copy_joined(at);
-                }
-                _ => self.by_machine(receiver, at, socket, machine, now),
+            match lane {
+                Some(lane) if is_plain => self.by_lane(receiver, at, lane, machine, now),
+                Some(lane) => match chunk.joined() {
+                    Some((stride, bytes)) => {
+                        let (ecn, count) = (chunk.ecn, bytes.div_ceil(stride));
+                        self.gather(receiver, Open { lane, stride, ecn, count, bytes }, machine, now);
+                        receiver.copy_joined(at);
+                    }
+                    None => self.by_machine(receiver, at, socket, machine, now),
+                },
+                None => self.by_machine(receiver, at, socket, machine, now),
             }
         }
         self.close(receiver, machine, now);
@@ -95,7 +97,7 @@ impl Sorter {
         if !receiver.is_small(at) {
             self.close(receiver, machine, now);
             machine.lanes.note_received(&lane, count, now);
-            self.push(&lane, receiver.take(at), stride, ecn);
+            self.push_direct(&lane, receiver.take(at), stride, ecn);
             return;
         }
         let stride = if count == 1 { length } else { stride };
@@ -118,7 +120,7 @@ impl Sorter {
     fn close(&mut self, receiver: &mut Receiver, machine: &Machine, now: Instant) {
         if let Some(Open { lane, stride, ecn, count, .. }) = self.open.take() {
             machine.lanes.note_received(&lane, count, now);
-            self.push(&lane, receiver.take_copied(), stride, ecn);
+            self.push_direct(&lane, receiver.take_copied(), stride, ecn);
         }
     }
 
@@ -142,29 +144,19 @@ impl Sorter {
         let ecn = |path: &Path| if let Path::Direct(_) = path { mark } else { Ecn::NotEct };
         self.close(receiver, machine, now);
         let bytes = receiver.take(at);
-        let before = self.runs.len();
-        let runs = found.into_iter();
-        self.runs.extend(runs.map(|Found { from, at, stride, path }| Run {
-            from,
-            ecn: ecn(&path),
-            path,
-            bytes: bytes.slice(at),
-            stride,
-        }));
-        for at in before..self.runs.len() {
-            self.count(at);
+        for Found { from, at, stride, path } in found {
+            self.push(Run { from, ecn: ecn(&path), path, bytes: bytes.slice(at), stride });
         }
     }
 
-    fn push(&mut self, lane: &Lane, bytes: Bytes, stride: usize, ecn: Ecn) {
-        let run = Run { from: lane.peer, path: Path::Direct(lane.hop.to), ecn, bytes, stride };
-        self.runs.push(run);
-        self.count(self.runs.len() - 1);
+    fn push_direct(&mut self, lane: &Lane, bytes: Bytes, stride: usize, ecn: Ecn) {
+        self.push(Run { from: lane.peer, path: Path::Direct(lane.hop.to), ecn, bytes, stride });
     }
 
-    fn count(&mut self, at: usize) {
-        self.messages += self.runs[at].count();
-        self.bytes += self.runs[at].bytes.len();
+    fn push(&mut self, run: Run) {
+        self.messages += run.count();
+        self.bytes += run.bytes.len();
+        self.runs.push(run);
     }
 
     /// Whether so much has come that who receives has to have his turn first.
