@@ -36,7 +36,7 @@ TCP = {
     ("base", 0x11): ("PONG", [("number", "u64")]),
     ("host", 0x12): ("REQUEST-INFO", [("device_id", 14)]),
     ("host", 0x13): ("RELEASE-INFO", [("device_id", 14)]),
-    ("base", 0x14): ("DEVICE-ADDRESSES", [("device_id", 14), ("flags", "flags32"), ("introduction_key", 16), ("reflexive", "list4"), ("own", "list12")]),
+    ("base", 0x14): ("DEVICE-ADDRESSES", [("device_id", 14), ("flags", "two_flags32"), ("introduction_key", 16), ("reflexive", "list4"), ("own", "list12")]),
     ("base", 0x15): ("UNREACHABLE", [("device_id", 14), ("reason", "u8")]),
     ("base", 0x16): ("GOAWAY", [("seconds", "u16")]),
     ("base", 0x17): ("WANTED", [("device_id", 14)]),
@@ -44,6 +44,8 @@ TCP = {
     ("host", 0x19): ("LEAVE", []),
     ("host", 0x20): ("SEND-DATA", [("destination_id", 14), ("data", "rest")]),
     ("base", 0x21): ("RECV-DATA", [("source_id", 14), ("data", "rest")]),
+    ("host", 0x22): ("SEND-JOINED", [("destination_id", 14), ("size", "u16"), ("data", "joined")]),
+    ("base", 0x23): ("RECV-JOINED", [("source_id", 14), ("size", "u16"), ("data", "joined")]),
 }
 UDP = {
     ("host", 0x30): ("NAT-INIT", [("cookie", 8), ("seq", "u64"), ("own_addresses", "list12"), ("signature", "sig"), ("padding", "pad")]),
@@ -54,6 +56,8 @@ UDP = {
     ("base", 0x35): ("MAP-OK", [("nonce", 8)]),
     ("host", 0x20): TCP["host", 0x20],
     ("base", 0x21): TCP["base", 0x21],
+    ("host", 0x22): TCP["host", 0x22],
+    ("base", 0x23): TCP["base", 0x23],
 }
 PEER = {
     ("peer", 0x00): ("ESCAPED-DATA", [("data", "rest")]),
@@ -68,21 +72,21 @@ HEADER = [("base_id", 14), ("incarnation", 8), ("number", "u64")]
 WANT = [("asker_id", 14), ("revision", "u64"), ("about_id", 14), ("heard", "u64"), ("flags", "two_flags")]
 PROBE = [("tag", 8), ("base_id", 14), ("nonce", 8), ("=", "tail")]
 CLUSTER = {
-    ("base", 0x40): ("BASE-DATA", [("destination_id", 14), ("tag", 8), ("=", b"\x21"), ("source_id", 14), ("data", "rest")]),
+    ("base", 0x40): ("BASE-DATA", [("destination_id", 14), ("tag", 8), ("carried", "relayed"), ("source_id", 14), ("data", "rest")]),
     ("base", 0x41): ("BASE-PING", PROBE),
     ("base", 0x42): ("BASE-PONG", PROBE),
     ("base", 0x50): ("LEASE", [("=", b"\x01"), ("base_id", 14), ("incarnation", 8), ("connection", "u32"), ("key", 16), ("udp_addresses", "list4")]),
     ("base", 0x51): ("RECORD", RECORD),
     ("base", 0x52): ("CHANGE", [("device_id", 14), ("revision", "u64"), ("record", "record")]),
     ("base", 0x53): ("WANTS", [("header", HEADER), ("wants", "wants256")]),
-    ("base", 0x54): ("ADDRESSES", [("header", HEADER), ("to_id", 14), ("revision", "u64"), ("flags", "two_flags"), ("about_id", 14), ("introduction_key", 16), ("reflexive", "list4"), ("own", "list12")]),
+    ("base", 0x54): ("ADDRESSES", [("header", HEADER), ("to_id", 14), ("revision", "u64"), ("flags", "three_flags"), ("about_id", 14), ("introduction_key", 16), ("reflexive", "list4"), ("own", "list12")]),
     ("base", 0x55): ("BLOCKED", [("header", HEADER), ("sender_id", 14), ("destination_id", 14), ("reason", "u8")]),
     ("base", 0x56): ("NOT-HERE", [("header", HEADER), ("device_id", 14), ("sender_id", 14)]),
     ("base", 0x57): ("CLONED", [("header", HEADER), ("device_id", 14)]),
 }
 # BASE-PING and BASE-PONG are as long as the largest BASE-DATA that goes over UDP: its prefix, the RECV-DATA's header, 1,200 bytes.
 PROBE_LENGTH = 1 + 14 + 8 + 1 + 14 + 1200
-INTEGERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "flags8": 1, "flags32": 4, "two_flags": 1, "version": 1}
+INTEGERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "flags8": 1, "flags32": 4, "two_flags": 1, "two_flags32": 4, "three_flags": 1, "relayed": 1, "version": 1}
 
 
 def put_addr(text):
@@ -163,8 +167,12 @@ def decode_field(kind, take, left):
         value = int.from_bytes(take(INTEGERS[kind]), "big")
         if kind == "version" and value == 0:
             raise Malformed("version 0")
-        if kind == "two_flags":
+        if kind == "relayed" and value not in (0x21, 0x23):
+            raise Malformed("not what a base relays")
+        if kind.startswith("two_flags"):
             return value & 3
+        if kind == "three_flags":
+            return value & 7
         if kind.startswith("flags"):
             return value & 1
         return str(value) if kind == "u64" else value
@@ -217,7 +225,7 @@ def decode_body(fields, body, exact):
             values[name] = value
     if exact and at != len(body):
         raise Malformed("too long")
-    if values.keys() == {"size", "data"}:
+    if "size" in values:
         count = len(values["data"]) // 2
         if count == 0 or count > 64 * values["size"]:
             raise Malformed("no message, or too many")

@@ -22,7 +22,7 @@ use crate::{
     Ecn,
     config::{MAX_SEGMENTED_BYTES, SEND_PATIENCE},
     driver::{Lane, Shared},
-    packing::Packing,
+    packing::{Packing, Way},
     send::{resend, try_send_run},
 };
 
@@ -92,7 +92,7 @@ impl Run {
 /// Takes a message for a lane: it waits if a turn is to come, else it is to be sent alone.
 pub(crate) fn offer(shared: &Shared, lane: &Arc<Lane>, data: &[u8]) -> Outcome {
     // Never joined: what a program sends by itself is on the wire as it is.
-    let packing = || Packing::new(data.len(), shared.udp.max_segments(lane.hop), None);
+    let packing = || Packing::new(Way::Direct, data.len(), shared.udp.max_segments(lane.hop), None);
     let mut waiting = locked(lane);
     // Where others wait, it does not overtake them.
     if waiting.is_empty() && packing().most() == 1 {
@@ -278,7 +278,7 @@ mod tests {
             if !run.takes(length) {
                 break;
             }
-            run.push(&vec![1; length], || Packing::new(length, segments, None));
+            run.push(&vec![1; length], || Packing::new(Way::Direct, length, segments, None));
         }
         run.count
     }

@@ -9,7 +9,6 @@
 
 use std::{
     io::{self, IoSlice},
-    net::SocketAddr,
     sync::Arc,
 };
 
@@ -18,7 +17,7 @@ use bowline_proto::{
     host::{ConnId, Hop, Path, Relay, Route, SendError, is_too_large, too_large},
     wire::{
         peer::{escape_prefix, needs_escape},
-        relay::{HEADER_LEN, SEND_DATA, header},
+        relay::{SEND_DATA, header},
     },
 };
 use bytes::Bytes;
@@ -29,12 +28,12 @@ use tokio::{
 
 use crate::{
     Datagram, Ecn, TrySendError,
-    batch::{Batch, run_length},
+    batch::Batch,
     coalesce,
     coalesce::{empty, expect_more, flush, offer},
     config::{BATCH, SEND_PATIENCE},
-    driver::{Lane, Shared},
-    packing::{Packed, Packing},
+    driver::{Lane, Routes, Shared},
+    packing::{Packed, Packing, Way},
     tcp::{Outbox, Refused},
 };
 
@@ -283,14 +282,14 @@ async fn send_by_lane<B>(shared: &Shared, lane: &Arc<Lane>, batch: &B, at: usize
 where
     B: Batch + ?Sized,
 {
-    let packed = packing(shared, lane, batch.message(at).len()).pack(batch, at);
+    let packed = packing(shared, lane, batch.message(at).len()).pack(batch, at, |_| true);
     empty(shared, lane).await;
     note_sent(shared, lane, packed.count);
     let parts = packed.parts(batch, at);
     match send_run(shared, lane.hop, parts, packed.segment(), batch.ecn(at)).await {
         Ok(()) => Ok(packed.count),
         Err(error) => {
-            note_refused(shared, lane, &packed, &error);
+            note_refused(shared, lane.hop, &packed, &error);
             one_by_one(shared, lane.peer, batch, at, packed.count).await
         }
     }
@@ -298,17 +297,17 @@ where
 
 /// How messages of a size leave by a lane.
 pub(crate) fn packing(shared: &Shared, lane: &Lane, size: usize) -> Packing {
-    Packing::new(size, shared.udp.max_segments(lane.hop), lane.joined)
+    Packing::new(Way::Direct, size, shared.udp.max_segments(lane.hop), lane.joined)
 }
 
 /// The system has refused messages that now go one by one. If they were joined, none of them shows by itself that it is the length of
 /// all that does not pass.
-pub(crate) fn note_refused(shared: &Shared, lane: &Lane, packed: &Packed, error: &io::Error) {
+pub(crate) fn note_refused(shared: &Shared, hop: Hop, packed: &Packed, error: &io::Error) {
     // Older kernels call segments that are too large for the link invalid. Of anything else that is, each message shows it, and to have
     // the size proven again costs a round trip.
     let may_be_size = is_too_large(error) || error.kind() == io::ErrorKind::InvalidInput;
     if packed.is_joined() && may_be_size {
-        shared.machine.send_error(lane.hop, &too_large());
+        shared.machine.send_error(hop, &too_large());
     }
 }
 
@@ -341,7 +340,7 @@ where
 {
     let count = (batch.count() - begin).min(BATCH);
     let lengths = (begin..begin + count).map(|at| batch.message(at).len());
-    let (routes, failed) = shared.machine.route_all(to, lengths);
+    let Routes { routes, joined, failed } = shared.machine.route_all(to, lengths);
     if let (true, Some(error)) = (routes.is_empty(), failed) {
         return Err(error);
     }
@@ -350,28 +349,17 @@ where
         let route = routes[done];
         let first = begin + done;
         let same = |at: usize| routes.get(at - begin) == Some(&route);
-        let (hop, run) = match route {
-            Route::Direct(hop) => (hop, run_length(batch, first, shared.udp.max_segments(hop), 0, same)),
-            Route::RelayUdp(hop) => {
-                (hop, run_length(batch, first, shared.udp.max_segments(hop), HEADER_LEN, same))
+        let (run, whole) = match way(to, route, joined) {
+            None => (1, false),
+            Some((hop, way, joined)) => {
+                let size = batch.message(first).len();
+                let packing = Packing::new(way, size, shared.udp.max_segments(hop), joined);
+                let packed = packing.pack(batch, first, same);
+                let ecn = if way == Way::Direct { batch.ecn(first) } else { Ecn::NotEct };
+                let whole = packed.count > 1
+                    && send_packed(shared, hop, &packed, packed.parts(batch, first), ecn).await;
+                (packed.count, whole)
             }
-            _ => (Hop::anywhere(SocketAddr::from(([0; 4], 0))), 1),
-        };
-        let length = batch.message(first).len();
-        let whole = match route {
-            _ if run == 1 => false,
-            Route::Direct(_) => {
-                let parts = batch.parts(first, run);
-                send_run(shared, hop, parts, Some(length), batch.ecn(first)).await.is_ok()
-            }
-            Route::RelayUdp(_) => {
-                let header = header(SEND_DATA, to);
-                let parts = (first..first + run)
-                    .flat_map(|at| [IoSlice::new(&header), IoSlice::new(batch.message(at))])
-                    .collect();
-                send_run(shared, hop, parts, Some(HEADER_LEN + length), Ecn::NotEct).await.is_ok()
-            }
-            _ => false,
         };
         if !whole {
             for (route, at) in routes[done..done + run].iter().zip(first..) {
@@ -385,6 +373,24 @@ where
         done += run;
     }
     Ok(done)
+}
+
+/// By which way messages of a route go that may share a call, and how long a datagram of joined ones may be.
+pub(crate) fn way(to: DeviceId, route: Route, joined: Option<usize>) -> Option<(Hop, Way, Option<usize>)> {
+    match route {
+        Route::Direct(hop) => Some((hop, Way::Direct, None)),
+        Route::RelayUdp(hop) => Some((hop, Way::Relayed(to), joined)),
+        _ => None,
+    }
+}
+
+/// Whether they have left together: if not, they have to go one by one.
+async fn send_packed(shared: &Shared, hop: Hop, packed: &Packed, parts: Vec<IoSlice<'_>>, ecn: Ecn) -> bool {
+    let sent = send_run(shared, hop, parts, packed.segment(), ecn).await;
+    if let Err(error) = &sent {
+        note_refused(shared, hop, packed, error);
+    }
+    sent.is_ok()
 }
 
 /// Sends several messages with one system call, which the system cuts into datagrams of `segment` bytes.

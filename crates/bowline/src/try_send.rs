@@ -4,22 +4,23 @@
 //! It takes the ways of `send.rs`, with its bounds. What differs: a run is taken whole wherever that can be known before, so that
 //! its caller may come again with the same bytes; and where there is no room the caller gets it in hand, to be waited for.
 
-use std::{fmt, io, io::IoSlice, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use bowline_proto::{
     DeviceId,
     host::{Relay, Route},
-    wire::relay::{HEADER_LEN, SEND_DATA, header},
+    wire::relay::HEADER_LEN,
 };
 
 use crate::{
     Ecn, TrySendError,
-    batch::{Batch, Segments, run_length},
+    batch::{Batch, Segments},
     coalesce,
     coalesce::flush,
     config::SEND_PATIENCE,
-    driver::Shared,
+    driver::{Routes, Shared},
     error::SendSegmentsError,
+    packing::{Packing, Way},
     send::{self, Outcome, dispatch, try_send_run},
 };
 
@@ -77,7 +78,7 @@ fn next_run(
         if flush(shared, &lane) != coalesce::Outcome::Taken {
             return Err(full(send::Room::Socket(lane.hop)));
         }
-        let packed = send::packing(shared, &lane, batch.message(at).len()).pack(batch, at);
+        let packed = send::packing(shared, &lane, batch.message(at).len()).pack(batch, at, |_| true);
         send::note_sent(shared, &lane, packed.count);
         let parts = packed.parts(batch, at);
         match try_send_run(shared, lane.hop, &parts, packed.segment(), batch.ecn(at)) {
@@ -86,7 +87,7 @@ fn next_run(
                 return Err(full(send::Room::Socket(lane.hop)));
             }
             // Perhaps one of them is the reason: it shows one by one.
-            Err(error) => send::note_refused(shared, &lane, &packed, &error),
+            Err(error) => send::note_refused(shared, lane.hop, &packed, &error),
         }
     }
     routed(shared, to, batch, at)
@@ -101,23 +102,20 @@ fn routed(
 ) -> Result<usize, SendSegmentsError> {
     let full = |room, length| SendSegmentsError::Full(Room { shared: Arc::clone(shared), room, length });
     let rest = at..batch.count();
-    let (routes, failed) = shared.machine.route_all(to, rest.clone().map(|at| batch.message(at).len()));
+    let lengths = rest.clone().map(|at| batch.message(at).len());
+    let Routes { routes, joined, failed } = shared.machine.route_all(to, lengths);
     let Some(&route) = routes.first() else { return failed.map_or(Ok(rest.len()), |why| Err(why.into())) };
     let alike = |other: usize| routes.get(other - at) == Some(&route);
     match route {
         Route::RelayUdp(hop) => {
-            let run = run_length(batch, at, shared.udp.max_segments(hop), HEADER_LEN, alike);
-            let header = header(SEND_DATA, to);
-            let parts: Vec<_> = (at..at + run)
-                .flat_map(|at| [IoSlice::new(&header), IoSlice::new(batch.message(at))])
-                .collect();
-            let segment = (run > 1).then_some(HEADER_LEN + batch.message(at).len());
-            match try_send_run(shared, hop, &parts, segment, Ecn::NotEct) {
-                Ok(()) => return Ok(run),
+            let (size, segments) = (batch.message(at).len(), shared.udp.max_segments(hop));
+            let packed = Packing::new(Way::Relayed(to), size, segments, joined).pack(batch, at, alike);
+            match try_send_run(shared, hop, &packed.parts(batch, at), packed.segment(), Ecn::NotEct) {
+                Ok(()) => return Ok(packed.count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(full(send::Room::Socket(hop), 0));
                 }
-                Err(_) => {}
+                Err(error) => send::note_refused(shared, hop, &packed, &error),
             }
         }
         Route::RelayTcp(conn) | Route::Both(_, Relay::Tcp(conn)) => {

@@ -214,10 +214,14 @@ impl World {
         });
     }
 
+    fn some_relayed(input: &mut Input<'_>) -> u8 {
+        if input.bool() { relay::SEND_DATA } else { relay::SEND_JOINED }
+    }
+
     fn send_data_tcp(&mut self, input: &mut Input<'_>) {
         let length = input.pick(&[0, 1, 500, 501, 1_200, 1_201, 16_000, 16_001, 16_369]);
         self.frame(input, |out, input| {
-            let header = relay::header(relay::SEND_DATA, Self::some_id(input));
+            let header = relay::header(Self::some_relayed(input), Self::some_id(input));
             bowline_proto::wire::frame::write(out, |out| {
                 out.extend_from_slice(&header);
                 out.resize(out.len() + length, 0xda);
@@ -227,7 +231,7 @@ impl World {
 
     fn send_data_udp(&mut self, input: &mut Input<'_>) {
         let length = input.pick(&[0, 1, 500, 501, 1_200, 1_201, 16_000, 16_001, 20_000]);
-        let mut datagram = relay::header(relay::SEND_DATA, Self::some_id(input)).to_vec();
+        let mut datagram = relay::header(Self::some_relayed(input), Self::some_id(input)).to_vec();
         datagram.resize(datagram.len() + length, 0xda);
         self.datagram(input, &mut datagram);
     }
@@ -323,7 +327,8 @@ impl World {
                 assert!(self.conns.contains_key(&conn), "forwarded to a connection that is gone");
             }
         }
-        assert_eq!((sent[0], now[0]), (relay::SEND_DATA, relay::RECV_DATA));
+        let kinds = [(relay::SEND_DATA, relay::RECV_DATA), (relay::SEND_JOINED, relay::RECV_JOINED)];
+        assert!(kinds.contains(&(sent[0], now[0])));
         assert_eq!(sent[relay::HEADER_LEN..], now[relay::HEADER_LEN..]);
         assert!(now.len() <= relay::HEADER_LEN + bowline_proto::wire::MAX_DATA);
         let source = relay::split(now).map(|(id, _)| id);
@@ -380,7 +385,9 @@ impl World {
         while let Some(frame) = frames.next_frame().expect("the base frames what it sends") {
             match BaseFrame::decode(&frame).expect("the base sends what is well-formed") {
                 BaseFrame::BaseHello(hello) => state.cookie = Some(hello.cookie),
-                BaseFrame::RecvData(..) | BaseFrame::Unknown(_) => panic!("not a control frame"),
+                BaseFrame::RecvData(..) | BaseFrame::RecvJoined(..) | BaseFrame::Unknown(_) => {
+                    panic!("not a control frame")
+                }
                 _ => {}
             }
         }

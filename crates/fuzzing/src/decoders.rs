@@ -7,6 +7,7 @@ use bowline_proto::{
     wire::{
         addr, announce as announcement,
         frame::{Frames, LENGTH_LEN, MAX_FRAME},
+        joined::MAX_JOINED,
         peer::{self, IntroductionKey, MAGIC, PREFIX_LEN, PeerDatagram},
         relay,
         tcp::{self, BaseFrame, HostFrame},
@@ -35,6 +36,10 @@ pub fn tcp_from_host(frame: &[u8]) {
             assert_eq!(frame, [&relay::header(relay::SEND_DATA, id), data].concat());
             return;
         }
+        HostFrame::SendJoined(id, body) => {
+            assert_eq!(frame, [&relay::header(relay::SEND_JOINED, id), body].concat());
+            return;
+        }
         HostFrame::Unknown(_) => return,
     }
     // What was read is all that counts: the frame may have carried more.
@@ -60,6 +65,9 @@ pub fn udp(datagram: &[u8]) {
         Ok(BaseDatagram::MapOk(nonce)) => assert_eq!(datagram, map_ok(nonce)),
         Ok(BaseDatagram::RecvData(id, data)) => {
             assert_eq!(datagram, [&relay::header(relay::RECV_DATA, id), data].concat());
+        }
+        Ok(BaseDatagram::RecvJoined(id, body)) => {
+            assert_eq!(datagram, [&relay::header(relay::RECV_JOINED, id), body].concat());
         }
         Err(_) => {}
     }
@@ -91,7 +99,7 @@ pub fn peer(datagram: &[u8]) {
             Ok(PeerDatagram::Data(data)) => assert_eq!(data, datagram),
             Ok(PeerDatagram::Joined { size, data }) => {
                 let count = data.chunks(size).count();
-                assert!((1..=peer::MAX_JOINED).contains(&count), "{count} messages of {size} bytes");
+                assert!((1..=MAX_JOINED).contains(&count), "{count} messages of {size} bytes");
                 assert_eq!(data, &datagram[peer::JOINED_HEADER_LEN..]);
             }
             Ok(PeerDatagram::Hello(m)) => {

@@ -17,7 +17,7 @@ use bowline_proto::{
         Allow, CloseReason, ConnId, Host, HostConfig, Interface, Network, Output, Route, SendError, SocketId,
     },
     wire::{
-        Cookie, MAX_DATA, Malformed, Token,
+        ANY_PATH_DATA, Cookie, MAX_DATA, Malformed, Token,
         frame::{Frames, LENGTH_LEN},
         peer::{self, Hello, HelloReply, IntroductionKey, PeerDatagram},
         relay,
@@ -231,7 +231,7 @@ impl World {
                 cookie: [conn.0 as u8; 8],
                 base: base_id,
                 cluster: base_id,
-                capabilities: 0,
+                capabilities: u32::from(choice),
             }),
             3..=5 => BaseFrame::Registered(Registered {
                 seen: input.addr(),
@@ -242,6 +242,7 @@ impl World {
             7 | 8 => BaseFrame::DeviceAddresses(DeviceAddresses {
                 device,
                 online: choice & 128 == 0,
+                joined: choice & 64 == 0,
                 introduction: IntroductionKey([choice; 16]),
                 reflexive: input.addrs(4),
                 own: input.addrs(12),
@@ -322,7 +323,8 @@ impl World {
     }
 
     fn relayed(&mut self, input: &mut Input<'_>) {
-        let mut message = relay::header(relay::RECV_DATA, self.some_id(input)).to_vec();
+        let kind = if input.bool() { relay::RECV_DATA } else { relay::RECV_JOINED };
+        let mut message = relay::header(kind, self.some_id(input)).to_vec();
         message.extend_from_slice(input.bytes());
         if input.bool() {
             let from = self.some_source(input);
@@ -352,6 +354,8 @@ impl World {
                 assert!(length <= MAX_DATA, "{length} bytes go {route:?}");
                 self.check_route(route);
                 assert!(length <= self.host.max_datagram(peer).max(length), "a limit is known");
+                let joined = self.host.joined_relay(peer, self.now);
+                assert!(joined.is_none_or(|length| length <= relay::HEADER_LEN + ANY_PATH_DATA));
             }
             Err(SendError::TooLarge { length: told, limit }) => assert!(told == length && length > limit),
             Err(_) => {}

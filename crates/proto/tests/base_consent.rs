@@ -30,6 +30,7 @@ fn addresses_are_told_as_soon_as_both_want_each_other_and_not_before() {
     let to = |other: &Host, me: &Host| DeviceAddresses {
         device: other.id,
         online: true,
+        joined: false,
         introduction: IntroductionKey::derive(&other.master, me.id),
         reflexive: vec![other.udp],
         own: other.own.clone(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The files whose constants the table must have, by the prefix of their names there.
-const SOURCES: [(&str, &str); 13] = [
+const SOURCES: [(&str, &str); 14] = [
     ("id", "id.rs"),
     ("identity", "identity.rs"),
     ("wire", "wire/mod.rs"),
@@ -18,6 +18,7 @@ const SOURCES: [(&str, &str); 13] = [
     ("wire::announce", "wire/announce.rs"),
     ("wire::cluster", "wire/cluster/mod.rs"),
     ("wire::frame", "wire/frame.rs"),
+    ("wire::joined", "wire/joined.rs"),
     ("wire::peer", "wire/peer.rs"),
     ("wire::relay", "wire/relay.rs"),
     ("wire::tcp", "wire/tcp.rs"),

@@ -101,6 +101,7 @@ fn of_a_peer_that_only_asks_reflexive_addresses_get_five_hellos_and_own_ones_non
     world.hand_over(&BaseFrame::DeviceAddresses(DeviceAddresses {
         device: peer,
         online: true,
+        joined: true,
         introduction: IntroductionKey([5; 16]),
         reflexive: vec![reflexive],
         own: vec![own],
@@ -132,6 +133,7 @@ fn candidates_and_pairs_are_bounded_and_some_addresses_are_never_tried() {
     world.hand_over(&BaseFrame::DeviceAddresses(DeviceAddresses {
         device: key(2).device_id(),
         online: true,
+        joined: true,
         introduction: IntroductionKey::NONE,
         reflexive: (1..=4).map(|n| addr(&format!("192.0.2.{n}:4000"))).collect(),
         own: never.to_vec(),

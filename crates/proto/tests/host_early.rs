@@ -23,6 +23,7 @@ fn push(world: &mut World, peer: u8, reflexive: &[&str]) {
     world.hand_over(&BaseFrame::DeviceAddresses(DeviceAddresses {
         device: key(peer).device_id(),
         online: true,
+        joined: true,
         introduction: IntroductionKey::NONE,
         reflexive: reflexive.iter().map(|text| addr(text)).collect(),
         own: vec![],

@@ -4,9 +4,12 @@ mod host_world;
 
 use bowline_proto::{
     host::{HostConfig, Path},
-    wire::peer::{
-        Hello, IntroductionKey, JOINED_HEADER_LEN, MAX_JOINED, PADDED_HELLO_LEN, PREFIX_LEN,
-        SAYING_HELLO_LEN, TAKES_JOINED, joined_count, joined_header, unknown_source,
+    wire::{
+        joined::{self, MAX_JOINED},
+        peer::{
+            Hello, IntroductionKey, JOINED_HEADER_LEN, PADDED_HELLO_LEN, PREFIX_LEN, SAYING_HELLO_LEN,
+            TAKES_JOINED, joined_header, unknown_source,
+        },
     },
 };
 use host_world::{World, addr, key, ms, secs};
@@ -99,11 +102,12 @@ fn joined_messages_are_as_long_as_what_the_path_is_known_to_carry() {
     }
     assert!(world.host.lease(key(2).device_id()).unwrap().limit > 1200);
     assert_eq!(joined(&mut world), Some(PADDED_HELLO_LEN));
-    assert_eq!(joined_count(100, small), 4);
-    assert_eq!(joined_count(100, PADDED_HELLO_LEN), 11);
-    assert_eq!(joined_count(599, PADDED_HELLO_LEN), 2);
-    assert_eq!(joined_count(600, PADDED_HELLO_LEN), 1);
-    assert_eq!(joined_count(1, PADDED_HELLO_LEN), MAX_JOINED);
+    let count = |size, length| joined::count(size, length - JOINED_HEADER_LEN);
+    assert_eq!(count(100, small), 4);
+    assert_eq!(count(100, PADDED_HELLO_LEN), 11);
+    assert_eq!(count(599, PADDED_HELLO_LEN), 2);
+    assert_eq!(count(600, PADDED_HELLO_LEN), 1);
+    assert_eq!(count(1, PADDED_HELLO_LEN), MAX_JOINED);
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn told(device: DeviceId, reflexive: &[&str]) -> BaseFrame<'static> {
     BaseFrame::DeviceAddresses(DeviceAddresses {
         device,
         online: true,
+        joined: true,
         introduction: IntroductionKey::NONE,
         reflexive: reflexive.iter().map(|text| addr(text)).collect(),
         own: vec![],

@@ -56,11 +56,20 @@ fn base_frames() -> impl Strategy<Value = BaseFrame<'static>> {
     let error = (any::<u8>(), any::<u16>(), texts()).prop_map(|(code, retry_after, text)| {
         BaseFrame::Error(tcp::Error { code: ErrorCode::from_u8(code), retry_after, text })
     });
-    let told = (ids(), any::<bool>(), any::<[u8; 16]>(), vec(addresses(), 0..=4), vec(addresses(), 0..=12))
-        .prop_map(|(device, online, key, reflexive, own)| {
+    let flags = (any::<bool>(), any::<bool>());
+    let told = (ids(), flags, any::<[u8; 16]>(), vec(addresses(), 0..=4), vec(addresses(), 0..=12)).prop_map(
+        |(device, (online, joined), key, reflexive, own)| {
             let introduction = IntroductionKey(key);
-            BaseFrame::DeviceAddresses(DeviceAddresses { device, online, introduction, reflexive, own })
-        });
+            BaseFrame::DeviceAddresses(DeviceAddresses {
+                device,
+                online,
+                joined,
+                introduction,
+                reflexive,
+                own,
+            })
+        },
+    );
     prop_oneof![
         hello,
         registered,

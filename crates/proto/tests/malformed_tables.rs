@@ -42,6 +42,8 @@ fn decode_frame(from: Sender, frame: &[u8]) -> Result<Option<Message>, Malformed
 fn needed(message: &Message, frame: &[u8]) -> usize {
     match message {
         Message::SendData { data, .. } | Message::RecvData { data, .. } => frame.len() - data.0.len(),
+        // One byte of them is needed.
+        Message::SendJoined { data, .. } | Message::RecvJoined { data, .. } => frame.len() + 1 - data.0.len(),
         _ => frame.len(),
     }
 }
@@ -72,6 +74,7 @@ fn bytes_after_a_frames_fields_are_ignored() {
             match &vector.message {
                 // Data takes all that comes; a registration's signature is looked for at the new end.
                 Message::SendData { .. } | Message::RecvData { .. } | Message::Register { .. } => {}
+                Message::SendJoined { .. } | Message::RecvJoined { .. } => {}
                 message => assert_eq!(
                     decode_frame(vector.from, &longer),
                     Ok(Some(message.clone())),
@@ -226,6 +229,8 @@ fn datagrams_of_a_base_have_their_length_or_padding_where_it_may_be() {
                 (bytes.len() - padding, true)
             }
             Message::SendData { .. } | Message::RecvData { .. } => (15, true),
+            // Any length, if it is no more than 64 of their size.
+            Message::SendJoined { .. } | Message::RecvJoined { .. } => continue,
             _ => (bytes.len(), false),
         };
         for length in 0..fields {
@@ -271,9 +276,9 @@ fn a_decoder_that_is_called_for_another_type_says_so() {
             assert_eq!(NatConfirm::decode(&datagram[..NAT_OK_LEN]).err(), Some(Malformed::UnknownType(kind)));
         }
         let expected = match kind {
-            0x31 | 0x21 => None,
+            0x31 | 0x21 | 0x23 => None,
             0x33 | 0x35 => Some(Malformed::TooLong),
-            0x20 | 0x30 | 0x32 | 0x34 => Some(Malformed::WrongSide(kind)),
+            0x20 | 0x22 | 0x30 | 0x32 | 0x34 => Some(Malformed::WrongSide(kind)),
             _ => Some(Malformed::UnknownType(kind)),
         };
         assert_eq!(BaseDatagram::decode(&datagram).err(), expected);

@@ -211,7 +211,8 @@ impl Attacker {
                 if self.rng.random_bool(0.5)
                     && let Some(first) = bytes.first_mut()
                 {
-                    *first = [relay::SEND_DATA, udp::NAT_INIT, udp::NAT_CONFIRM][self.rng.random_range(0..3)];
+                    let kinds = [relay::SEND_DATA, relay::SEND_JOINED, udp::NAT_INIT, udp::NAT_CONFIRM];
+                    *first = kinds[self.rng.random_range(0..kinds.len())];
                 }
                 Forged { src: own, dst: one.dst, payload: bytes.into() }
             }

@@ -155,12 +155,12 @@ impl BaseWatch {
                     }
                 }
             }
-            Some(&relay::RECV_DATA) if !ledger.proven => {
+            Some(&kind) if relay::is_relayed(kind) && !ledger.proven => {
                 return Err(format!(
                     "a base relays to {to}, which has confirmed nothing (protocol section 5)"
                 ));
             }
-            Some(&relay::RECV_DATA) if now > ledger.lives + BASE_HALF => {
+            Some(&kind) if relay::is_relayed(kind) && now > ledger.lives + BASE_HALF => {
                 let silent = (now - ledger.lives).as_secs();
                 return Err(format!("a base relays to {to}, silent for {silent} s (protocol section 5)"));
             }

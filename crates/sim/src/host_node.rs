@@ -114,7 +114,7 @@ pub struct HostNode {
     pub most_outputs: usize,
     /// Datagrams sent to bases.
     pub to_bases: u64,
-    /// Whether the last direct message travelled as joined ones do.
+    /// Whether the last message that could travel as joined ones do did so.
     joins: bool,
     /// Whether it sleeps: nothing runs, nothing is received.
     pub asleep: bool,
@@ -287,7 +287,10 @@ impl HostNode {
                     Some(header) => self.transmit(hop, [&header[..], data].concat().into(), env),
                     None => self.send_direct(hop, data, env),
                 },
-                Route::RelayUdp(hop) => self.send_relay(Relay::Udp(hop), to, data, env),
+                Route::RelayUdp(hop) => match self.joined_relay_header(to, data, env) {
+                    Some(header) => self.transmit(hop, [&header[..], data].concat().into(), env),
+                    None => self.send_relay(Relay::Udp(hop), to, data, env),
+                },
                 Route::RelayTcp(conn) => self.send_relay(Relay::Tcp(conn), to, data, env),
                 Route::Both(hop, relay) => {
                     self.send_direct(hop, data, env);
@@ -318,6 +321,19 @@ impl HostNode {
         self.joins = !self.joins;
         let fits = lease?.joined.is_some_and(|length| peer::JOINED_HEADER_LEN + data.len() <= length);
         (self.joins && fits && !data.is_empty()).then(|| peer::joined_header(data.len() as u16))
+    }
+
+    /// The same through a base.
+    fn joined_relay_header(
+        &mut self,
+        to: DeviceId,
+        data: &[u8],
+        env: &Env<'_>,
+    ) -> Option<[u8; relay::JOINED_HEADER_LEN]> {
+        let length = self.machine.as_ref()?.joined_relay(to, env.instant())?;
+        self.joins = !self.joins;
+        let fits = relay::JOINED_HEADER_LEN + data.len() <= length;
+        (self.joins && fits && !data.is_empty()).then(|| relay::joined_header(to, data.len() as u16))
     }
 
     fn send_direct(&mut self, hop: Hop, data: &[u8], env: &mut Env<'_>) {

@@ -214,7 +214,11 @@ pub fn datagram(payload: &[u8]) -> String {
             Ok((to, data)) => format!("SEND-DATA to {} ({} B)", short(to), data.len()),
             Err(e) => format!("SEND-DATA malformed: {e}"),
         },
-        Some(&(udp::NAT_OK | udp::NAT_UNKNOWN | udp::MAP_OK | relay::RECV_DATA)) => {
+        Some(&relay::SEND_JOINED) => match relay::split(payload) {
+            Ok((to, body)) => format!("SEND-JOINED to {} ({} B)", short(to), body.len()),
+            Err(e) => format!("SEND-JOINED malformed: {e}"),
+        },
+        Some(&(udp::NAT_OK | udp::NAT_UNKNOWN | udp::MAP_OK | relay::RECV_DATA | relay::RECV_JOINED)) => {
             match BaseDatagram::decode(payload) {
                 Ok(BaseDatagram::NatOk(m)) => {
                     let confirmed = if m.confirmed { " confirmed" } else { "" };
@@ -224,6 +228,9 @@ pub fn datagram(payload: &[u8]) -> String {
                 Ok(BaseDatagram::NatUnknown) => "NAT-UNKNOWN".to_owned(),
                 Ok(BaseDatagram::RecvData(from, data)) => {
                     format!("RECV-DATA from {} ({} B)", short(from), data.len())
+                }
+                Ok(BaseDatagram::RecvJoined(from, body)) => {
+                    format!("RECV-JOINED from {} ({} B)", short(from), body.len())
                 }
                 Err(e) => format!("base datagram malformed: {e}"),
             }
@@ -268,6 +275,7 @@ fn host_frame(frame: &[u8]) -> String {
         Ok(HostFrame::ReleaseInfo(id)) => format!("RELEASE-INFO {}", short(id)),
         Ok(HostFrame::Leave) => "LEAVE".to_owned(),
         Ok(HostFrame::SendData(to, _)) => format!("SEND-DATA to {}", short(to)),
+        Ok(HostFrame::SendJoined(to, _)) => format!("SEND-JOINED to {}", short(to)),
         Ok(HostFrame::Unknown(kind)) => format!("unknown type {kind:#04x}"),
         Err(e) => format!("malformed: {e}"),
     }
@@ -293,6 +301,7 @@ fn base_frame(frame: &[u8]) -> String {
         Ok(BaseFrame::Wanted(id)) => format!("WANTED {}", short(id)),
         Ok(BaseFrame::Notice(m)) => format!("NOTICE {:?}: {}", m.code, m.text),
         Ok(BaseFrame::RecvData(from, _)) => format!("RECV-DATA from {}", short(from)),
+        Ok(BaseFrame::RecvJoined(from, _)) => format!("RECV-JOINED from {}", short(from)),
         Ok(BaseFrame::Unknown(kind)) => format!("unknown type {kind:#04x}"),
         Err(e) => format!("malformed: {e}"),
     }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::lanes::Lanes;
-use crate::{Datagram, Ecn, udp::Chunk};
+use crate::{Ecn, queue::Run, udp::Chunk};
 
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -41,6 +41,17 @@ pub(super) struct Found {
     /// The length of each but the last.
     pub(super) stride: usize,
     pub(super) path: Path,
+}
+
+/// Where the messages of a batch go.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    /// Of each, up to the first that cannot go anywhere.
+    pub(crate) routes: Vec<Route>,
+    /// How long a datagram of joined messages may be that goes over UDP through the base, if it may.
+    pub(crate) joined: Option<usize>,
+    /// Why that one cannot.
+    pub(crate) failed: Option<SendError>,
 }
 
 #[derive(Debug)]
@@ -129,21 +140,21 @@ impl Machine {
     }
 
     /// Where the messages of a batch go, up to the first that cannot go anywhere.
-    pub(crate) fn route_all(
-        &self,
-        to: DeviceId,
-        lengths: impl ExactSizeIterator<Item = usize>,
-    ) -> (Vec<Route>, Option<SendError>) {
+    pub(crate) fn route_all(&self, to: DeviceId, lengths: impl ExactSizeIterator<Item = usize>) -> Routes {
         self.call(|host, now| {
             let mut routes = Vec::with_capacity(lengths.len());
+            let mut failed = None;
             for length in lengths {
                 match host.route(to, length, now) {
                     Ok(route) => routes.push(route),
-                    Err(error) => return (routes, Some(error)),
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
                 }
             }
             self.open_lane(host, to, routes.last());
-            (routes, None)
+            Routes { routes, joined: host.joined_relay(to, now), failed }
         })
     }
 
@@ -227,12 +238,13 @@ impl Machine {
         })
     }
 
-    /// A frame that came in, and the message it brings. That is copied: it is a part of a larger read.
-    pub(super) fn frame(&self, conn: ConnId, frame: &[u8]) -> Option<Datagram> {
+    /// A frame that came in, and the messages it brings. They are copied: it is a part of a larger read.
+    pub(super) fn frame(&self, conn: ConnId, frame: &[u8]) -> Option<Run> {
         self.drive(|host, now| {
-            host.handle_frame(conn, frame, now).map(|delivery| Datagram {
+            host.handle_frame(conn, frame, now).map(|delivery| Run {
                 from: delivery.from,
-                data: Bytes::copy_from_slice(delivery.data),
+                bytes: Bytes::copy_from_slice(delivery.data),
+                stride: delivery.segment,
                 path: delivery.path,
                 ecn: Ecn::NotEct,
             })

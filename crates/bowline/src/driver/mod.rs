@@ -30,7 +30,7 @@ use bytes::Bytes;
 use further::Further;
 use incoming::Sorter;
 pub(crate) use lanes::Lane;
-pub(crate) use machine::Machine;
+pub(crate) use machine::{Machine, Routes};
 pub(crate) use shared::Shared;
 use tokio::{
     sync::mpsc,
@@ -297,8 +297,8 @@ impl Driver {
         for input in self.batch.drain(..) {
             match input {
                 Input::Connection(conn, Report::Frame(frame)) => {
-                    if let Some(message) = machine.frame(conn, &frame) {
-                        self.shared.inbox.push(message);
+                    if let Some(run) = machine.frame(conn, &frame) {
+                        self.shared.inbox.push_all([run]);
                     }
                 }
                 Input::Connection(conn, Report::Connected) => {

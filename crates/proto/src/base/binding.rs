@@ -20,7 +20,7 @@ use crate::{
     wire::{
         Malformed, addr,
         cluster::{BASE_DATA, BASE_PING, BASE_PONG},
-        relay::{HEADER_LEN, SEND_DATA},
+        relay::{self, HEADER_LEN},
         udp::{
             MAP_CHECK, MapCheck, NAT_CONFIRM, NAT_INIT, NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk,
             PADDED_LEN, UnverifiedNatInit, map_ok,
@@ -44,7 +44,7 @@ impl Base {
             return Forward::Nowhere;
         }
         match datagram.first() {
-            Some(&SEND_DATA) => return self.relay_datagram(via, from, datagram, now),
+            Some(&kind) if relay::is_sent(kind) => return self.relay_datagram(via, from, datagram, now),
             Some(&NAT_INIT) => match UnverifiedNatInit::decode(datagram) {
                 Ok(init) => self.handle_nat_init(via, from, init, datagram.len(), now),
                 Err(why) => self.malformed_datagram(from, &why),

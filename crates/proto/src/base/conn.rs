@@ -23,7 +23,7 @@ use crate::{
     id::DeviceId,
     wire::{
         COOKIE_LEN, Cookie, MAX_BASE_ADDRESSES, Malformed, addr,
-        relay::{HEADER_LEN, SEND_DATA},
+        relay::{self, HEADER_LEN},
         tcp::{self, BaseFrame, BaseHello, ErrorCode, HostFrame, NoticeCode},
     },
 };
@@ -175,14 +175,15 @@ impl Base {
     /// A whole frame (type and body) came in.
     pub fn handle_frame(&mut self, conn: ConnId, frame: &mut [u8], now: Instant) -> Forward {
         let Some(state) = self.conns.get(&conn).map(|c| c.state) else { return Forward::Nowhere };
+        let is_data = frame.first().is_some_and(|&kind| relay::is_sent(kind));
         if let State::Lingering(device) = state {
-            if frame.first() != Some(&SEND_DATA) {
+            if !is_data {
                 return Forward::Nowhere;
             }
             return self.relay(device, frame, now).unwrap_or(Forward::Nowhere);
         }
         if let State::Registered(device) = state
-            && frame.first() == Some(&SEND_DATA)
+            && is_data
         {
             let length = frame.len().saturating_sub(HEADER_LEN);
             if length <= SMALL_DATA && self.devices.get(&device).is_some_and(|d| d.location().doubt(now)) {
@@ -223,7 +224,7 @@ impl Base {
                     self.fail(conn, Failure::malformed("this session is registered already"), now);
                 }
                 // Relayed before anything is decoded.
-                HostFrame::SendData(..) => {}
+                HostFrame::SendData(..) | HostFrame::SendJoined(..) => {}
             },
             (State::Lingering(_), _) => {}
             (State::Accepted(_), _) => self.fail(conn, Failure::malformed("GET-COOKIE comes first"), now),
@@ -257,7 +258,8 @@ impl Base {
         }
         let base = self.id;
         let cluster = self.cluster.as_ref().map_or(base, |cluster| cluster.id);
-        let hello = BaseHello { version: tcp::VERSION, cookie, base, cluster, capabilities: 0 };
+        let hello =
+            BaseHello { version: tcp::VERSION, cookie, base, cluster, capabilities: tcp::TAKES_JOINED };
         self.write(conn, &BaseFrame::BaseHello(hello));
     }
 

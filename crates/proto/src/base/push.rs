@@ -288,6 +288,7 @@ impl Base {
                 let message = DeviceAddresses {
                     device: about,
                     online: true,
+                    joined: d.takes_joined,
                     introduction: master.map_or(IntroductionKey::NONE, |k| IntroductionKey::derive(&k, to)),
                     reflexive,
                     own: location.own.value.clone(),

@@ -40,6 +40,8 @@ pub(super) struct Device {
     pub(super) public_key: PublicKey,
     pub(super) boot: BootId,
     pub(super) attempt: u32,
+    /// Whether it takes joined messages.
+    pub(super) takes_joined: bool,
     pub(super) since: Instant,
     pub(super) link: Link,
     /// Where it is on UDP: shared with those who answer its NAT-INITs.
@@ -274,6 +276,7 @@ impl Base {
             public_key: register.public_key,
             boot: register.boot,
             attempt: register.attempt,
+            takes_joined: register.takes_joined(),
             since: now,
             link: Link::Tcp(conn),
             session: Arc::clone(&session),
@@ -308,6 +311,8 @@ impl Base {
         device.location().inherit(*cookie, udp, now + INHERITED_LIFE);
         self.routes.cookies.pin().insert(*cookie, Arc::clone(&device.session));
         device.attempt = register.attempt;
+        let changed = device.takes_joined != register.takes_joined();
+        device.takes_joined = register.takes_joined();
         device.link = Link::Tcp(conn);
         device.location().info_by = now + self.config.info_timeout;
         device.epoch = device.epoch.wrapping_add(1);
@@ -322,6 +327,9 @@ impl Base {
         tracing::info!(device = %id, attempt = register.attempt, "registered again");
         if let Some(loser) = loser {
             self.fail_conn(loser, replaced());
+        }
+        if changed {
+            self.changed(id, now);
         }
     }
 

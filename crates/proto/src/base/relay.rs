@@ -43,7 +43,7 @@ impl Unreached {
 }
 
 impl Base {
-    /// Decides where a SEND-DATA of a device goes, and makes it the RECV-DATA that goes there.
+    /// Decides where a SEND-DATA or SEND-JOINED of a device goes, and makes it what goes there.
     pub(super) fn relay(
         &mut self,
         from: DeviceId,

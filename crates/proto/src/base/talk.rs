@@ -21,7 +21,7 @@ use super::{
 use crate::{
     id::DeviceId,
     wire::{
-        relay::{self, HEADER_LEN, SEND_DATA},
+        relay::{self, HEADER_LEN},
         tcp::{HostFrame, INFO},
     },
 };
@@ -105,7 +105,7 @@ impl Talk<'_> {
     /// Decides about a frame (type and body). Only a message that goes on is changed.
     pub fn judge(&mut self, frame: &mut [u8]) -> Step {
         match frame.first() {
-            Some(&SEND_DATA) => self.judge_data(frame),
+            Some(&kind) if relay::is_sent(kind) => self.judge_data(frame),
             Some(&INFO) => self.judge_info(frame),
             _ => Step::Machine,
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 use choosing::{Entry, Leaving, Wait};
 
 use super::{
-    BaseName, CloseReason, ConnId, Event, HostConfig, Output, Sizes,
+    BaseName, CloseReason, ConnId, Delivery, Event, HostConfig, Output, Path, Sizes,
     config::{MAX_OLD_SESSIONS, NAT_UNKNOWN_REACTION, OLD_SESSION, PATH_SILENT_REACTION, STABLE_SESSION},
     context::{Context, earlier},
     mapping::Mapping,
@@ -21,6 +21,7 @@ use crate::{
     id::DeviceId,
     wire::{
         BootId, Cookie,
+        joined::read as read_joined,
         peer::IntroductionKey,
         tcp::{self, BaseFrame, DeviceAddresses, ErrorCode, UnreachableReason},
         udp::{BaseDatagram, NONCE_LEN},
@@ -34,8 +35,8 @@ pub(super) enum FromBase<'a> {
     Nothing,
     /// A session stands: tell it whom we want.
     Registered,
-    /// A relayed message; over UDP or over TCP.
-    Data { from: DeviceId, data: &'a [u8], udp: bool },
+    /// What was relayed.
+    Data(Delivery<'a>),
     /// Where a peer is.
     Addresses(DeviceAddresses),
     /// A device asks for us.
@@ -303,7 +304,8 @@ impl Bases {
         }
         if self.old.iter().any(|o| o.session.conn == conn && o.open) {
             return match message {
-                BaseFrame::RecvData(from, data) => FromBase::Data { from, data, udp: false },
+                BaseFrame::RecvData(from, data) => one(from, data, Path::RelayTcp),
+                BaseFrame::RecvJoined(from, body) => joined(from, body, Path::RelayTcp, ctx),
                 BaseFrame::Error(_) => {
                     ctx.push(Output::Close { conn });
                     self.close_old(conn);
@@ -337,7 +339,13 @@ impl Bases {
                 if let Some(session) = current {
                     session.bindings.heard();
                 }
-                FromBase::Data { from, data, udp: true }
+                one(from, data, Path::RelayUdp)
+            }
+            (BaseDatagram::RecvJoined(from, body), current) => {
+                if let Some(session) = current {
+                    session.bindings.heard();
+                }
+                joined(from, body, Path::RelayUdp, ctx)
             }
             (BaseDatagram::NatOk(ok), Some(session)) => {
                 let before: Vec<SocketAddr> = session.bindings.reflexive().collect();
@@ -478,7 +486,8 @@ impl Bases {
         let Some(session) = &mut self.session else { return FromBase::Nothing };
         session.heard_tcp(now);
         match message {
-            BaseFrame::RecvData(from, data) => return FromBase::Data { from, data, udp: false },
+            BaseFrame::RecvData(from, data) => return one(from, data, Path::RelayTcp),
+            BaseFrame::RecvJoined(from, body) => return joined(from, body, Path::RelayTcp, ctx),
             BaseFrame::DeviceAddresses(addresses) => return FromBase::Addresses(addresses),
             BaseFrame::Wanted(device) => return FromBase::Wanted(device),
             BaseFrame::Unreachable(device, reason) => return FromBase::Unreachable(device, reason),
@@ -551,6 +560,21 @@ impl Bases {
         if usable != self.udp_reported {
             self.udp_reported = usable;
             ctx.event(Event::RelayUdp(usable));
+        }
+    }
+}
+
+fn one(from: DeviceId, data: &[u8], path: Path) -> FromBase<'_> {
+    FromBase::Data(Delivery { from, data, segment: data.len().max(1), path })
+}
+
+/// A body that makes no sense is the sender's doing, not the base's.
+fn joined<'a>(from: DeviceId, body: &'a [u8], path: Path, ctx: &mut Context) -> FromBase<'a> {
+    match read_joined(body) {
+        Ok((segment, data)) => FromBase::Data(Delivery { from, data, segment, path }),
+        Err(_) => {
+            ctx.counters.malformed += 1;
+            FromBase::Nothing
         }
     }
 }

@@ -56,7 +56,9 @@ pub use peers::{is_too_large, too_large};
 use crate::{
     id::DeviceId,
     identity::SecretKey,
-    wire::{ANY_PATH_DATA, MAX_DATA, addr::canonical, peer::PeerDatagram, udp::read_map_ok},
+    wire::{
+        ANY_PATH_DATA, MAX_DATA, addr::canonical, peer::PeerDatagram, relay::HEADER_LEN, udp::read_map_ok,
+    },
 };
 
 /// A host.
@@ -232,12 +234,12 @@ impl Host {
     }
 
     fn handle_from_base<'a>(&mut self, message: FromBase<'a>, now: Instant) -> Option<Delivery<'a>> {
-        if let FromBase::Data { from, data, udp } = message {
-            return self.deliver_relayed(from, data, udp, now);
+        if let FromBase::Data(delivery) = message {
+            return self.deliver_relayed(delivery, now);
         }
         let relay = RelayView::of(&self.bases, now);
         match message {
-            FromBase::Nothing | FromBase::Data { .. } => {}
+            FromBase::Nothing | FromBase::Data(_) => {}
             FromBase::Registered => self.peers.handle_registered(&relay, &mut self.ctx, now),
             FromBase::Addresses(told) => self.peers.handle_addresses(told, &relay, &mut self.ctx, now),
             FromBase::Wanted(id) => self.peers.handle_wanted(id, &relay, &mut self.ctx, now),
@@ -247,25 +249,20 @@ impl Host {
         None
     }
 
-    fn deliver_relayed<'a>(
-        &mut self,
-        from: DeviceId,
-        data: &'a [u8],
-        udp: bool,
-        now: Instant,
-    ) -> Option<Delivery<'a>> {
+    fn deliver_relayed<'a>(&mut self, delivery: Delivery<'a>, now: Instant) -> Option<Delivery<'a>> {
+        let from = delivery.from;
         if from == self.ctx.id || !self.ctx.allows(from) {
             self.ctx.counters.not_allowed += 1;
             return None;
         }
         self.peers.note_relayed(from, &self.ctx, now);
-        let (path, counter) = if udp {
-            (Path::RelayUdp, &mut self.ctx.counters.data_received_relay_udp)
+        let counter = if delivery.path == Path::RelayUdp {
+            &mut self.ctx.counters.data_received_relay_udp
         } else {
-            (Path::RelayTcp, &mut self.ctx.counters.data_received_relay_tcp)
+            &mut self.ctx.counters.data_received_relay_tcp
         };
-        *counter += 1;
-        Some(Delivery { from, data, segment: data.len().max(1), path })
+        *counter += delivery.messages().count() as u64;
+        Some(delivery)
     }
 
     /// Something came to the multicast group. Source, hop limit and length are checked here.
@@ -414,6 +411,15 @@ impl Host {
             }
             Route::Local => {}
         }
+    }
+
+    /// How long a datagram of joined messages to a peer may be that goes over UDP through the base
+    /// ([`crate::wire::relay::joined_header`]), if both take them.
+    #[must_use]
+    pub fn joined_relay(&self, peer: DeviceId, now: Instant) -> Option<usize> {
+        let session = self.bases.lingering().or_else(|| self.bases.session())?;
+        let limit = session.bindings.limit(now).filter(|_| session.hello.takes_joined())?;
+        self.peers.get(peer)?.takes_joined_relayed.then_some(HEADER_LEN + limit)
     }
 
     /// The direct path to a peer as something to be used without asking again, if one stands that is above suspicion.

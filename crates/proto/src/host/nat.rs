@@ -75,6 +75,11 @@ impl Binding {
     fn answers(&self, now: Instant) -> bool {
         self.answered.is_some_and(|at| now < at + NAT_OK_LIFE)
     }
+
+    /// How long a message may be that goes by it.
+    fn limit(&self) -> usize {
+        if self.full_size { ANY_PATH_DATA } else { SMALL_DATA }
+    }
 }
 
 /// The binding that relayed messages go by.
@@ -185,15 +190,17 @@ impl Bindings {
         if self.health == Health::Silent {
             return None;
         }
-        let binding = self.usable(now)?;
-        if length > if binding.full_size { ANY_PATH_DATA } else { SMALL_DATA } {
-            return None;
-        }
+        let binding = self.usable(now).filter(|binding| length <= binding.limit())?;
         let hop = Hop::anywhere(binding.address);
         if self.health == Health::Quiet {
             self.health = Health::Awaiting(now);
         }
         Some(hop)
+    }
+
+    /// How long a message may be that goes over UDP now.
+    pub(super) fn limit(&self, now: Instant) -> Option<usize> {
+        self.usable(now).filter(|_| self.health != Health::Silent).map(Binding::limit)
     }
 
     /// Whether small messages may go over UDP now.

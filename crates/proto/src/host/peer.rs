@@ -65,6 +65,8 @@ pub(super) struct Peer {
     pub(super) introduction_keys: Option<((u64, bool), [IntroductionKey; 2])>,
     /// Whether its last HELLO said that it takes joined data.
     pub(super) takes_joined: bool,
+    /// Whether the base says that it takes them through a base.
+    pub(super) takes_joined_relayed: bool,
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
     pub(super) link_reaction: Bucket,
@@ -175,6 +177,7 @@ impl Peer {
             introduced: Bucket::default(),
             introduction_keys: None,
             takes_joined: false,
+            takes_joined_relayed: false,
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),

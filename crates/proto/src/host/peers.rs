@@ -305,6 +305,7 @@ impl Peers {
             // Gone or no longer interested: the key and a standing path are kept.
             return;
         }
+        peer.takes_joined_relayed = told.joined;
         peer.introduction = told.introduction;
         let (reflexive, own) = (canonical(told.reflexive), canonical(told.own));
         let still_known = |a: &SocketAddr| reflexive.contains(a) || own.contains(a);

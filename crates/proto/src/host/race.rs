@@ -265,7 +265,7 @@ impl Race {
             public_key: ctx.key.public(),
             boot: attempt.boot,
             attempt: attempt.number,
-            capabilities: 0,
+            capabilities: tcp::TAKES_JOINED,
             agent: ctx.config.agent.clone(),
         }
         .write(&mut frames, &ctx.key, hello.base, &hello.cookie);

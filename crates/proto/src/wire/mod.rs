@@ -15,6 +15,7 @@ pub mod announce;
 pub mod cluster;
 pub mod code;
 pub mod frame;
+pub mod joined;
 pub mod peer;
 pub mod read;
 pub mod relay;

@@ -3,7 +3,7 @@
 //! A direct datagram is the caller's bytes and nothing else. What is not data begins with [`MAGIC`] and a type
 //! byte; data that begins with the magic, or is empty, travels escaped, and short messages that leave together travel joined.
 
-use super::{INTRODUCTION_KEY_LEN, Malformed, Put, Reader, TOKEN_LEN, Token};
+use super::{INTRODUCTION_KEY_LEN, Malformed, Put, Reader, TOKEN_LEN, Token, joined};
 use crate::{
     id::{DEVICE_ID_LEN, DeviceId},
     identity::{Context, KnownKeys, PublicKey, SIGNATURE_LEN, SecretKey},
@@ -41,9 +41,7 @@ pub const HELLO_REPLY_LEN: usize = PREFIX_LEN + 2 * DEVICE_ID_LEN + 32 + TOKEN_L
 pub const PADDED_HELLO_LEN: usize = super::ANY_PATH_DATA + PREFIX_LEN;
 
 /// Bytes before joined messages: magic, type and their size.
-pub const JOINED_HEADER_LEN: usize = PREFIX_LEN + 2;
-/// No more messages than these are joined: a datagram costs its receiver no more than so many.
-pub const MAX_JOINED: usize = 64;
+pub const JOINED_HEADER_LEN: usize = PREFIX_LEN + joined::SIZE_LEN;
 
 /// Whether these bytes must travel as ESCAPED-DATA on a direct path.
 #[must_use]
@@ -85,23 +83,6 @@ pub fn read_joined(datagram: &[u8]) -> Option<(usize, &[u8])> {
         Ok(PeerDatagram::Joined { size, data }) => Some((size, data)),
         _ => None,
     }
-}
-
-/// How many messages of `size` bytes may be joined in a datagram of `length` bytes at most; 1: none.
-#[must_use]
-pub fn joined_count(size: usize, length: usize) -> usize {
-    let room = length.saturating_sub(JOINED_HEADER_LEN);
-    room.checked_div(size).unwrap_or(0).clamp(1, MAX_JOINED)
-}
-
-fn decode_joined(body: &[u8]) -> Result<PeerDatagram<'_>, Malformed> {
-    let mut r = Reader(body);
-    let size = usize::from(r.u16()?);
-    let data = r.0;
-    if size == 0 || data.len() > size * MAX_JOINED {
-        return Err(Malformed::Fixed);
-    }
-    if data.is_empty() { Err(Malformed::TooShort) } else { Ok(PeerDatagram::Joined { size, data }) }
 }
 
 fn prefix(kind: u8) -> [u8; PREFIX_LEN] {
@@ -379,7 +360,7 @@ impl<'a> PeerDatagram<'a> {
             [UNKNOWN_SOURCE, ..] => Err(Malformed::TooLong),
             [KNOCK] => Ok(Self::Knock),
             [KNOCK, ..] => Err(Malformed::TooLong),
-            [JOINED_DATA, body @ ..] => decode_joined(body),
+            [JOINED_DATA, body @ ..] => joined::read(body).map(|(size, data)| Self::Joined { size, data }),
             [kind, ..] => Err(Malformed::UnknownType(*kind)),
         }
     }

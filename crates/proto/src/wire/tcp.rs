@@ -53,6 +53,10 @@ pub const LEAVE: u8 = 0x19;
 pub const SERVICE: [u8; 7] = *b"bowline";
 /// Bit of DEVICE-ADDRESSES' flags: the device is here.
 pub const FLAG_ONLINE: u32 = 1;
+/// In DEVICE-ADDRESSES: the device takes RECV-JOINED, and its base forwards it.
+pub const FLAG_JOINED: u32 = 2;
+/// In capabilities: this host takes RECV-JOINED; this base forwards SEND-JOINED.
+pub const TAKES_JOINED: u32 = 1;
 
 /// GET-COOKIE: `0x00 ‖ "bowline" ‖ highest version u8 ‖ capabilities u32`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,14 @@ pub struct GetCookie {
     pub highest_version: u8,
     /// What the host can do; unknown bits are ignored.
     pub capabilities: u32,
+}
+
+impl BaseHello {
+    /// Whether the base forwards joined messages.
+    #[must_use]
+    pub fn takes_joined(&self) -> bool {
+        self.capabilities & TAKES_JOINED != 0
+    }
 }
 
 /// BASE-HELLO: `0x01 ‖ version u8 ‖ cookie 8 ‖ base ID 14 ‖ cluster ID 14 ‖ capabilities u32`
@@ -96,6 +108,12 @@ pub struct Register {
 }
 
 impl Register {
+    /// Whether the host takes joined messages.
+    #[must_use]
+    pub fn takes_joined(&self) -> bool {
+        self.capabilities & TAKES_JOINED != 0
+    }
+
     /// Appends the signed frame for the base with this ID and cookie.
     pub fn write(&self, out: &mut Vec<u8>, key: &SecretKey, base: DeviceId, cookie: &Cookie) {
         frame::write(out, |out| {
@@ -197,6 +215,8 @@ pub struct DeviceAddresses {
     pub device: DeviceId,
     /// Whether it is here (bit 0 of the flags).
     pub online: bool,
+    /// Whether it takes joined messages through its base (bit 1).
+    pub joined: bool,
     /// What makes HELLOs to it cheap to check.
     pub introduction: IntroductionKey,
     /// As bases see it.
@@ -209,7 +229,14 @@ impl DeviceAddresses {
     /// What a host is told of a device that is gone or has released it.
     #[must_use]
     pub fn gone(device: DeviceId) -> Self {
-        Self { device, online: false, introduction: IntroductionKey::NONE, reflexive: vec![], own: vec![] }
+        Self {
+            device,
+            online: false,
+            joined: false,
+            introduction: IntroductionKey::NONE,
+            reflexive: vec![],
+            own: vec![],
+        }
     }
 }
 
@@ -239,6 +266,8 @@ pub enum HostFrame<'a> {
     Leave,
     /// A message to relay.
     SendData(DeviceId, &'a [u8]),
+    /// Several to relay in one: a body for [`super::joined::read`].
+    SendJoined(DeviceId, &'a [u8]),
     /// A type of a later version.
     Unknown(u8),
 }
@@ -274,6 +303,10 @@ impl<'a> HostFrame<'a> {
                 let (to, data) = relay::split(frame)?;
                 Self::SendData(to, data)
             }
+            relay::SEND_JOINED => {
+                let (to, body) = relay::split(frame)?;
+                Self::SendJoined(to, body)
+            }
             kind @ (BASE_HELLO
             | REGISTERED
             | ERROR
@@ -283,7 +316,8 @@ impl<'a> HostFrame<'a> {
             | GOAWAY
             | WANTED
             | NOTICE
-            | relay::RECV_DATA) => return Err(Malformed::WrongSide(kind)),
+            | relay::RECV_DATA
+            | relay::RECV_JOINED) => return Err(Malformed::WrongSide(kind)),
             kind => Self::Unknown(kind),
         })
     }
@@ -358,6 +392,8 @@ pub enum BaseFrame<'a> {
     Notice(Notice),
     /// A relayed message.
     RecvData(DeviceId, &'a [u8]),
+    /// Several in one: a body for [`super::joined::read`], which is the sender's, as data is.
+    RecvJoined(DeviceId, &'a [u8]),
     /// A type of a later version.
     Unknown(u8),
 }
@@ -388,13 +424,17 @@ impl<'a> BaseFrame<'a> {
                 text: r.text()?.to_owned(),
             }),
             PONG => Self::Pong(r.u64()?),
-            DEVICE_ADDRESSES => Self::DeviceAddresses(DeviceAddresses {
-                device: r.id()?,
-                online: r.u32()? & FLAG_ONLINE != 0,
-                introduction: IntroductionKey(r.array()?),
-                reflexive: r.addrs(MAX_BASE_ADDRESSES)?,
-                own: r.addrs(MAX_OWN_ADDRESSES)?,
-            }),
+            DEVICE_ADDRESSES => {
+                let (device, flags) = (r.id()?, r.u32()?);
+                Self::DeviceAddresses(DeviceAddresses {
+                    device,
+                    online: flags & FLAG_ONLINE != 0,
+                    joined: flags & FLAG_JOINED != 0,
+                    introduction: IntroductionKey(r.array()?),
+                    reflexive: r.addrs(MAX_BASE_ADDRESSES)?,
+                    own: r.addrs(MAX_OWN_ADDRESSES)?,
+                })
+            }
             UNREACHABLE => Self::Unreachable(r.id()?, UnreachableReason::from_u8(r.u8()?)),
             GOAWAY => Self::GoAway(r.u16()?),
             WANTED => Self::Wanted(r.id()?),
@@ -403,8 +443,18 @@ impl<'a> BaseFrame<'a> {
                 let (from, data) = relay::split(frame)?;
                 Self::RecvData(from, data)
             }
-            kind
-            @ (GET_COOKIE | REGISTER | INFO | REQUEST_INFO | RELEASE_INFO | LEAVE | relay::SEND_DATA) => {
+            relay::RECV_JOINED => {
+                let (from, body) = relay::split(frame)?;
+                Self::RecvJoined(from, body)
+            }
+            kind @ (GET_COOKIE
+            | REGISTER
+            | INFO
+            | REQUEST_INFO
+            | RELEASE_INFO
+            | LEAVE
+            | relay::SEND_DATA
+            | relay::SEND_JOINED) => {
                 return Err(Malformed::WrongSide(kind));
             }
             kind => Self::Unknown(kind),
@@ -414,7 +464,7 @@ impl<'a> BaseFrame<'a> {
     /// Appends the frame.
     ///
     /// # Panics
-    /// When the data of a RECV-DATA do not fit a frame, which the limit on messages rules out.
+    /// When the data of a RECV-DATA or RECV-JOINED do not fit a frame, which the limit on messages rules out.
     pub fn write(&self, out: &mut Vec<u8>) {
         frame::write(out, |out| match self {
             Self::BaseHello(m) => {
@@ -444,7 +494,8 @@ impl<'a> BaseFrame<'a> {
             Self::DeviceAddresses(m) => {
                 out.push(DEVICE_ADDRESSES);
                 out.put_id(m.device);
-                out.put(&(if m.online { FLAG_ONLINE } else { 0 }).to_be_bytes());
+                let flag = |is: bool, flag: u32| if is { flag } else { 0 };
+                out.put(&(flag(m.online, FLAG_ONLINE) | flag(m.joined, FLAG_JOINED)).to_be_bytes());
                 out.put(&m.introduction.0);
                 out.put_addrs(&m.reflexive, MAX_BASE_ADDRESSES);
                 out.put_addrs(&m.own, MAX_OWN_ADDRESSES);
@@ -470,6 +521,10 @@ impl<'a> BaseFrame<'a> {
             Self::RecvData(from, data) => {
                 out.put(&relay::header(relay::RECV_DATA, *from));
                 out.put(data);
+            }
+            Self::RecvJoined(from, body) => {
+                out.put(&relay::header(relay::RECV_JOINED, *from));
+                out.put(body);
             }
             Self::Unknown(kind) => out.push(*kind),
         });

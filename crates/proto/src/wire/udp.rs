@@ -288,6 +288,8 @@ pub enum BaseDatagram<'a> {
     MapOk([u8; NONCE_LEN]),
     /// A relayed message.
     RecvData(DeviceId, &'a [u8]),
+    /// Several in one: a body for [`super::joined::read`].
+    RecvJoined(DeviceId, &'a [u8]),
 }
 
 impl<'a> BaseDatagram<'a> {
@@ -301,8 +303,11 @@ impl<'a> BaseDatagram<'a> {
             NAT_UNKNOWN if datagram.len() == 1 => Ok(Self::NatUnknown),
             NAT_UNKNOWN => Err(Malformed::TooLong),
             relay::RECV_DATA => relay::split(datagram).map(|(id, data)| Self::RecvData(id, data)),
+            relay::RECV_JOINED => relay::split(datagram).map(|(id, body)| Self::RecvJoined(id, body)),
             MAP_OK => read_map_ok(datagram).map(Self::MapOk),
-            kind @ (NAT_INIT | NAT_CONFIRM | MAP_CHECK | relay::SEND_DATA) => Err(Malformed::WrongSide(kind)),
+            kind @ (NAT_INIT | NAT_CONFIRM | MAP_CHECK | relay::SEND_DATA | relay::SEND_JOINED) => {
+                Err(Malformed::WrongSide(kind))
+            }
             kind => Err(Malformed::UnknownType(kind)),
         }
     }

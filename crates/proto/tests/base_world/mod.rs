@@ -61,6 +61,7 @@ pub(crate) struct Host {
     pub(crate) master: [u8; 16],
     pub(crate) conn: ConnId,
     pub(crate) cookie: Cookie,
+    pub(crate) capabilities: u32,
 }
 
 impl Host {
@@ -78,6 +79,7 @@ impl Host {
             master: [n; 16],
             conn: ConnId(u64::MAX),
             cookie: [0; 8],
+            capabilities: 0,
         }
     }
 
@@ -92,7 +94,7 @@ impl Host {
             public_key: self.key.public(),
             boot: self.boot,
             attempt: self.attempt,
-            capabilities: 0,
+            capabilities: self.capabilities,
             agent: "test".into(),
         }
     }

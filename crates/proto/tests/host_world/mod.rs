@@ -146,18 +146,27 @@ impl World {
 
     /// A host that has heard from the base that is written like this, and has sent REGISTER if it liked what it heard.
     pub(crate) fn greeted(config: HostConfig, written: &str) -> Self {
+        Self::greeted_by(config, written, 0)
+    }
+
+    /// The same by a base that says what it is capable of.
+    pub(crate) fn greeted_by(config: HostConfig, written: &str, capabilities: u32) -> Self {
         let bases = vec![written.parse().unwrap()];
         let mut world = Self::new(HostConfig { bases, link_local: false, ..config });
-        world.greet();
+        world.greet_with(capabilities);
         world
     }
 
     /// The base's name is found, its connection stands, and it answers GET-COOKIE.
     pub(crate) fn greet(&mut self) {
+        self.greet_with(0);
+    }
+
+    fn greet_with(&mut self, capabilities: u32) {
         self.resolved(0, Ok(vec![addr("203.0.113.9:4477")]));
         let conn = self.conn.expect("it connects");
         self.host.handle_connected(conn, self.now);
-        let hello = BaseHello { version: 1, cookie: COOKIE, base: BASE, cluster: BASE, capabilities: 0 };
+        let hello = BaseHello { version: 1, cookie: COOKIE, base: BASE, cluster: BASE, capabilities };
         self.hand_over(&BaseFrame::BaseHello(hello));
     }
 

@@ -6,7 +6,7 @@ use bowline_proto::{
     wire::{
         Malformed, announce,
         cluster::{self, Body, Change, Lease, Probe, Record, Want},
-        frame,
+        frame, joined,
         peer::{self, Hello, HelloReply, PeerDatagram},
         relay,
         tcp::{
@@ -74,10 +74,10 @@ pub(crate) fn encode_cluster(message: &Message, tagging: Option<&Tagging>) -> Ve
             let record = fields.as_ref().map(record);
             Change { device: id(device_id), revision: *revision, record }.encode()
         }
-        Message::BaseData { destination_id, tag, source_id, data } => {
+        Message::BaseData { destination_id, tag, carried, source_id, data } => {
             let (to, from) = (id(destination_id), id(source_id));
             let tag = tagging.map_or(tag.array(), |tagging| cluster::tag(&tagging.key.array(), from, to));
-            let header = relay::header(relay::RECV_DATA, from);
+            let header = relay::header(*carried, from);
             [&cluster::prefix(to, tag), &header[..], &data.0].concat()
         }
         Message::BasePing { base_id, nonce, .. } => probe(cluster::BASE_PING, base_id, nonce),
@@ -117,6 +117,7 @@ fn body(message: &Message) -> (&HeaderFields, Body) {
             let addresses = DeviceAddresses {
                 device: id(about_id),
                 online: flags & 1 != 0,
+                joined: flags & 4 != 0,
                 introduction: peer::IntroductionKey(introduction_key.array()),
                 reflexive: reflexive.clone(),
                 own: own.clone(),
@@ -167,9 +168,27 @@ fn encode_tcp(message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec<
             out.extend_from_slice(&relay::header(relay::SEND_DATA, id(destination_id)));
             out.extend_from_slice(&data.0);
         }),
+        Message::SendJoined { destination_id, size, data } => frame::write(&mut out, |out| {
+            out.extend_from_slice(&relay::joined_header(id(destination_id), *size));
+            out.extend_from_slice(&data.0);
+        }),
+        Message::RecvJoined { source_id, size, data } => {
+            let body = joined_body(*size, data);
+            BaseFrame::RecvJoined(id(source_id), &body).write(&mut out);
+        }
         other => base_frame(other).write(&mut out),
     }
     out
+}
+
+fn joined_body(size: u16, data: &Hex) -> Vec<u8> {
+    [&size.to_be_bytes()[..], &data.0].concat()
+}
+
+/// The size of joined messages, and their bytes.
+fn read_joined(body: &[u8]) -> Result<(u16, Hex), Malformed> {
+    let (size, data) = joined::read(body)?;
+    Ok((size.try_into().expect("two bytes"), data.into()))
 }
 
 fn base_frame(message: &Message) -> BaseFrame<'_> {
@@ -198,6 +217,7 @@ fn base_frame(message: &Message) -> BaseFrame<'_> {
             BaseFrame::DeviceAddresses(DeviceAddresses {
                 device: id(device_id),
                 online: flags & tcp::FLAG_ONLINE != 0,
+                joined: flags & tcp::FLAG_JOINED != 0,
                 introduction: peer::IntroductionKey(introduction_key.array()),
                 reflexive: reflexive.clone(),
                 own: own.clone(),
@@ -245,6 +265,12 @@ fn encode_udp(message: &Message, signing: Option<&Signing>, keys: &Keys) -> Vec<
         Message::MapOk { nonce } => udp::map_ok(nonce.array()),
         Message::SendData { destination_id, data } => relayed(relay::SEND_DATA, destination_id, data),
         Message::RecvData { source_id, data } => relayed(relay::RECV_DATA, source_id, data),
+        Message::SendJoined { destination_id, size, data } => {
+            [&relay::joined_header(id(destination_id), *size), &data.0[..]].concat()
+        }
+        Message::RecvJoined { source_id, size, data } => {
+            [&relay::header(relay::RECV_JOINED, id(source_id)), &joined_body(*size, data)[..]].concat()
+        }
         other => panic!("{other:?} does not travel over UDP"),
     }
 }
@@ -319,6 +345,7 @@ fn read_cluster(bytes: &[u8]) -> Result<Message, Malformed> {
             Message::BaseData {
                 destination_id: hex(m.to),
                 tag: m.tag.into(),
+                carried: bytes[cluster::PREFIX_LEN],
                 source_id: hex(m.from),
                 data: data.into(),
             }
@@ -369,7 +396,7 @@ fn read_body(m: cluster::Message) -> Message {
             header,
             to_id: hex(to),
             revision,
-            flags: u8::from(addresses.online) | u8::from(left) << 1,
+            flags: u8::from(addresses.online) | u8::from(left) << 1 | u8::from(addresses.joined) << 2,
             about_id: hex(addresses.device),
             introduction_key: addresses.introduction.0.into(),
             reflexive: addresses.reflexive,
@@ -431,6 +458,10 @@ fn read_host_frame(frame: &[u8]) -> Result<Option<Message>, Malformed> {
         HostFrame::ReleaseInfo(device) => Message::ReleaseInfo { device_id: hex(device) },
         HostFrame::Leave => Message::Leave {},
         HostFrame::SendData(to, data) => Message::SendData { destination_id: hex(to), data: data.into() },
+        HostFrame::SendJoined(to, body) => {
+            let (size, data) = read_joined(body)?;
+            Message::SendJoined { destination_id: hex(to), size, data }
+        }
         HostFrame::Unknown(_) => return Ok(None),
     }))
 }
@@ -453,7 +484,7 @@ fn read_base_frame(frame: &[u8]) -> Result<Option<Message>, Malformed> {
         BaseFrame::Pong(number) => Message::Pong { number },
         BaseFrame::DeviceAddresses(m) => Message::DeviceAddresses {
             device_id: hex(m.device),
-            flags: if m.online { tcp::FLAG_ONLINE } else { 0 },
+            flags: if m.online { tcp::FLAG_ONLINE } else { 0 } | if m.joined { tcp::FLAG_JOINED } else { 0 },
             introduction_key: m.introduction.0.into(),
             reflexive: m.reflexive,
             own: m.own,
@@ -465,6 +496,10 @@ fn read_base_frame(frame: &[u8]) -> Result<Option<Message>, Malformed> {
         BaseFrame::Wanted(device) => Message::Wanted { device_id: hex(device) },
         BaseFrame::Notice(m) => Message::Notice { code: m.code.to_u8(), text: m.text },
         BaseFrame::RecvData(source, data) => Message::RecvData { source_id: hex(source), data: data.into() },
+        BaseFrame::RecvJoined(source, body) => {
+            let (size, data) = read_joined(body)?;
+            Message::RecvJoined { source_id: hex(source), size, data }
+        }
         BaseFrame::Unknown(_) => return Ok(None),
     }))
 }
@@ -489,11 +524,16 @@ fn read_host_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
             let (to, data) = relay::split(bytes)?;
             Message::SendData { destination_id: hex(to), data: data.into() }
         }
+        relay::SEND_JOINED => {
+            let (to, body) = relay::split(bytes)?;
+            let (size, data) = read_joined(body)?;
+            Message::SendJoined { destination_id: hex(to), size, data }
+        }
         udp::MAP_CHECK => {
             let m = MapCheck::decode(bytes)?;
             Message::MapCheck { cookie: m.cookie.into(), nonce: m.nonce.into(), address: m.address }
         }
-        kind @ (udp::NAT_OK | udp::NAT_UNKNOWN | udp::MAP_OK | relay::RECV_DATA) => {
+        kind @ (udp::NAT_OK | udp::NAT_UNKNOWN | udp::MAP_OK | relay::RECV_DATA | relay::RECV_JOINED) => {
             return Err(Malformed::WrongSide(kind));
         }
         kind => return Err(Malformed::UnknownType(kind)),
@@ -514,6 +554,10 @@ fn read_base_datagram(bytes: &[u8]) -> Result<Message, Malformed> {
         BaseDatagram::MapOk(nonce) => Message::MapOk { nonce: nonce.into() },
         BaseDatagram::RecvData(source, data) => {
             Message::RecvData { source_id: hex(source), data: data.into() }
+        }
+        BaseDatagram::RecvJoined(source, body) => {
+            let (size, data) = read_joined(body)?;
+            Message::RecvJoined { source_id: hex(source), size, data }
         }
     })
 }

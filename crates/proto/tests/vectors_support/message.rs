@@ -117,6 +117,16 @@ pub(crate) enum Message {
         source_id: Hex,
         data: Hex,
     },
+    SendJoined {
+        destination_id: Hex,
+        size: u16,
+        data: Hex,
+    },
+    RecvJoined {
+        source_id: Hex,
+        size: u16,
+        data: Hex,
+    },
     NatInit {
         cookie: Hex,
         #[serde(with = "decimal")]
@@ -225,6 +235,7 @@ pub(crate) enum Message {
     BaseData {
         destination_id: Hex,
         tag: Hex,
+        carried: u8,
         source_id: Hex,
         data: Hex,
     },

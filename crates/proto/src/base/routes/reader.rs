@@ -16,7 +16,7 @@ use crate::{
     wire::{
         ANY_PATH_DATA, COOKIE_LEN, Cookie, addr,
         cluster::{self, BASE_DATA, BASE_PING, BASE_PONG, BaseData, PREFIX_LEN, PROBE_LEN, Probe},
-        relay::{self, SEND_DATA},
+        relay,
         udp::{
             MAP_CHECK, MAP_CHECK_LEN, NAT_CONFIRM, NAT_INIT, NAT_INIT_MIN_LEN, NAT_OK_LEN, NatConfirm, NatOk,
             UnverifiedNatInit,
@@ -138,7 +138,7 @@ impl Reader<'_> {
             return Verdict::Malformed;
         }
         match (datagram.first(), datagram.len()) {
-            (Some(&SEND_DATA), _) => self.judge_data(via, from, datagram, now),
+            (Some(&kind), _) if relay::is_sent(kind) => self.judge_data(via, from, datagram, now),
             (Some(&NAT_INIT), NAT_INIT_MIN_LEN..) => self.judge_nat_init(via, from, datagram, now),
             (Some(&NAT_CONFIRM), NAT_OK_LEN) if self.may_confirm(via, from, datagram, now) => {
                 Verdict::Handshake

@@ -10,7 +10,7 @@ use crate::{
     wire::{Malformed, Put, Reader, relay},
 };
 
-/// What goes before a RECV-DATA on its way from base to base.
+/// What goes before a RECV-DATA or RECV-JOINED on its way from base to base.
 ///
 /// `0x40 ‖ destination 14 ‖ tag 8`, where the tag is [`tag`] over UDP and the sender's [`Incarnation`](super::Incarnation) on the bus.
 #[must_use]
@@ -27,7 +27,7 @@ pub fn prefix(to: DeviceId, tag: [u8; TAG_LEN]) -> [u8; PREFIX_LEN] {
 pub struct BaseData {
     /// For whom.
     pub to: DeviceId,
-    /// From whom, as the RECV-DATA says.
+    /// From whom, as the relayed message says.
     pub from: DeviceId,
     /// The tag.
     pub tag: [u8; TAG_LEN],
@@ -36,15 +36,15 @@ pub struct BaseData {
 }
 
 impl BaseData {
-    /// Reads prefix and header; the RECV-DATA is `datagram[PREFIX_LEN..]`.
+    /// Reads prefix and header; the relayed message is `datagram[PREFIX_LEN..]`.
     ///
     /// # Errors
-    /// When it is too short, or what it carries is no RECV-DATA.
+    /// When it is too short, or what it carries is not what a base relays.
     pub fn decode(datagram: &[u8]) -> Result<Self, Malformed> {
         let mut r = Reader(datagram);
         r.kind(BASE_DATA)?;
         let (to, tag) = (r.id()?, r.array()?);
-        if r.0.first() != Some(&relay::RECV_DATA) {
+        if !r.0.first().is_some_and(|&kind| relay::is_relayed(kind)) {
             return Err(Malformed::Fixed);
         }
         let (from, data) = relay::split(r.0)?;

@@ -1,8 +1,8 @@
 //! What one base tells another on that one's subject.
 
 use super::{
-    ADDRESSES, BLOCKED, CLONED, FLAG_AGAIN, FLAG_LEFT, FLAG_ON, FLAG_ONLINE, Incarnation, MAX_WANTS,
-    NOT_HERE, WANTS,
+    ADDRESSES, BLOCKED, CLONED, FLAG_AGAIN, FLAG_JOINED, FLAG_LEFT, FLAG_ON, FLAG_ONLINE, Incarnation,
+    MAX_WANTS, NOT_HERE, WANTS,
 };
 use crate::{
     id::DeviceId,
@@ -98,9 +98,10 @@ impl Message {
             Body::Addresses { to, revision, left, addresses } => {
                 out.put_id(*to);
                 out.put(&revision.to_be_bytes());
-                let flags =
-                    if addresses.online { FLAG_ONLINE } else { 0 } | if *left { FLAG_LEFT } else { 0 };
-                out.put(&[flags]);
+                let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+                let (online, joined) =
+                    (flag(addresses.online, FLAG_ONLINE), flag(addresses.joined, FLAG_JOINED));
+                out.put(&[online | flag(*left, FLAG_LEFT) | joined]);
                 out.put_id(addresses.device);
                 out.put(&addresses.introduction.0);
                 out.put_addrs(&addresses.reflexive, MAX_BASE_ADDRESSES);
@@ -173,6 +174,7 @@ fn read_addresses(r: &mut Reader<'_>) -> Result<Body, Malformed> {
     let addresses = DeviceAddresses {
         device: r.id()?,
         online: flags & FLAG_ONLINE != 0,
+        joined: flags & FLAG_JOINED != 0,
         introduction: IntroductionKey(r.array::<INTRODUCTION_KEY_LEN>()?),
         reflexive: r.addrs(MAX_BASE_ADDRESSES)?,
         own: r.addrs(MAX_OWN_ADDRESSES)?,

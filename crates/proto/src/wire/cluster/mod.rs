@@ -27,7 +27,7 @@ pub const MAX_REPLACED: usize = 4;
 pub const MAX_WANTS: usize = 256;
 /// Bytes of the key under which a base takes data over UDP.
 pub const BASE_KEY_LEN: usize = 16;
-/// Bytes before the RECV-DATA that a base hands to another: type, destination, tag.
+/// Bytes before the RECV-DATA or RECV-JOINED that a base hands to another: type, destination, tag.
 pub const PREFIX_LEN: usize = 1 + DEVICE_ID_LEN + TAG_LEN;
 /// BASE-PING and BASE-PONG: as long as the largest message that goes from base to base over UDP.
 pub const PROBE_LEN: usize = PREFIX_LEN + relay::HEADER_LEN + super::ANY_PATH_DATA;
@@ -56,6 +56,7 @@ const FLAG_ON: u8 = 1;
 const FLAG_AGAIN: u8 = 2;
 const FLAG_ONLINE: u8 = 1;
 const FLAG_LEFT: u8 = 2;
+const FLAG_JOINED: u8 = 4;
 
 /// The random name of one start of a base: what it stored before is void.
 pub type Incarnation = [u8; 8];
@@ -88,6 +89,7 @@ mod tests {
         let addresses = DeviceAddresses {
             device: id(3),
             online: true,
+            joined: true,
             introduction: IntroductionKey([9; 16]),
             reflexive: vec!["192.0.2.1:5".parse().unwrap()],
             own: vec!["[2001:db8::1]:6".parse().unwrap()],

@@ -152,6 +152,7 @@ fn told(m: &mut Maker) {
     };
     m.between_bases("it released the other", message(m, 0, vec![], vec![]), None);
     m.between_bases("it left", message(m, 2, vec![], vec![]), None);
+    m.between_bases("it takes joined messages", message(m, 5, many_addresses(1), vec![]), None);
     m.between_bases(
         "as many addresses as there may be",
         message(m, 1, many_addresses(4), many_addresses(12)),
@@ -161,7 +162,7 @@ fn told(m: &mut Maker) {
     let bytes = m.between_bases("an address of each kind", one, None);
     longer(m, &bytes);
     let flags = HEADER + 14 + 8;
-    m.tolerated("unknown flags", &[&bytes[..flags], &[0xfd], &bytes[flags + 1..]].concat());
+    m.tolerated("unknown flags", &[&bytes[..flags], &[0xf9], &bytes[flags + 1..]].concat());
     cut(m, "addresses that end within the last of them", &bytes);
     let lists = flags + 1 + 14 + 16;
     let five = [&bytes[..lists], &[5], &[0; 5 * 18], &[0]].concat();
@@ -203,9 +204,16 @@ fn data(m: &mut Maker) {
     let message = |data: &[u8], tag: [u8; 8]| Message::BaseData {
         destination_id: destination_id.clone(),
         tag: tag.into(),
+        carried: relay::RECV_DATA,
         source_id: source_id.clone(),
         data: data.into(),
     };
+    let joined = [&4u16.to_be_bytes()[..], b"one.two.four"].concat();
+    let mut carries_joined = message(&joined, made);
+    if let Message::BaseData { carried, .. } = &mut carries_joined {
+        *carried = relay::RECV_JOINED;
+    }
+    m.between_bases("over UDP, joined messages", carries_joined, Some(under(KEY)));
     m.between_bases("over UDP, empty", message(&[], made), Some(under(KEY)));
     m.between_bases("over UDP, 1,200 bytes", message(&[0xda; 1_200], made), Some(under(KEY)));
     let bytes = m.between_bases("over UDP", message(b"hello", made), Some(under(KEY)));

@@ -162,6 +162,7 @@ fn addresses_of_peers(m: &mut Maker) {
         own,
     };
     m.plain("gone, or it has released you", Sender::Base, told(0, [0; 16], vec![], vec![]));
+    m.plain("online, and takes joined messages", Sender::Base, told(3, [0xab; 16], vec![], vec![]));
     m.plain("full lists", Sender::Base, told(1, [0xab; 16], many_addresses(4), many_addresses(12)));
     let bytes = m.plain(
         "online",
@@ -174,7 +175,7 @@ fn addresses_of_peers(m: &mut Maker) {
         ),
     );
     let mut flags = bytes.clone();
-    flags[2 + 1 + 14..][..4].copy_from_slice(&[0xff, 0xff, 0xff, 0xff]);
+    flags[2 + 1 + 14..][..4].copy_from_slice(&[0xff, 0xff, 0xff, 0xfd]);
     m.tolerated("unknown flags", &flags);
     let mut zeros = frame(tcp::DEVICE_ADDRESSES, &[&bytes[3..37], &[5], &[0; 5 * 18], &[0]].concat());
     m.refused("five reflexive addresses", Sender::Base, Why::Malformed, &zeros);
@@ -235,6 +236,10 @@ fn rest(m: &mut Maker) {
             Message::RecvData { source_id: device_id.clone(), data: data.as_slice().into() },
         );
     }
+    let (destination_id, source_id, data) = (device_id.clone(), device_id.clone(), b"first1234501");
+    let name = "three messages in one, the last of which is shorter";
+    m.plain(name, Sender::Host, Message::SendJoined { destination_id, size: 5, data: data[..].into() });
+    m.plain(name, Sender::Base, Message::RecvJoined { source_id, size: 5, data: data[..].into() });
     m.refused("an ID that ends early", Sender::Host, Why::Malformed, &frame(0x20, &[1; 13]));
     m.refused("an ID that ends early", Sender::Base, Why::Malformed, &frame(0x21, &[1; 13]));
 }
@@ -246,7 +251,7 @@ fn malformed(m: &mut Maker) {
     m.refused("RECV-DATA from a host", Sender::Host, Why::WrongSide, &frame(0x21, &[0; 20]));
     m.refused("an INFO from a base", Sender::Base, Why::WrongSide, &frame(tcp::INFO, &[0; 25]));
     m.refused("SEND-DATA from a base", Sender::Base, Why::WrongSide, &frame(0x20, &[0; 20]));
-    for kind in [0x04, 0x1a, 0x22, 0x30, 0xff] {
+    for kind in [0x04, 0x1a, 0x24, 0x30, 0xff] {
         m.refused("a type of a later version", Sender::Host, Why::UnknownType, &frame(kind, b"?"));
         m.refused("a type of a later version", Sender::Base, Why::UnknownType, &frame(kind, b"?"));
     }

@@ -118,14 +118,26 @@ fn relayed(m: &mut Maker) {
         m.plain(&name, Sender::Host, Message::SendData { destination_id: id.clone(), data: data.clone() });
         m.plain(&name, Sender::Base, Message::RecvData { source_id: id.clone(), data });
     }
+    for (name, size, data) in [("three messages in one", 4, &b"one.two.four"[..]), ("64 in one", 1, &[7; 64])]
+    {
+        let (destination_id, source_id) = (id.clone(), id.clone());
+        m.plain(name, Sender::Host, Message::SendJoined { destination_id, size, data: data.into() });
+        m.plain(name, Sender::Base, Message::RecvJoined { source_id, size, data: data.into() });
+    }
+    let joined = |size: u16, data: &[u8]| [&[0x23], &id.0[..], &size.to_be_bytes(), data].concat();
+    m.refused("65 in one", Sender::Base, Why::Malformed, &joined(1, &[7; 65]));
+    m.refused("none in one", Sender::Base, Why::Malformed, &joined(1, &[]));
+    m.refused("messages of no size in one", Sender::Base, Why::Malformed, &joined(0, b"data"));
+    m.refused("an ID that ends early", Sender::Host, Why::Malformed, &[0x22; 14]);
+    m.refused("a size that ends early", Sender::Base, Why::Malformed, &[0x23; 16]);
     m.refused("an ID that ends early", Sender::Host, Why::Malformed, &[0x20; 14]);
     m.refused("an ID that ends early", Sender::Base, Why::Malformed, &[0x21; 14]);
     m.refused("an empty datagram", Sender::Host, Why::Malformed, &[]);
     m.refused("an empty datagram", Sender::Base, Why::Malformed, &[]);
-    for kind in [0x31, 0x33, 0x35, 0x21] {
+    for kind in [0x31, 0x33, 0x35, 0x21, 0x23] {
         m.refused("a base's type from a host", Sender::Host, Why::WrongSide, &[kind; 60]);
     }
-    for kind in [0x30, 0x32, 0x34, 0x20] {
+    for kind in [0x30, 0x32, 0x34, 0x20, 0x22] {
         m.refused("a host's type from a base", Sender::Base, Why::WrongSide, &[kind; 60]);
     }
     for kind in [0x00, 0x10, 0x36, 0xff] {
