@@ -9,7 +9,7 @@ use std::{
 };
 
 use bowline::{BaseName, Builder, Datagram, DeviceId, Endpoint, Path, SecretKey};
-use bowline_base::{Config, Server};
+use bowline_base::{Config, Handle, Server};
 
 /// How long anything may take that is bound to happen. Far more than it needs: the machine may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -21,11 +21,17 @@ pub(crate) fn key(number: u8) -> SecretKey {
 
 /// A base server on a port of its own, as a name to reach it by. It runs until the test ends.
 pub(crate) async fn base() -> BaseName {
+    watched_base().await.0
+}
+
+/// The same, and what tells what it has counted.
+pub(crate) async fn watched_base() -> (BaseName, Handle) {
     let config = Config { listen: vec![(Ipv4Addr::LOCALHOST, 0).into()], ..Config::default() };
     let server = Server::bind(config, key(200)).await.unwrap();
     let name = format!("{}@{}", server.id(), server.local_addrs()[0]).parse().unwrap();
+    let handle = server.handle();
     tokio::spawn(server.run(pending()));
-    name
+    (name, handle)
 }
 
 /// An endpoint with that key at that base, registered. It keeps off local links: other tests run there.
