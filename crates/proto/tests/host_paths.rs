@@ -132,3 +132,33 @@ fn data_that_is_answered_by_data_draws_no_hello_on_its_path() {
     }
     assert_eq!(world.hellos.len(), before);
 }
+
+#[test]
+fn where_direct_paths_are_switched_off_no_network_brings_them_back() {
+    let mut world = World::with_given(&[FIRST]);
+    let _ = world.send(2, 10);
+    world.advance(ms(20));
+    world.answer(2, addr(FIRST));
+    assert!(matches!(world.send(2, 10), Ok(Route::Direct(_))));
+    world.host.set_direct(false, world.now);
+    let before = world.hellos.len();
+    for address in ["198.51.100.2", "198.51.100.3"] {
+        world.moves_to(address);
+        let _ = world.send(2, 10);
+        world.advance(secs(60));
+    }
+    assert_eq!(world.hellos.len(), before);
+    world.host.set_direct(true, world.now);
+    world.drain();
+    assert!(world.hellos.len() > before, "switched on, they are sought where the device is now");
+}
+
+#[test]
+fn an_answer_that_was_on_its_way_when_direct_paths_were_switched_off_brings_none() {
+    let mut world = World::with_given(&[FIRST]);
+    let _ = world.send(2, 10);
+    world.host.set_direct(false, world.now);
+    world.answer(2, addr(FIRST));
+    assert_eq!(world.host.peer_status(key(2).device_id(), world.now).unwrap().path, Path::None);
+    assert_eq!(world.host.status(world.now).counters.reply_stray, 1);
+}

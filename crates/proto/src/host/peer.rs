@@ -340,6 +340,8 @@ impl Peer {
         self.direct = None;
         self.early.close();
         self.pairs.clear();
+        // An answer that is on its way brings no path either.
+        self.tokens.clear();
     }
 
     /// An event: HELLO to all pairs from now on, as at the beginning.

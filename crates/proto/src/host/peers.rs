@@ -338,6 +338,9 @@ impl Peers {
             let candidates = self.link.candidates(id, now);
             let Some(peer) = self.map.get_mut(&id) else { continue };
             peer.known.link = candidates;
+            if !ctx.config.direct {
+                continue;
+            }
             let peer_reflexive = peer.known.reflexive.clone();
             let judge = judge(relay, &peer_reflexive, ctx);
             let lost =
@@ -346,7 +349,7 @@ impl Peers {
                 peer.handle_moved(&judge, now);
                 peer.stop_punching(ctx);
                 peer.report(relay.path, "this device has moved", ctx, now);
-            } else if ctx.config.direct {
+            } else {
                 peer.rebuild(&judge, now);
             }
             self.reschedule(id);

@@ -108,6 +108,12 @@ impl World {
             renewals: 0,
             due: None,
         };
+        world.moves_to("198.51.100.1");
+        world
+    }
+
+    /// The device has this address from now on, and no other.
+    pub(crate) fn moves_to(&mut self, address: &str) {
         let eth = Interface {
             index: 1,
             name: "eth0".to_owned(),
@@ -115,14 +121,12 @@ impl World {
             multicast: false,
             default_v4: true,
             default_v6: false,
-            addresses: vec![("198.51.100.1".parse().unwrap(), 24)],
+            addresses: vec![(address.parse().unwrap(), 24)],
             routes: vec![],
         };
-        world
-            .host
-            .handle_network(Network { interfaces: vec![eth], port_v4: Some(4000), port_v6: None }, world.now);
-        world.drain();
-        world
+        let network = Network { interfaces: vec![eth], port_v4: Some(4000), port_v6: None };
+        self.host.handle_network(network, self.now);
+        self.drain();
     }
 
     /// A host that knows where its peer 2 is and has no base.
