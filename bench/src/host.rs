@@ -380,6 +380,14 @@ pub(crate) fn forge(from: Ipv4Addr, base: SocketAddrV4, base_id: DeviceId) -> io
     tcp.read(&mut answer).map(drop)
 }
 
+/// So many messages of this size as the library sends them in a batch: joined in one datagram.
+pub(crate) fn send_joined(to: DeviceId, length: usize, count: usize) -> Vec<u8> {
+    let size = length.try_into().expect("short enough to be joined");
+    let mut message = relay::joined_header(to, size).to_vec();
+    message.resize(relay::JOINED_HEADER_LEN + length * count, 0x5a);
+    message
+}
+
 /// A SEND-DATA with this much data.
 pub(crate) fn send_data(to: DeviceId, length: usize) -> Vec<u8> {
     let mut message = relay::header(SEND_DATA, to).to_vec();

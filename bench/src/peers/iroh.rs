@@ -26,6 +26,8 @@ const PROGRAM: &str = "BENCH_IROH_BIN";
 const LOCK: &str = include_str!("../../iroh/Cargo.lock");
 /// Datagrams that are handed over together, and how many may be under way.
 const OFFERS: [(u64, u64); 4] = [(1, 1_024), (10, 1_024), (10, 4_096), (10, u64::MAX)];
+/// Of these, those that are handed over one by one.
+const SINGLY: usize = 1;
 
 pub(crate) fn program() -> Result<PathBuf, String> {
     let named = env::var_os(PROGRAM).map(PathBuf::from);
@@ -43,18 +45,28 @@ pub(crate) fn version(name: &str) -> Result<String, String> {
 pub(super) struct Relay<'a> {
     net: &'a Net,
     server: Process,
+    offers: usize,
     tuned: Tuned,
 }
 
 impl<'a> Relay<'a> {
     pub(super) fn start(net: &'a Net) -> Result<Self, String> {
+        Self::with(net, OFFERS.len())
+    }
+
+    /// To which datagrams are handed one by one.
+    pub(super) fn start_singly(net: &'a Net) -> Result<Self, String> {
+        Self::with(net, SINGLY)
+    }
+
+    fn with(net: &'a Net, offers: usize) -> Result<Self, String> {
         let program = program()?.display().to_string();
         let core = cpu::BASE_CORE.to_string();
         let mut server = net.middle.spawn("taskset", &["-c", &core, &program, "relay-plain"]);
         tools::wait(&mut server, "line that says it is ready", 0, |line| {
             (line.text == "ready").then_some(())
         })?;
-        Ok(Self { net, server, tuned: Tuned::default() })
+        Ok(Self { net, server, offers, tuned: Tuned::default() })
     }
 
     pub(super) fn turn(&mut self, size: usize, time: Duration) -> Result<Turn, String> {
@@ -73,7 +85,7 @@ impl<'a> Relay<'a> {
         };
         // What does not work at all is the worst.
         let nothing = Turn { rate: 0.0, cost: f64::NAN, busy: f64::NAN, lost: 1.0 };
-        let all: Vec<u64> = (0..OFFERS.len() as u64).collect();
+        let all: Vec<u64> = (0..self.offers as u64).collect();
         let best = self.tuned.best_of(size, &all, |offer, time| turn(offer, time).unwrap_or(nothing));
         turn(best, time)
     }

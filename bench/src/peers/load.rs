@@ -47,6 +47,13 @@ pub(crate) struct Turn {
     pub(crate) lost: f64,
 }
 
+impl Turn {
+    /// The same counted in messages, of which each datagram had so many.
+    pub(crate) fn of_messages(self, each: usize) -> Self {
+        Self { rate: self.rate * each as f64, cost: self.cost / each as f64, ..self }
+    }
+}
+
 /// Whose CPU time counts.
 #[derive(Debug, Clone)]
 pub(crate) enum Billed {

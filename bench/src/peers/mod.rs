@@ -71,6 +71,16 @@ fn relays(net: &Net, effort: Effort, report: &mut Report) {
         work: Box::new(|size, time| Ok(base.borrow_mut().turn(size, time))),
         sizes: SIZES,
     };
+    let batch = || Ours {
+        name: "bowline",
+        work: Box::new(|size, time| Ok(base.borrow_mut().turn_batch(size, time))),
+        sizes: SIZES,
+    };
+    let singly = || Ours {
+        name: "bowline, one by one",
+        work: Box::new(|size, time| Ok(base.borrow_mut().turn(size, time))),
+        sizes: &[100],
+    };
     let tcp = || Ours {
         name: "bowline over TCP",
         work: Box::new(|size, time| Ok(base.borrow().turn_tcp(net, size, time))),
@@ -92,8 +102,19 @@ fn relays(net: &Net, effort: Effort, report: &mut Report) {
             }),
         };
         let kind = if links == Links::Single { "relay" } else { "relay super" };
-        compare(kind, vec![udp(), tcp()], peer, effort, report);
+        compare(kind, vec![batch(), tcp()], peer, effort, report);
     }
+    set(Links::Single);
+    let peer = Peer {
+        name: "iroh-relay, one by one",
+        version: iroh::version("iroh-relay"),
+        more: "TCP",
+        start: Box::new(|| {
+            let mut relay = iroh::Relay::start_singly(net)?;
+            Ok(Box::new(move |size, time| relay.turn(size, time)))
+        }),
+    };
+    compare("relay", vec![singly()], peer, effort, report);
 }
 
 /// Those that speak UDP.

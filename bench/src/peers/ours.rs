@@ -1,6 +1,7 @@
 //! bowline's side of each comparison.
 //!
-//! - Relay: the base, with two hosts written by hand, as in `relay`: what sends and receives is no part of what is measured.
+//! - Relay: the base, with two hosts written by hand, as in `relay`: what sends and receives is no part of what is measured. Where the peer
+//!   takes messages together, so does ours: short ones share datagrams, as those of a batch do.
 //! - Direct, plain: two endpoints of the library, `send_segments` and `recv_segments`, as in `direct`. Nothing is encrypted.
 //! - Relay over TCP: the same base, its frames written and read in blocks, as in `relay-tcp`.
 //! - Direct, encrypted: a stream of a QUIC connection over bowline (`bowline-quic`, which has no datagrams), counted in
@@ -17,6 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bowline_proto::wire::{ANY_PATH_DATA, joined};
+
 use super::{
     ends::Ends,
     load::{Billed, Tuned, Turn, Way},
@@ -25,7 +28,7 @@ use super::{
 use crate::{
     cpu,
     direct::Cable,
-    host::{BaseProcess, Host, Wire, send_data},
+    host::{BaseProcess, Host, Wire, send_data, send_joined},
     netns::{Net, Side},
     relay_tcp, say, stream,
 };
@@ -53,13 +56,28 @@ impl Base {
         Ok(Self { base, hosts: [a, b], way, tuned: Tuned::default() })
     }
 
+    /// Each message in a datagram of its own.
     pub(super) fn turn(&mut self, size: usize, time: Duration) -> Turn {
+        let datagram = send_data(self.hosts[1].id, size);
+        self.turn_of(&datagram, time)
+    }
+
+    /// As the library sends a batch: short messages share datagrams.
+    pub(super) fn turn_batch(&mut self, size: usize, time: Duration) -> Turn {
+        let each = joined::count(size, ANY_PATH_DATA - joined::SIZE_LEN);
+        if each == 1 {
+            return self.turn(size, time);
+        }
+        let datagram = send_joined(self.hosts[1].id, size, each);
+        self.turn_of(&datagram, time).of_messages(each)
+    }
+
+    fn turn_of(&mut self, datagram: &[u8], time: Duration) -> Turn {
         let (way, [left, right]) = (&self.way, &mut self.hosts);
         left.refresh(&way.from);
         right.refresh(&way.into);
-        let datagram = send_data(right.id, size);
-        let window = self.tuned.window(size, |window, time| way.turn(&datagram, window, time));
-        way.turn(&datagram, window, time)
+        let window = self.tuned.window(datagram.len(), |window, time| way.turn(datagram, window, time));
+        way.turn(datagram, window, time)
     }
 
     /// Forgets how much load is best: the links have changed.
