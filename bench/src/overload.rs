@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bowline_proto::wire::relay::HEADER_LEN;
+use bowline_proto::{DeviceId, wire::relay::HEADER_LEN};
 
 use crate::{
     gear::{self, Priority},
@@ -18,7 +18,7 @@ use crate::{
     netns::{Links, Net, Side},
     probe,
     raw::{self, Link},
-    relay_tcp::{Flow, framed},
+    relay_tcp::{Flow, Proxy, framed},
     report::{Goal, Options, Report, spread},
 };
 
@@ -59,12 +59,9 @@ fn tcp(net: &Net, turn: Duration, rounds: usize, report: &mut Report) {
             })
             .collect();
         std::thread::sleep(turn / 5);
-        let arrived = || flows.iter().map(Flow::arrived).sum::<u64>();
         let mut rate = 0.0;
         let found = probe::during(&third_wires[0], Net::base(Side::Left), &message, &third_wires[1], || {
-            let (start, before) = (Instant::now(), arrived());
-            std::thread::sleep(turn);
-            rate = (arrived() - before) as f64 * 8.0 / 1e9 / start.elapsed().as_secs_f64();
+            rate = arrival_rate(&flows, turn);
         });
         flows.into_iter().for_each(Flow::stop);
         (rate, found)
@@ -77,10 +74,34 @@ fn tcp(net: &Net, turn: Duration, rounds: usize, report: &mut Report) {
         lost.push(found.lost() * 100.0);
         p99.push(found.micros(0.99) / 1e3);
     }
+    drop(base);
+    let proxy: Vec<_> =
+        (0..rounds).map(|_| (proxy(net, PAIRS, SIZE, turn), proxy(net, 1, SIZE, turn))).collect();
     let case = format!("TCP {SIZE} B, {PAIRS} pairs as fast as they can");
     report.pairs(&format!("{case}: goodput"), "Gbit/s (reference: one pair)", &pairs, Goal::AtLeast(0.90));
     report.figures(&format!("{case}: third flow lost"), "%", &lost, Goal::AtMost(1.0));
     report.figures(&format!("{case}: third flow p99"), "ms", &p99, Goal::AtMost(5.0));
+    report.pairs(&format!("{case}: a plain proxy"), "Gbit/s (reference: one pair)", &proxy, Goal::None);
+}
+
+/// What so many pairs carry through a plain proxy in the base's place, Gbit/s: how well the system itself bears them.
+fn proxy(net: &Net, pairs: u32, size: usize, turn: Duration) -> f64 {
+    let proxy = Proxy::start(net);
+    let message = framed(DeviceId::from_bytes([1; 14]), size);
+    let start = |(left, right)| Flow::start(left, right, &message);
+    let flows: Vec<Flow> = (0..pairs).map(|_| start(proxy.pair(net))).collect();
+    std::thread::sleep(turn / 5);
+    let rate = arrival_rate(&flows, turn);
+    flows.into_iter().for_each(Flow::stop);
+    rate
+}
+
+/// What arrives of all flows together while so much time passes, Gbit/s.
+fn arrival_rate(flows: &[Flow], turn: Duration) -> f64 {
+    let arrived = || flows.iter().map(Flow::arrived).sum::<u64>();
+    let (start, before) = (Instant::now(), arrived());
+    std::thread::sleep(turn);
+    (arrived() - before) as f64 * 8.0 / 1e9 / start.elapsed().as_secs_f64()
 }
 
 fn udp(net: &Net, size: usize, turn: Duration, rounds: usize, report: &mut Report) {

@@ -56,18 +56,31 @@ fn relay(net: &Net, size: usize, turn: Duration) -> (f64, f64) {
 }
 
 fn proxy(net: &Net, size: usize, turn: Duration) -> (f64, f64) {
-    let program = std::env::current_exe().expect("a program knows its own file");
-    let process: Process = net.middle.spawn(program, &["forwarder", "tcp"]);
-    process.wait("line that says it is ready", Duration::from_secs(10), 0, |line| {
-        (line.text == "ready").then_some(())
-    });
-    // The first that comes is copied to the second.
-    let connect = |node: &bowline_lab::Node, side| {
-        node.enter(|| TcpStream::connect(Net::base(side))).expect("the proxy accepts")
-    };
-    let left = connect(&net.left, Side::Left);
-    let right = connect(&net.right, Side::Right);
-    flow(left, right, &framed(DeviceId::from_bytes([1; 14]), size), process.pid(), turn)
+    let proxy = Proxy::start(net);
+    let (left, right) = proxy.pair(net);
+    flow(left, right, &framed(DeviceId::from_bytes([1; 14]), size), proxy.0.pid(), turn)
+}
+
+/// The proxy in the base's place.
+pub(crate) struct Proxy(Process);
+
+impl Proxy {
+    pub(crate) fn start(net: &Net) -> Self {
+        let program = std::env::current_exe().expect("a program knows its own file");
+        let process: Process = net.middle.spawn(program, &["forwarder", "tcp"]);
+        process.wait("line that says it is ready", Duration::from_secs(10), 0, |line| {
+            (line.text == "ready").then_some(())
+        });
+        Self(process)
+    }
+
+    /// Two connections, the first of which is copied to the second.
+    pub(crate) fn pair(&self, net: &Net) -> (TcpStream, TcpStream) {
+        let connect = |node: &bowline_lab::Node, side| {
+            node.enter(|| TcpStream::connect(Net::base(side))).expect("the proxy accepts")
+        };
+        (connect(&net.left, Side::Left), connect(&net.right, Side::Right))
+    }
 }
 
 fn flow(left: TcpStream, right: TcpStream, message: &[u8], pid: u32, turn: Duration) -> (f64, f64) {
@@ -134,14 +147,18 @@ pub(crate) fn framed(to: DeviceId, size: usize) -> Vec<u8> {
     message
 }
 
-/// The proxy's own process.
+/// The proxy's own process: what comes over each connection is copied to the one after it, each pair in a thread.
 pub(crate) fn forwarder() -> ExitCode {
     cpu::pin(cpu::BASE_CORE);
     let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)) else { return ExitCode::FAILURE };
     say("ready");
-    let (Ok((mut from, _)), Ok((mut to, _))) = (listener.accept(), listener.accept()) else {
-        return ExitCode::FAILURE;
-    };
+    while let (Ok((from, _)), Ok((to, _))) = (listener.accept(), listener.accept()) {
+        thread::spawn(move || copy(from, to));
+    }
+    ExitCode::FAILURE
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
     let (mut buffer, mut filled) = (vec![0; BLOCK], 0);
     while let Ok(n @ 1..) = from.read(&mut buffer[filled..]) {
         filled += n;
@@ -152,7 +169,6 @@ pub(crate) fn forwarder() -> ExitCode {
         buffer.copy_within(whole..filled, 0);
         filled -= whole;
     }
-    ExitCode::SUCCESS
 }
 
 /// Gives every whole frame another header; tells how many bytes they are.

@@ -221,5 +221,8 @@ pub(crate) fn machine() -> String {
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
     let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{} ({cores} cores), Linux {}", model.unwrap_or("?").trim(), kernel.trim())
+    // What TCP does depends on it: some pace what they send by timers.
+    let congestion = read("/proc/sys/net/ipv4/tcp_congestion_control");
+    let model = model.unwrap_or("?").trim();
+    format!("{model} ({cores} cores), Linux {}, TCP {}", kernel.trim(), congestion.trim())
 }
