@@ -20,7 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bowline_proto::base::{ConnId, Speaker};
+use bowline_proto::{
+    base::{ConnId, Speaker},
+    wire::frame::{LENGTH_LEN, MAX_FRAME},
+};
 use socket2::SockRef;
 use tokio::{
     io::Interest,
@@ -38,8 +41,10 @@ use crate::{
     server::Event,
 };
 
-/// Bytes that are read before others get their turn: a quarter of a millisecond's work.
-const TURN: usize = 512 << 10;
+/// Who has read so much lets others have their turn. A full block is more, however much of it was there before: of those who bring
+/// much, each has one block at a time, some third of a millisecond's work.
+const TURN: usize = 256 << 10;
+const _: () = assert!(TURN + LENGTH_LEN + MAX_FRAME <= LARGE);
 /// Frames that the owner is given at once: as many as a host has peers to ask for. A block of the smallest would be twenty times as many, and
 /// all others wait while they are looked at.
 pub(crate) const FRAMES_AT_ONCE: usize = 1_024;
@@ -312,6 +317,8 @@ async fn read(conn: &Arc<Conn>, plane: &Plane) -> io::Result<()> {
             turn = 0;
         } else if turn >= TURN {
             turn = 0;
+            // Whoever is next reads into the same block, which is in the cache.
+            block = block.map(|begun| begun.resized(&plane.blocks, 0));
             yield_now().await;
         }
     }
