@@ -336,6 +336,46 @@ fn a_store_that_has_begun_anew_is_read_before_anything_is_said_under_its_revisio
 }
 
 #[test]
+fn a_store_that_has_begun_anew_takes_no_device_away_from_a_base_that_lives() {
+    let mut other = Other::new(0x0b);
+    let at = addr("[2001:db8::11]:4477");
+    let mut world = joined(&[]);
+    let key = open_udp(&mut world);
+    bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
+    answer_pings(&mut world, &other, at, &key);
+    let (mut sender, device) = (Host::new(1), Host::new(2));
+    world.join(&mut sender);
+    store(&mut world, &sender, 12);
+    world.data_tcp(&sender, device.id, 10);
+    let record = other.record(&device, 1);
+    let entry = Entry { record: &record.encode(), revision: 13, age: secs(60) };
+    bus(&mut world, BusInput::Found { device: device.id, entry: Some(entry) });
+    let goes_over_udp = |world: &mut World| {
+        let forward = world.data_tcp(&sender, device.id, 10);
+        matches!(forward, Forward::Base(ToBase { over: Over::Udp { to, .. }, .. }) if to == at)
+    };
+    assert!(goes_over_udp(&mut world));
+
+    // This base is back first: the other one, which the bus does not reach yet, has written nothing.
+    bus(&mut world, BusInput::Down);
+    assert!(goes_over_udp(&mut world));
+    world.bus.clear();
+    bus(&mut world, BusInput::Up);
+    assert!(finds(&mut world).contains(&device.id));
+    assert!(goes_over_udp(&mut world));
+    bus(&mut world, BusInput::Found { device: device.id, entry: None });
+    assert!(goes_over_udp(&mut world));
+
+    // Whether the device is there the other base knows, and what that says counts.
+    other.says(&mut world, Body::NotHere { device: device.id, from: sender.id });
+    assert_eq!(finds(&mut world), [device.id]);
+    bus(&mut world, BusInput::Found { device: device.id, entry: None });
+    assert_eq!(blind(&mut world, &sender, device.id), 16);
+    change(&mut world, &device, 1, record);
+    assert!(goes_over_udp(&mut world));
+}
+
+#[test]
 fn a_store_that_fails_is_asked_ever_more_rarely_and_all_that_waited_when_it_answers() {
     let mut world = joined(&[]);
     let mut hosts: Vec<Host> = (1..=50).map(Host::new).collect();
@@ -532,6 +572,17 @@ fn what_all_bases_hear_is_denied_by_none_of_them() {
     assert!(said(&mut world, &other).iter().any(|(_, body)| *body == denied));
 }
 
+/// The other base, which is there, answers what it was asked over UDP.
+fn answer_pings(world: &mut World, other: &Other, at: SocketAddr, key: &BaseKey) {
+    let pings = std::mem::take(&mut world.datagrams).into_iter().filter(|(_, to, _)| *to == at);
+    for (via, _, ping) in pings {
+        let nonce = Probe::decode(&ping, &[0; 16]).expect("under the other's key").nonce;
+        let mut pong = Probe { kind: BASE_PONG, base: other.id, nonce }.encode(key);
+        world.base.handle_datagram(via, at, &mut pong, world.now);
+        world.flush();
+    }
+}
+
 /// How long another base counts after its last lease, to the second.
 fn lifetime(world: &mut World, mut each_tenth: impl FnMut(&mut World)) -> u64 {
     let start = world.now;
@@ -552,16 +603,7 @@ fn a_lease_ends_after_ten_seconds_and_a_minute_later_if_its_base_answers_over_ud
     let mut world = joined(&[]);
     let key = open_udp(&mut world);
     bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
-    let answer = |world: &mut World| {
-        let pings = std::mem::take(&mut world.datagrams).into_iter().filter(|(_, to, _)| *to == at);
-        for (via, _, ping) in pings {
-            let nonce = Probe::decode(&ping, &[0; 16]).expect("under the other's key").nonce;
-            let mut pong = Probe { kind: BASE_PONG, base: other.id, nonce }.encode(&key);
-            world.base.handle_datagram(via, at, &mut pong, world.now);
-            world.flush();
-        }
-    };
-    assert!((70..=71).contains(&lifetime(&mut world, answer)));
+    assert!((70..=71).contains(&lifetime(&mut world, |world| answer_pings(world, &other, at, &key))));
 }
 
 #[test]

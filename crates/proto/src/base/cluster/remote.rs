@@ -34,7 +34,7 @@ pub(super) struct Remote {
     pub(super) place: Option<Place>,
     /// The newest revision of its entry that was heard of.
     pub(super) revision: u64,
-    /// Its entry is being read; what was known when that began.
+    /// Its entry is being read, and that there is none counts; what was known when that began.
     pub(super) sought: Option<u64>,
     /// Its place among those that were never found.
     pub(super) serial: u64,
@@ -167,8 +167,11 @@ impl Base {
             |place: Place| members.get(&place.base).is_some_and(|m| m.incarnation == place.incarnation);
         let mut lost = Vec::new();
         for (&id, remote) in &mut cluster.shards[usize::from(shard)].remotes {
-            if all || !remote.place.is_some_and(lives) {
-                remote.sought = Some(remote.revision);
+            let lives = remote.place.is_some_and(lives);
+            if all || !lives {
+                // What a store lacks that has begun anew says nothing of a base that lives and has yet to write it. A device
+                // that has left is denied by that base.
+                remote.sought = (!lives).then_some(remote.revision);
                 lost.push(id);
             }
         }
