@@ -1,153 +1,27 @@
-//! One base of a cluster, with store, bus and the other bases as scripts: what late words, forged addresses and a store that fails
-//! can do to it.
+//! One base of a cluster, with store, bus and the other bases as scripts: what late words, forged addresses and a store that begins
+//! anew can do to it.
 
 mod base_world;
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
-use base_world::{FIRST, Host, World, addr, ms, over_tcp, over_udp, secs, send_data};
+use base_world::{
+    FIRST, Host, World, addr,
+    cluster::{
+        Other, answer_pings, blind, bus, change, data_by, data_from, finds, joined, open_udp, said, store,
+    },
+    ms, over_tcp, over_udp, secs, send_data,
+};
 use bowline_proto::{
     DeviceId,
-    base::{BaseConfig, BusInput, BusOutput, CameOver, ClusterConfig, Entry, Forward, Over, ToBase},
+    base::{BusInput, BusOutput, CameOver, Entry, Forward, Over, ToBase},
     wire::{
-        cluster::{
-            BASE_PONG, BaseKey, Body, Change, Incarnation, Lease, Message, Probe, Record, Want, prefix, tag,
-        },
-        relay::{self, RECV_DATA},
+        cluster::{Body, Want, tag},
+        relay,
         tcp::{self, DeviceAddresses},
         udp::NAT_OK_LEN,
     },
 };
-
-/// Another base of the cluster.
-struct Other {
-    id: DeviceId,
-    incarnation: Incarnation,
-    seq: u64,
-}
-
-impl Other {
-    fn new(n: u8) -> Self {
-        Self { id: DeviceId::from_bytes([n; 14]), incarnation: [n; 8], seq: 0 }
-    }
-
-    fn lease(&self) -> Vec<u8> {
-        self.lease_at(Vec::new())
-    }
-
-    fn lease_at(&self, addresses: Vec<SocketAddr>) -> Vec<u8> {
-        let (base, incarnation) = (self.id, self.incarnation);
-        Lease { base, incarnation, connection: 1, key: [0; 16], addresses }.encode()
-    }
-
-    fn record(&self, host: &Host, attempt: u32) -> Record {
-        let (base, incarnation) = (self.id, self.incarnation);
-        Record { base, incarnation, boot: host.boot, attempt, replaced: Vec::new() }
-    }
-
-    fn says(&mut self, world: &mut World, body: Body) {
-        self.seq += 1;
-        let message = Message { base: self.id, incarnation: self.incarnation, seq: self.seq, body };
-        bus(world, BusInput::Message(&message.encode()));
-    }
-}
-
-fn bus(world: &mut World, input: BusInput<'_>) {
-    world.base.handle_bus(input, world.now);
-    world.flush();
-}
-
-/// A base that has joined, with others there.
-fn joined(others: &[&Other]) -> World {
-    joined_with(BaseConfig::default(), others)
-}
-
-fn joined_with(config: BaseConfig, others: &[&Other]) -> World {
-    let mut world = World::with(config);
-    world.base.join(ClusterConfig { cluster: world.id, udp: Vec::new() }, world.now);
-    for other in others {
-        bus(&mut world, BusInput::Lease(&other.lease()));
-    }
-    bus(&mut world, BusInput::Up);
-    world.bus.clear();
-    world
-}
-
-/// One of many devices.
-fn numbered(kind: u8, n: u16) -> DeviceId {
-    let mut bytes = [kind; 14];
-    bytes[..2].copy_from_slice(&n.to_be_bytes());
-    DeviceId::from_bytes(bytes)
-}
-
-/// The base that a message goes to, if it is known which.
-fn way_of(forward: Forward) -> Option<DeviceId> {
-    match forward {
-        Forward::Base(ToBase { over: Over::Bus(base), .. }) => Some(base),
-        _ => None,
-    }
-}
-
-/// Devices that the store is asked for, since this was asked last.
-fn finds(world: &mut World) -> Vec<DeviceId> {
-    let bus = std::mem::take(&mut world.bus).into_iter();
-    bus.filter_map(|output| if let BusOutput::Find(device) = output { Some(device) } else { None }).collect()
-}
-
-/// A store that says no at once to whatever it is asked, for a while; when it was asked.
-fn refuse(world: &mut World, time: Duration) -> Vec<Duration> {
-    let start = world.now;
-    let mut asked = Vec::new();
-    while world.now < start + time {
-        for round in 0.. {
-            let questions = finds(world);
-            if questions.is_empty() {
-                break;
-            }
-            assert!(round < 5, "asked again and again in one moment");
-            for device in questions {
-                asked.push(world.now - start);
-                bus(world, BusInput::Failed { device });
-            }
-        }
-        world.advance(ms(10));
-    }
-    asked
-}
-
-/// The store has nothing of a device that has registered, and takes what the base writes.
-fn store(world: &mut World, host: &Host, revision: u64) {
-    bus(world, BusInput::Found { device: host.id, entry: None });
-    assert!(world.bus.iter().any(|o| matches!(o, BusOutput::Store { device, .. } if *device == host.id)));
-    bus(world, BusInput::Stored { device: host.id, revision });
-}
-
-fn change(world: &mut World, host: &Host, revision: u64, record: Record) {
-    let change = Change { device: host.id, revision, record: Some(record) };
-    bus(world, BusInput::Message(&change.encode()));
-}
-
-/// A message that another base hands over, on the bus.
-fn data_from(world: &mut World, other: &Other, from: DeviceId, to: DeviceId) -> Forward {
-    data_by(world, CameOver::Bus, other.incarnation, (from, to))
-}
-
-fn data_by(world: &mut World, came: CameOver, tag: [u8; 8], (from, to): (DeviceId, DeviceId)) -> Forward {
-    let datagram = [&prefix(to, tag)[..], &relay::header(RECV_DATA, from), b"data"].concat();
-    let forward = world.base.handle_base_data(came, &datagram, world.now);
-    world.flush();
-    forward
-}
-
-/// Lets the base be reached by others over UDP; the key that they need for that.
-fn open_udp(world: &mut World) -> BaseKey {
-    world.base.set_cluster_udp(World::udp_list().to_vec(), world.now);
-    world.flush();
-    let lease = |output: &BusOutput| {
-        if let BusOutput::Lease(bytes) = output { Lease::decode(bytes).ok() } else { None }
-    };
-    world.bus.iter().find_map(lease).expect("it tells the others").key
-}
 
 /// Whose a message is that comes over UDP from this address.
 fn sender_at(world: &mut World, from: SocketAddr, to: DeviceId) -> Option<DeviceId> {
@@ -219,17 +93,6 @@ fn what_an_old_base_says_of_a_device_that_has_moved_on_is_not_believed() {
     // The new base knows.
     new.says(&mut world, gone());
     assert_eq!(world.told(&asker), [DeviceAddresses::gone(mover.id)]);
-}
-
-/// What was said to another base since this was asked last, with its numbers.
-fn said(world: &mut World, other: &Other) -> Vec<(u64, Body)> {
-    let bus = std::mem::take(&mut world.bus).into_iter();
-    bus.filter_map(|output| match output {
-        BusOutput::Send { to, message } if to == other.id => Message::decode(&message).ok(),
-        _ => None,
-    })
-    .map(|message| (message.seq, message.body))
-    .collect()
 }
 
 /// Half a minute and some in which the other base and a device here say that they are there.
@@ -376,146 +239,6 @@ fn a_store_that_has_begun_anew_takes_no_device_away_from_a_base_that_lives() {
 }
 
 #[test]
-fn a_store_that_fails_is_asked_ever_more_rarely_and_all_that_waited_when_it_answers() {
-    let mut world = joined(&[]);
-    let mut hosts: Vec<Host> = (1..=50).map(Host::new).collect();
-    for host in &mut hosts {
-        world.register(host);
-    }
-    let keep = |world: &mut World, hosts: &mut [Host]| hosts.iter_mut().for_each(|host| world.info(host));
-    let first = refuse(&mut world, secs(10));
-    assert_eq!(first.iter().filter(|at| at.is_zero()).count(), 50, "each once, before anything is known");
-    assert!((4..10).contains(&(first.len() - 50)), "{first:?}");
-    let mut failures = first.len();
-    for _ in 0..2 {
-        keep(&mut world, &mut hosts);
-        failures += refuse(&mut world, secs(40)).len();
-    }
-    keep(&mut world, &mut hosts);
-    let later = refuse(&mut world, secs(40));
-    assert!((1..=3).contains(&later.len()), "{later:?}");
-    assert_eq!(world.base.counters().store_failures, (failures + later.len()) as u64);
-
-    // It can be read again and not written yet, as a store is that has lost its majority: one is tried, no more.
-    keep(&mut world, &mut hosts);
-    world.advance(secs(30));
-    let [tried] = finds(&mut world)[..] else { panic!("one question") };
-    bus(&mut world, BusInput::Found { device: tried, entry: None });
-    assert_eq!(finds(&mut world), []);
-    bus(&mut world, BusInput::Failed { device: tried });
-    assert_eq!(finds(&mut world), []);
-
-    // It takes a lease: perhaps it answers again.
-    bus(&mut world, BusInput::LeaseWritten);
-    let [tried] = finds(&mut world)[..] else { panic!("one question") };
-    bus(&mut world, BusInput::LeaseWritten);
-    assert_eq!(finds(&mut world), [], "it is being asked");
-    bus(&mut world, BusInput::Failed { device: tried });
-    world.advance(secs(30));
-
-    let mut stored = BTreeSet::new();
-    for _ in 0..2 {
-        for device in finds(&mut world) {
-            bus(&mut world, BusInput::Found { device, entry: None });
-            bus(&mut world, BusInput::Stored { device, revision: 1 });
-            stored.insert(device);
-        }
-    }
-    assert_eq!(stored, hosts.iter().map(|host| host.id).collect());
-}
-
-#[test]
-fn bases_whose_store_fails_do_not_come_back_in_step() {
-    let course = |past: u8| {
-        let mut world = joined(&[]);
-        // What it has drawn so far makes it another base.
-        for n in 0..past {
-            let conn = world.connect(addr("192.0.2.9:1"));
-            world.cookie(conn);
-            world.base.handle_closed(conn, world.now + ms(u64::from(n)));
-        }
-        world.register(&mut Host::new(1));
-        refuse(&mut world, secs(50))
-    };
-    let (one, two) = (course(0), course(1));
-    assert!(one.len() > 4 && one.iter().zip(&two).skip(1).all(|(a, b)| a != b), "{one:?} {two:?}");
-}
-
-/// How many messages in a row are sent to all bases that may have the destination.
-fn blind(world: &mut World, from: &Host, to: DeviceId) -> usize {
-    let is_blind = |forward: Forward| matches!(forward, Forward::Base(ToBase { over: Over::All, .. }));
-    (0..100).take_while(|_| is_blind(world.data_tcp(from, to, 10))).count()
-}
-
-#[test]
-fn the_first_messages_to_a_device_whose_entry_is_on_its_way_go_to_all_bases_that_may_have_it() {
-    let (old, new) = (Other::new(0x0b), Other::new(0x0c));
-    let mut world = joined(&[&old, &new]);
-    let mut sender = Host::new(1);
-    world.join(&mut sender);
-    store(&mut world, &sender, 1);
-    let (late, nobody) = (Host::new(2), Host::new(3));
-
-    // It has registered at its base, which has not written that yet.
-    assert_eq!(blind(&mut world, &sender, late.id), 16);
-    bus(&mut world, BusInput::Found { device: late.id, entry: None });
-    assert_eq!(blind(&mut world, &sender, late.id), 0, "no more than that");
-    change(&mut world, &late, 2, old.record(&late, 1));
-    let way = world.data_tcp(&sender, late.id, 10);
-    assert!(matches!(way, Forward::Base(ToBase { over: Over::Bus(base), .. }) if base == old.id), "{way:?}");
-
-    // Its base goes; it may have registered at another one already.
-    bus(&mut world, BusInput::LeaseEnded(old.id));
-    assert_eq!(blind(&mut world, &sender, late.id), 16);
-
-    // Of who is nowhere there is nothing to wait for.
-    world.data_tcp(&sender, nobody.id, 10);
-    bus(&mut world, BusInput::Found { device: nobody.id, entry: None });
-    world.advance(ms(1_900));
-    assert_eq!(blind(&mut world, &sender, nobody.id), 15);
-    world.data_tcp(&sender, Host::new(4).id, 10);
-    bus(&mut world, BusInput::Found { device: Host::new(4).id, entry: None });
-    world.advance(secs(2));
-    assert_eq!(world.data_tcp(&sender, Host::new(4).id, 10), Forward::Nowhere);
-}
-
-#[test]
-fn a_device_whose_coming_was_not_heard_of_is_found_by_the_messages_that_go_on() {
-    let other = Other::new(0x0b);
-    let mut world = joined(&[&other]);
-    let mut sender = Host::new(1);
-    world.join(&mut sender);
-    store(&mut world, &sender, 1);
-    let late = Host::new(2);
-    world.data_tcp(&sender, late.id, 10);
-    bus(&mut world, BusInput::Found { device: late.id, entry: None });
-    finds(&mut world);
-
-    // The CHANGE that says where it is was lost.
-    let mut asked = 0;
-    for tenth in 1..=60 {
-        world.advance(ms(100));
-        let way = world.data_tcp(&sender, late.id, 10);
-        assert!(tenth < 20 || way == Forward::Nowhere, "not once more to all bases that may have it");
-        if finds(&mut world).contains(&late.id) {
-            asked += 1;
-            bus(&mut world, BusInput::Found { device: late.id, entry: None });
-        }
-    }
-    assert!((2..=4).contains(&asked), "every two seconds, and with the turn of its shard: {asked}");
-    world.advance(secs(2));
-    world.data_tcp(&sender, late.id, 10);
-    let record = other.record(&late, 1).encode();
-    let entry = Entry { record: &record, revision: 2, age: secs(3) };
-    bus(&mut world, BusInput::Found { device: late.id, entry: Some(entry) });
-    let way = world.data_tcp(&sender, late.id, 10);
-    assert!(
-        matches!(way, Forward::Base(ToBase { over: Over::Bus(base), .. }) if base == other.id),
-        "{way:?}"
-    );
-}
-
-#[test]
 fn data_of_a_base_whose_lease_is_on_its_way_is_taken_from_the_bus_and_from_nowhere_else() {
     let new = Other::new(0x0b);
     let mut world = joined(&[]);
@@ -570,17 +293,6 @@ fn what_all_bases_hear_is_denied_by_none_of_them() {
     assert_eq!(data_by(&mut world, CameOver::Bus, tag, (from, nobody)), Forward::Nowhere);
     let denied = Body::NotHere { device: nobody, from };
     assert!(said(&mut world, &other).iter().any(|(_, body)| *body == denied));
-}
-
-/// The other base, which is there, answers what it was asked over UDP.
-fn answer_pings(world: &mut World, other: &Other, at: SocketAddr, key: &BaseKey) {
-    let pings = std::mem::take(&mut world.datagrams).into_iter().filter(|(_, to, _)| *to == at);
-    for (via, _, ping) in pings {
-        let nonce = Probe::decode(&ping, &[0; 16]).expect("under the other's key").nonce;
-        let mut pong = Probe { kind: BASE_PONG, base: other.id, nonce }.encode(key);
-        world.base.handle_datagram(via, at, &mut pong, world.now);
-        world.flush();
-    }
 }
 
 /// How long another base counts after its last lease, to the second.
@@ -642,112 +354,6 @@ fn a_base_that_drains_has_its_lease_until_the_end_and_none_afterwards() {
     assert!(leases(&mut world).1);
     world.advance(secs(60));
     assert_eq!(leases(&mut world), (0, false));
-}
-
-#[test]
-fn devices_that_are_looked_for_again_count_as_those_that_are_looked_for_first() {
-    let mut world = joined(&[]);
-    let mut sender = Host::new(1);
-    world.join(&mut sender);
-    store(&mut world, &sender, 1);
-    world.bus.clear();
-    let none = |world: &mut World| {
-        let mut asked = 0;
-        for device in finds(world) {
-            asked += 1;
-            bus(world, BusInput::Found { device, entry: None });
-        }
-        asked
-    };
-    let each_gets_a_message = |world: &mut World| -> usize {
-        let ids =
-            (0..1_024_u16).map(|n| DeviceId::from_bytes(std::array::from_fn(|i| n.to_be_bytes()[i % 2])));
-        ids.map(|to| (world.data_tcp(&sender, to, 10), none(world)).1).sum()
-    };
-    assert_eq!(each_gets_a_message(&mut world), 1_024);
-    world.advance(secs(3));
-    while none(&mut world) > 0 {}
-    assert_eq!(each_gets_a_message(&mut world), 60, "20 a second");
-}
-
-#[test]
-fn of_the_devices_that_messages_have_looked_for_only_those_that_are_not_found_count() {
-    let other = Other::new(0x0b);
-    let mut world = joined(&[&other]);
-    let mut sender = Host::new(1);
-    world.join(&mut sender);
-    store(&mut world, &sender, 1);
-    for n in 0..3_000 {
-        let device = numbered(0x2a, n);
-        assert!(matches!(world.data_tcp(&sender, device, 10), Forward::Base(_)), "device {n}");
-        let record = other.record(&sender, 1).encode();
-        let entry = Entry { record: &record, revision: u64::from(n) + 2, age: secs(1) };
-        bus(&mut world, BusInput::Found { device, entry: Some(entry) });
-    }
-    let missed = (0..3_000).take_while(|&n| {
-        let device = numbered(0x2b, n);
-        let went = world.data_tcp(&sender, device, 10) != Forward::Nowhere;
-        bus(&mut world, BusInput::Found { device, entry: None });
-        went
-    });
-    assert_eq!(missed.count(), 1_024);
-    assert_eq!(world.base.counters().remotes_refused, 1);
-}
-
-#[test]
-fn requests_have_no_more_looked_for_than_messages_do() {
-    let mut world = joined(&[]);
-    let mut asker = Host::new(1);
-    world.join(&mut asker);
-    store(&mut world, &asker, 1);
-    world.bus.clear();
-    let mut sought = 0;
-    for n in 0..1_500 {
-        let device = numbered(0x2b, n);
-        world.write(asker.conn, |out| tcp::write_request_info(out, device));
-        world.write(asker.conn, |out| tcp::write_release_info(out, device));
-        for device in finds(&mut world) {
-            sought += 1;
-            bus(&mut world, BusInput::Found { device, entry: None });
-        }
-    }
-    assert_eq!(sought, 1_024);
-    assert_eq!(world.base.sizes().remote_devices, 1_024);
-}
-
-#[test]
-fn whoever_looks_for_what_nobody_has_takes_no_place_from_others() {
-    let other = Other::new(0x0b);
-    let mut world = joined_with(BaseConfig { max_remote_devices: 10, ..BaseConfig::default() }, &[&other]);
-    let (mut liar, mut honest) = (Host::new(1), Host::new(2));
-    for (host, revision) in [(&mut liar, 1), (&mut honest, 2)] {
-        world.join(host);
-        store(&mut world, host, revision);
-    }
-    let flood = |world: &mut World, kind| {
-        for n in 0..100 {
-            world.data_tcp(&liar, numbered(kind, n), 10);
-            for device in finds(world) {
-                bus(world, BusInput::Found { device, entry: None });
-            }
-        }
-        assert_eq!(world.base.sizes().remote_devices, 10);
-    };
-    flood(&mut world, 0x2a);
-    // What there is is found, and stays.
-    let (here, late) = (Host::new(3), Host::new(4));
-    world.request(&honest, &late);
-    world.data_tcp(&honest, here.id, 10);
-    let record = other.record(&here, 1).encode();
-    let entry = Entry { record: &record, revision: 3, age: secs(1) };
-    bus(&mut world, BusInput::Found { device: here.id, entry: Some(entry) });
-    flood(&mut world, 0x2b);
-    assert_eq!(way_of(world.data_tcp(&honest, here.id, 10)), Some(other.id));
-    // One that was wanted and gave way is found when it comes.
-    assert_eq!(way_of(world.data_tcp(&honest, late.id, 10)), None);
-    flood(&mut world, 0x2c);
-    change(&mut world, &late, 4, other.record(&late, 1));
-    assert_eq!(way_of(world.data_tcp(&honest, late.id, 10)), Some(other.id));
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod cluster;
+
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
