@@ -291,6 +291,23 @@ fn where_a_device_is_seen_as_before_after_a_move_elsewhere_is_told_again() {
 }
 
 #[test]
+fn a_device_that_has_moved_and_registers_again_is_told_of_where_it_is() {
+    let (mut world, mut host, peer, places) = seen_at_two_places();
+    host.udp = addr("203.0.113.7:7001");
+    world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    let moved = std::mem::replace(&mut host.udp, places[1]);
+    world.nat_init(&mut host, SECOND, NAT_OK_LEN).unwrap();
+    world.register(&mut host);
+    assert_eq!(host.number, 0, "numbers begin anew");
+    world.request(&host, &peer);
+    world.info(&mut host);
+    world.nat_init(&mut host, SECOND, NAT_OK_LEN).unwrap();
+    host.udp = moved;
+    world.nat_init(&mut host, FIRST, NAT_OK_LEN).unwrap();
+    assert_eq!(told_places(&mut world, &peer), BTreeSet::from([moved, places[1]]));
+}
+
+#[test]
 fn a_binding_silent_for_60_seconds_is_gone() {
     let (mut world, mut host, peer) = two();
     world.confirm_udp(&mut host);

@@ -69,6 +69,19 @@ fn a_hello_that_somebody_caught_and_changed_says_nothing_from_elsewhere() {
 }
 
 #[test]
+fn nor_does_its_copy_before_any_address_is_proven() {
+    let mut world = World::with_given(&[PEER]);
+    let _ = world.send(2, 10);
+    world.advance(ms(20));
+    says(&mut world, 1, TAKES_JOINED);
+    let none = &IntroductionKey::NONE;
+    let caught = Hello::encode(key(1).device_id(), [1; 16], none, &key(2), 0, SAYING_HELLO_LEN);
+    world.datagram(addr("203.0.113.66:666"), &caught);
+    world.answer(2, addr(PEER));
+    assert!(joined(&mut world).is_some());
+}
+
+#[test]
 fn a_forged_hello_says_nothing() {
     let mut world = direct();
     let none = &IntroductionKey::NONE;
