@@ -273,6 +273,12 @@ mod tests {
         }
     }
 
+    /// So many bytes of messages that came together.
+    fn run(length: usize, stride: usize) -> Run {
+        let bytes = Bytes::from(vec![7; length]);
+        Run { from: DeviceId::from_bytes([1; 14]), path: Path::Local, ecn: Ecn::NotEct, bytes, stride }
+    }
+
     fn drain(inbox: &Inbox) -> Vec<Datagram> {
         std::iter::from_fn(|| inbox.try_pop().ok().flatten()).collect()
     }
@@ -306,13 +312,6 @@ mod tests {
     #[test]
     fn messages_that_came_together_part_when_they_are_taken_and_count_one_by_one() {
         let inbox = Inbox::default();
-        let run = |length: usize, stride| Run {
-            from: DeviceId::from_bytes([1; 14]),
-            path: Path::Local,
-            ecn: Ecn::NotEct,
-            bytes: Bytes::from((0..length).map(|i| (i / stride) as u8).collect::<Vec<_>>()),
-            stride,
-        };
         inbox.push_all([run(0, 10), run(25, 10)]);
         let lengths: Vec<_> = drain(&inbox).iter().map(|got| got.data.len()).collect();
         assert_eq!(lengths, [0, 10, 10, 5]);
@@ -321,6 +320,53 @@ mod tests {
         inbox.push_all((0..runs).map(|_| run(1000, 10)));
         assert_eq!(drain(&inbox).len(), INBOX_MESSAGES);
         assert_eq!(inbox.dropped(), (runs * 100 - INBOX_MESSAGES) as u64);
+    }
+
+    #[test]
+    fn of_messages_that_came_together_as_many_are_kept_as_there_is_room_for_by_bytes_and_by_count() {
+        let inbox = Inbox::default();
+        let whole = INBOX_BYTES / 64_000;
+        inbox.push_all((0..=whole).map(|_| run(64_000, 1_000)));
+        let rest = (INBOX_BYTES - whole * 64_000) / 1_000;
+        assert!((1..64).contains(&rest));
+        assert_eq!(inbox.dropped(), (64 - rest) as u64);
+        assert_eq!(drain(&inbox).len(), whole * 64 + rest);
+
+        // What fits by its bytes may be too many.
+        let inbox = Inbox::default();
+        inbox.push_all([run(INBOX_MESSAGES - 100, 1)]);
+        inbox.push_all((0..(INBOX_BYTES - INBOX_MESSAGES) / 160_000).map(|_| run(160_000, 16_000)));
+        inbox.push_all([run(INBOX_BYTES, 1_000)]);
+        assert_eq!(drain(&inbox).len(), INBOX_MESSAGES);
+    }
+
+    #[test]
+    fn what_is_taken_together_leaves_as_much_room_as_it_took() {
+        let inbox = Inbox::default();
+        for _ in 0..3 {
+            inbox.push_all((0..INBOX_MESSAGES / 64).map(|_| run(64 * 100, 100)));
+            while inbox.try_pop_run().unwrap().is_some() {}
+        }
+        assert_eq!(inbox.dropped(), 0);
+    }
+
+    #[test]
+    fn half_full_of_messages_pieces_or_bytes_it_is_crowded_until_one_is_taken() {
+        type Fill = fn(&Inbox);
+        let fills: [Fill; 3] = [
+            |inbox| inbox.push_all([run(INBOX_MESSAGES / INBOX_LOW, 1)]),
+            |inbox| (0..INBOX_PIECES / INBOX_LOW).for_each(|n| inbox.push(datagram(n, 8))),
+            |inbox| inbox.push_all([run(INBOX_BYTES / INBOX_LOW, 1_024)]),
+        ];
+        for (at, fill) in fills.iter().enumerate() {
+            let inbox = Inbox::default();
+            fill(&inbox);
+            assert!(!inbox.is_crowded(), "{at}");
+            inbox.push(datagram(0, 8));
+            assert!(inbox.is_crowded(), "{at}");
+            inbox.try_pop().unwrap();
+            assert!(!inbox.is_crowded(), "{at}");
+        }
     }
 
     #[tokio::test]

@@ -164,3 +164,29 @@ impl<'a> Chunk<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bowline_proto::wire::peer::joined_header;
+
+    use super::*;
+
+    /// What is read of datagrams of joined messages, each of so many bytes under a header that names this size, that the kernel merged.
+    fn joined(datagrams: &[(u16, usize)]) -> Option<(usize, usize)> {
+        let datagram = |&(size, length): &(u16, usize)| [&joined_header(size)[..], &vec![7; length]].concat();
+        let datagrams: Vec<Vec<u8>> = datagrams.iter().map(datagram).collect();
+        let (bytes, stride) = (datagrams.concat(), datagrams[0].len());
+        let from = "192.0.2.1:4000".parse().unwrap();
+        Chunk { bytes: &bytes, stride, from, local: None, ecn: Ecn::NotEct }.joined()
+    }
+
+    #[test]
+    fn joined_datagrams_make_one_run_where_all_messages_but_the_last_have_one_size() {
+        assert_eq!(joined(&[(10, 30)]), Some((10, 30)));
+        assert_eq!(joined(&[(10, 25)]), Some((10, 25)));
+        assert_eq!(joined(&[(10, 30), (10, 30), (10, 12)]), Some((10, 72)));
+        assert_eq!(joined(&[(10, 25), (10, 25)]), None, "a shorter one in between");
+        assert_eq!(joined(&[(10, 30), (15, 30)]), None, "two sizes");
+        assert_eq!(joined(&[(10, 30), (0, 30)]), None, "one that is malformed");
+    }
+}
