@@ -177,3 +177,42 @@ impl Sorter {
         self.runs.drain(..)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bowline_proto::{
+        DeviceId,
+        host::{Hop, Lease},
+    };
+
+    use super::{super::lanes::Lanes, *};
+
+    fn lane(n: u8) -> Arc<Lane> {
+        let lanes = Lanes::new(Instant::now());
+        let peer = DeviceId::from_bytes([n; 14]);
+        let to = "192.0.2.1:4000".parse().unwrap();
+        let hop = Hop { socket: SocketId::MAIN, source: None, to };
+        let lease =
+            Lease { hop, limit: 1_200, joined: None, wanted: true, watched: true, source_until: None };
+        lanes.update(peer, Some(lease));
+        lanes.to(peer, 0).expect("it was leased")
+    }
+
+    #[test]
+    fn messages_make_one_run_where_all_but_the_last_have_one_size_one_mark_and_one_sender() {
+        let (lane, another) = (lane(1), lane(2));
+        let open =
+            |count, bytes| Open { lane: Arc::clone(&lane), stride: 10, ecn: Ecn::NotEct, count, bytes };
+        assert!(open(3, 30).takes(&open(2, 20)));
+        assert!(open(3, 30).takes(&open(1, 10)));
+        assert!(open(3, 30).takes(&Open { stride: 4, ..open(1, 4) }), "a last one that is shorter");
+        assert!(!open(3, 25).takes(&open(1, 10)), "it had its last one");
+        assert!(!open(3, 30).takes(&Open { stride: 12, ..open(1, 12) }), "a longer one");
+        assert!(!open(3, 30).takes(&Open { stride: 5, ..open(2, 10) }), "shorter ones");
+        assert!(!open(3, 30).takes(&Open { ecn: Ecn::Ce, ..open(1, 10) }));
+        assert!(!open(3, 30).takes(&Open { lane: another, ..open(1, 10) }));
+        let full = RECEIVE_BUFFER / 10;
+        assert!(open(full - 1, 10 * (full - 1)).takes(&open(1, 10)));
+        assert!(!open(full, 10 * full).takes(&open(1, 10)), "as much as a receive buffer holds");
+    }
+}

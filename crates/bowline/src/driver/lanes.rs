@@ -220,3 +220,32 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while it holds one of these.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn whether_and_how_messages_are_joined_is_what_the_last_lease_says() {
+        let now = Instant::now();
+        let lanes = Lanes::new(now);
+        let peer = DeviceId::from_bytes([1; 14]);
+        let to = "192.0.2.1:4000".parse().unwrap();
+        for joined in [None, Some(509), Some(1_209), None] {
+            let lease = Lease {
+                hop: Hop { socket: bowline_proto::host::SocketId::MAIN, source: None, to },
+                limit: 1_200,
+                joined,
+                wanted: true,
+                watched: true,
+                source_until: Some(now + Duration::from_secs(60)),
+            };
+            assert!(!lanes.update(peer, Some(lease)));
+            assert_eq!(lanes.to(peer, 1_200).expect("there is a lane").joined, joined);
+            let came_by = lanes.from(to, &mut None, now).expect("the same one");
+            assert_eq!(came_by.joined, joined);
+        }
+    }
+}
