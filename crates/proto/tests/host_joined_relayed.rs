@@ -13,7 +13,7 @@ use bowline_proto::{
         udp::{NAT_OK_LEN, NatOk, PADDED_LEN, UnverifiedNatInit},
     },
 };
-use host_world::{World, addr, key};
+use host_world::{World, addr, key, secs};
 
 const BASE_UDP: &str = "203.0.113.9:4477";
 
@@ -67,12 +67,50 @@ fn messages_are_joined_where_base_and_peer_have_said_that_they_take_them() {
         tell(&mut world, true, true);
         let expected = (capabilities == TAKES_JOINED).then_some(HEADER_LEN + 1200);
         assert_eq!(joined(&world), expected);
-        // Gone for a moment, it is the same device.
-        tell(&mut world, false, false);
-        assert_eq!(joined(&world), expected);
         tell(&mut world, true, false);
         assert_eq!(joined(&world), None, "another program, with the same key");
     }
+}
+
+/// Messages to the peer are joined.
+fn taken() -> World {
+    let mut world = registered_at(TAKES_JOINED);
+    confirm_udp(&mut world, PADDED_LEN);
+    tell(&mut world, true, true);
+    assert_eq!(joined(&world), Some(HEADER_LEN + 1200));
+    world
+}
+
+#[test]
+fn of_a_peer_that_is_gone_or_has_released_this_host_nothing_is_known() {
+    let mut world = taken();
+    tell(&mut world, false, false);
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    assert_eq!(joined(&world), None, "what is there now, the base need not say");
+    tell(&mut world, true, true);
+    assert_eq!(joined(&world), Some(HEADER_LEN + 1200));
+}
+
+#[test]
+fn nor_where_the_base_has_been_released_from_telling() {
+    let mut world = taken();
+    world.host.set_direct(false, world.now);
+    world.drain();
+    assert_eq!(joined(&world), None);
+}
+
+#[test]
+fn a_new_session_has_to_say_it_anew() {
+    let mut world = taken();
+    world.reset();
+    world.advance(secs(20));
+    world.greet_with(TAKES_JOINED);
+    world.welcomed(vec![addr(BASE_UDP)]);
+    confirm_udp(&mut world, PADDED_LEN);
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    assert_eq!(joined(&world), None);
+    tell(&mut world, true, true);
+    assert_eq!(joined(&world), Some(HEADER_LEN + 1200));
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(super) struct Peer {
     pub(super) introduction_keys: Option<((u64, bool), [IntroductionKey; 2])>,
     /// Whether its last HELLO said that it takes joined data.
     pub(super) takes_joined: bool,
-    /// Whether the base says that it takes them through a base.
+    /// Whether the base said so last that it takes them through a base; only while that base would tell us otherwise.
     pub(super) takes_joined_relayed: bool,
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,

@@ -236,6 +236,7 @@ impl Peers {
         let mut frames = Vec::new();
         for peer in self.map.values_mut() {
             peer.requested = peer.is_active() && ctx.config.direct;
+            peer.takes_joined_relayed = false;
             if peer.requested {
                 tcp::write_request_info(&mut frames, peer.id);
             }
@@ -301,11 +302,12 @@ impl Peers {
             return;
         };
         peer.online = Some(told.online);
+        // Who is gone, or no longer wants us, may go on as an older program, and nobody would say so.
+        peer.takes_joined_relayed = told.joined;
         if !told.online {
             // Gone or no longer interested: the key and a standing path are kept.
             return;
         }
-        peer.takes_joined_relayed = told.joined;
         peer.introduction = told.introduction;
         let (reflexive, own) = (canonical(told.reflexive), canonical(told.own));
         let still_known = |a: &SocketAddr| reflexive.contains(a) || own.contains(a);
@@ -521,6 +523,7 @@ fn release(peer: &mut Peer, relay: &RelayView, ctx: &mut Context) {
         ctx.push(Output::Write { conn, frames });
     }
     peer.requested = false;
+    peer.takes_joined_relayed = false;
 }
 
 fn rebuild(peer: &mut Peer, relay: &RelayView, ctx: &Context, now: Instant) {

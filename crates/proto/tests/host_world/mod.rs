@@ -166,7 +166,8 @@ impl World {
         self.greet_with(0);
     }
 
-    fn greet_with(&mut self, capabilities: u32) {
+    /// The same by a base that says what it is capable of.
+    pub(crate) fn greet_with(&mut self, capabilities: u32) {
         self.resolved(0, Ok(vec![addr("203.0.113.9:4477")]));
         let conn = self.conn.expect("it connects");
         self.host.handle_connected(conn, self.now);
