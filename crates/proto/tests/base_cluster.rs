@@ -14,11 +14,11 @@ use base_world::{
 };
 use bowline_proto::{
     DeviceId,
-    base::{BusInput, BusOutput, CameOver, Entry, Forward, Over, ToBase},
+    base::{BusInput, BusOutput, CameOver, Entry, Forward, Over, ToBase, Verdict},
     wire::{
-        cluster::{Body, Want, tag},
-        relay,
-        tcp::{self, DeviceAddresses},
+        cluster::{Body, PREFIX_LEN, Want, prefix, tag},
+        relay::{self, RECV_JOINED, SEND_JOINED, header},
+        tcp::{self, DeviceAddresses, TAKES_JOINED},
         udp::NAT_OK_LEN,
     },
 };
@@ -274,6 +274,91 @@ fn data_over_udp_counts_from_an_address_of_a_living_base_and_under_the_right_tag
     bus(&mut world, BusInput::LeaseEnded(other.id));
     assert_eq!(comes(&mut world, at, &key), None, "from where none is any more");
     assert_eq!(world.base.counters().not_a_member, 3);
+}
+
+#[test]
+fn of_a_device_elsewhere_its_base_says_whether_it_takes_joined_messages() {
+    let mut other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let mut asker = Host::new(1);
+    world.join(&mut asker);
+    store(&mut world, &asker, 1);
+    // An older base does not say so of any.
+    for (device, takes) in [(Host::new(2), true), (Host::new(3), false)] {
+        world.request(&asker, &device);
+        change(&mut world, &device, 2, other.record(&device, 1));
+        let addresses = DeviceAddresses { online: true, joined: takes, ..DeviceAddresses::gone(device.id) };
+        other.says(
+            &mut world,
+            Body::Addresses { to: asker.id, revision: 2, left: false, addresses: addresses.clone() },
+        );
+        assert_eq!(world.told(&asker), [addresses]);
+    }
+}
+
+#[test]
+fn another_base_is_told_of_a_device_here_whether_it_takes_joined_messages() {
+    let mut other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
+    let asker = Host::new(1);
+    for (n, capabilities) in [(2, TAKES_JOINED), (3, 0)] {
+        let mut device = Host { capabilities, ..Host::new(n) };
+        world.join(&mut device);
+        store(&mut world, &device, u64::from(n));
+        world.request(&device, &asker);
+        let want = Want { asker: asker.id, revision: 9, about: device.id, heard: 0, on: true, again: false };
+        other.says(&mut world, Body::Wants(vec![want]));
+        let told = said(&mut world, &other).into_iter().filter_map(|(_, body)| match body {
+            Body::Addresses { addresses, .. } => Some((addresses.device, addresses.online, addresses.joined)),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [(device.id, true, capabilities == TAKES_JOINED)]);
+    }
+}
+
+#[test]
+fn joined_messages_go_from_base_to_base_as_data_of_their_length_does() {
+    let other = Other::new(0x0b);
+    let at = addr("[2001:db8::11]:4477");
+    let mut world = joined(&[]);
+    let key = open_udp(&mut world);
+    bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
+    answer_pings(&mut world, &other, at, &key);
+    let (mut here, elsewhere) = (Host::new(1), Host::new(2));
+    world.register(&mut here);
+    store(&mut world, &here, 1);
+    let body = b"\0\x04one.two.thr";
+
+    // To a device here, which has TCP alone for a while.
+    let tag = tag(&key, elsewhere.id, here.id);
+    let mut came = [&prefix(here.id, tag)[..], &header(RECV_JOINED, elsewhere.id), body].concat();
+    let comes = |world: &mut World| {
+        let forward = world.base.handle_base_data(CameOver::Udp(at), &came, world.now);
+        world.flush();
+        forward
+    };
+    assert_eq!(over_tcp(comes(&mut world)), Some(here.conn));
+    world.confirm_udp(&mut here);
+    assert_eq!(over_udp(comes(&mut world)), Some(here.udp));
+    let verdict = world.base.routes().reader().judge(FIRST, at, &mut came, world.now);
+    assert!(
+        matches!(verdict, Verdict::Deliver { to, skip: PREFIX_LEN, .. } if to == here.udp),
+        "{verdict:?}"
+    );
+
+    // From it, over TCP and UDP.
+    let message = || [&header(SEND_JOINED, elsewhere.id)[..], body].concat();
+    world.frame(here.conn, &mut message());
+    change(&mut world, &elsewhere, 2, other.record(&elsewhere, 1));
+    let goes_there =
+        |forward| matches!(forward, Forward::Base(ToBase { over: Over::Udp { to, .. }, .. }) if to == at);
+    let mut sent = message();
+    assert!(goes_there(world.frame(here.conn, &mut sent)));
+    assert_eq!(sent, [&header(RECV_JOINED, here.id)[..], body].concat());
+    let mut sent = message();
+    let verdict = world.base.routes().reader().judge(FIRST, here.udp, &mut sent, world.now);
+    assert!(matches!(verdict, Verdict::ToBase { to, .. } if to == at), "{verdict:?}");
+    assert_eq!(sent, [&header(RECV_JOINED, here.id)[..], body].concat());
 }
 
 #[test]

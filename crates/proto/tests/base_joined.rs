@@ -2,7 +2,7 @@
 
 mod base_world;
 
-use base_world::{FIRST, Host, World, over_tcp, over_udp};
+use base_world::{FIRST, Host, World, addr, ms, over_tcp, over_udp};
 use bowline_proto::{
     base::Forward,
     wire::{
@@ -55,6 +55,35 @@ fn a_device_that_registers_again_with_a_program_that_does_not_take_them_is_told_
         world.register(&mut b);
         assert_eq!(told(&mut world, &a), now);
     }
+}
+
+#[test]
+fn a_device_that_has_changed_much_is_told_of_as_it_is_when_its_window_ends() {
+    let mut world = World::new();
+    let (mut a, mut b) = (host(1, TAKES_JOINED), host(2, TAKES_JOINED));
+    world.join(&mut a);
+    world.join(&mut b);
+    world.befriend(&a, &b);
+    for port in 1..9 {
+        b.own = vec![addr(&format!("192.0.2.9:{port}"))];
+        world.info(&mut b);
+    }
+    assert_eq!(told(&mut world, &a), Some(true));
+    // The same start of it, by which nothing else is new: it waits with the rest.
+    b.capabilities = 0;
+    b.attempt += 1;
+    world.register(&mut b);
+    assert_eq!(told(&mut world, &a), None);
+    world.advance(ms(250));
+    assert_eq!(told(&mut world, &a), Some(false));
+    // So does another start, though it asks back at once: that window is the pair's, too.
+    b.capabilities = TAKES_JOINED;
+    b.boot = [77; 8];
+    b.attempt = 1;
+    world.register(&mut b);
+    world.request(&b, &a);
+    world.advance(ms(500));
+    assert_eq!(told(&mut world, &a), Some(true));
 }
 
 #[test]
