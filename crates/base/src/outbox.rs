@@ -56,9 +56,22 @@ impl Frames {
     pub(crate) fn after(&self, bytes: usize) -> Self {
         Self { bytes: self.bytes.slice(bytes..), block: self.block }
     }
+
+    /// Whether they are worth that they hold their block: half of it or more.
+    fn fill_block(&self) -> bool {
+        self.bytes.len() >= self.block / 2
+    }
+
+    /// The same, no longer in their block if they are not worth it.
+    fn compact(self) -> Self {
+        if self.fill_block() {
+            return self;
+        }
+        Self { block: self.bytes.len(), bytes: Bytes::copy_from_slice(&self.bytes) }
+    }
 }
 
-/// Frames that wait beside a queue until it has room. They count among all that waits.
+/// Frames that wait beside a queue until it has room. They count among all that waits, and hold no more than twice what they count.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     frames: Frames,
@@ -74,7 +87,7 @@ impl Waiting {
     pub(crate) fn join(&mut self, queue: &Outbox) -> bool {
         self.all.bytes.fetch_sub(self.frames.bytes.len(), Relaxed);
         let joined = queue.data_frames(&self.frames).bytes;
-        self.frames = self.frames.after(joined);
+        self.frames = self.frames.after(joined).compact();
         self.all.bytes.fetch_add(self.frames.bytes.len(), Relaxed);
         joined > 0
     }
@@ -331,7 +344,7 @@ impl Outbox {
             return (Waiting { frames: frames.after(frames.bytes.len()), all }, Some(frames));
         }
         all.bytes.fetch_add(frames.bytes.len(), Relaxed);
-        (Waiting { frames, all }, None)
+        (Waiting { frames: frames.compact(), all }, None)
     }
 
     /// Waits until no data waits, for so long at most, and tells whether it came to that. A host that reads slowly slows down by that who
@@ -587,6 +600,20 @@ mod tests {
         assert_eq!(given_back.map(|frames| frames.bytes.len()), Some(9));
         drop((kept, none));
         assert_eq!(all.bytes(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_waits_beside_a_queue_holds_its_block_only_while_it_is_half_of_it() {
+        let outbox = outbox(4, 3);
+        let frames = Frames { bytes: Bytes::from([[0, 1, 7]; 6].concat()), block: 18 };
+        let at = |frames: &Frames| frames.bytes.as_ptr().addr();
+        let (mut waiting, _) = outbox.keep(frames.after(9));
+        assert_eq!((at(waiting.frames()), waiting.frames().block), (at(&frames) + 9, 18));
+        assert!(waiting.join(&outbox));
+        assert_ne!(at(waiting.frames()), at(&frames) + 12);
+        assert_eq!((&waiting.frames().bytes[..], waiting.frames().block), (&[0, 1, 7, 0, 1, 7][..], 6));
+        let (waiting, _) = outbox.keep(frames.after(12));
+        assert_eq!((waiting.frames().bytes.len(), waiting.frames().block), (6, 6));
     }
 
     #[tokio::test]
