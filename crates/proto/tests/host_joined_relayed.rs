@@ -4,7 +4,7 @@ mod host_world;
 
 use bowline_proto::{
     DeviceId,
-    host::{HostConfig, Path, Route},
+    host::{HostConfig, Path, Route, config},
     wire::{
         joined::MAX_JOINED,
         peer::IntroductionKey,
@@ -123,6 +123,18 @@ fn they_are_as_long_as_what_goes_to_the_base_over_udp_and_no_way_without_it() {
     world.host.set_relay_udp(false, world.now);
     world.drain();
     assert_eq!(joined(&world), None);
+}
+
+#[test]
+fn nor_while_udp_brings_nothing_after_data() {
+    let mut world = taken();
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    world.advance(config::UDP_SILENT);
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayTcp(_))));
+    assert_eq!(joined(&world), None);
+    world.datagram(addr(BASE_UDP), &over_udp(b"\0\x04one.two."));
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    assert_eq!(joined(&world), Some(HEADER_LEN + 1200));
 }
 
 #[test]
