@@ -104,7 +104,7 @@ pub struct Limits {
     pub verifications_per_second: u32,
     /// `relay_bytes_per_second = 1000000`: what one device may have relayed. Default: no limit.
     pub relay_bytes_per_second: Option<u32>,
-    /// `relay_messages_per_second = 10000`: the same in messages, whatever their size. Default: no limit.
+    /// `relay_messages_per_second = 10000`: the same in messages, whatever their size; those that hosts have joined are one. Default: no limit.
     pub relay_messages_per_second: Option<u32>,
     /// `frames_per_second = 500`: all other frames of one device; more are dropped and it is told.
     pub frames_per_second: u32,

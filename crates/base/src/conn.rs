@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Who has read so much lets others have their turn. A full block is more, however much of it was there before: of those who bring
-/// much, each has one block at a time, some third of a millisecond's work.
+/// much, each has one block at a time, some third of a millisecond's work if its frames are long.
 const TURN: usize = 256 << 10;
 const _: () = assert!(TURN + LENGTH_LEN + MAX_FRAME <= LARGE);
 /// Frames that the owner is given at once: as many as a host has peers to ask for. A block of the smallest would be twenty times as many, and

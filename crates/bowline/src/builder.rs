@@ -51,7 +51,8 @@ impl Builder {
         self
     }
 
-    /// Whether direct paths are tried at all (default: yes).
+    /// Whether direct paths are tried at all (default: yes). Without them nothing is asked of a base about a peer, not even whether it
+    /// takes short messages of a batch together.
     pub fn direct(mut self, on: bool) -> Self {
         self.config.direct = on;
         self
