@@ -103,6 +103,8 @@ fn nor_where_the_base_has_been_released_from_telling() {
 fn a_new_session_has_to_say_it_anew() {
     let mut world = taken();
     world.reset();
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
+    assert_eq!(joined(&world), None, "without TCP the base cannot say it");
     world.advance(secs(20));
     world.greet_with(TAKES_JOINED);
     world.welcomed(vec![addr(BASE_UDP)]);

@@ -417,7 +417,8 @@ impl Host {
     /// ([`crate::wire::relay::joined_header`]), if both take them.
     #[must_use]
     pub fn joined_relay(&self, peer: DeviceId, now: Instant) -> Option<usize> {
-        let session = self.bases.lingering().or_else(|| self.bases.session())?;
+        // Over one that lingers a base could not say that the peer no longer takes them.
+        let session = self.bases.session()?;
         let limit = session.bindings.limit(now).filter(|_| session.hello.takes_joined())?;
         self.peers.get(peer)?.takes_joined_relayed.then_some(HEADER_LEN + limit)
     }
