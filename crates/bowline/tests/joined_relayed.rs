@@ -3,7 +3,7 @@
 mod common;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     future::pending,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -25,11 +25,11 @@ async fn nat(base: SocketAddr) {
     let mut buffer = vec![0; 65_536];
     loop {
         let (length, host) = inside.recv_from(&mut buffer).await.unwrap();
-        if !hosts.contains_key(&host) {
+        if let Entry::Vacant(unknown) = hosts.entry(host) {
             let outside = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
             // From nowhere else does it receive.
             outside.connect(base).await.unwrap();
-            hosts.insert(host, Arc::clone(&outside));
+            unknown.insert(Arc::clone(&outside));
             let inside = Arc::clone(&inside);
             tokio::spawn(async move {
                 let mut buffer = vec![0; 65_536];

@@ -177,7 +177,12 @@ impl Page {
         let elsewhere = sizes.remote_devices as f64;
         gauge(to, "cluster_devices_elsewhere", "Devices at other bases that somebody here wants", elsewhere)?;
         let messages = [("to", c.forwarded_base), ("from", c.from_bases)];
-        counters(to, "cluster_messages", "Messages to and from other bases, joined ones as one", ("way", &messages))?;
+        counters(
+            to,
+            "cluster_messages",
+            "Messages to and from other bases, joined ones as one",
+            ("way", &messages),
+        )?;
         counter(to, "cluster_claims_stored", "Entries of devices that were written", c.claims_stored)?;
         counter(to, "cluster_store_failures", "Questions that the store did not answer", c.store_failures)?;
         counter(to, "cluster_bases_lost", "Other bases whose lease ran out", c.bases_lost)?;
