@@ -89,7 +89,7 @@ pub struct UdpAddress {
     pub socket: SocketId,
 }
 
-/// Where a relayed message goes. Its header has been rewritten in place (SEND-DATA to RECV-DATA), so the shell
+/// Where a relayed message goes. Its header has been rewritten in place (SEND-DATA to RECV-DATA, SEND-JOINED to RECV-JOINED), so the shell
 /// sends the very bytes it handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forward {

@@ -7,8 +7,9 @@
 //!
 //! - [`addr`]: addresses; [`read`]: the cursor that all decoders share
 //! - [`frame`]: framing on TCP; [`tcp`]: the control frames between host and base; [`code`]: their codes
-//! - [`udp`]: NAT-INIT and its kin; [`relay`]: SEND-DATA and RECV-DATA on both transports
-//! - [`peer`]: HELLO and its kin between hosts; [`announce`]: the announcement on a local link
+//! - [`udp`]: NAT-INIT and its kin; [`relay`]: what a base passes on, on both transports
+//! - [`peer`]: HELLO and its kin between hosts; [`joined`]: messages that share a datagram there or through a base; [`announce`]: the announcement on a
+//!   local link
 
 pub mod addr;
 pub mod announce;

@@ -1,4 +1,4 @@
-//! Messages from base to base: `prefix ‖ RECV-DATA`, over UDP where that is open, else on the bus.
+//! Messages from base to base: `prefix ‖ RECV-DATA` (or RECV-JOINED), over UDP where that is open, else on the bus.
 //!
 //! What came from a base goes to a device that is here, or nowhere: it is never handed on to a base again, so there are no loops,
 //! whatever two bases believe of a device.
