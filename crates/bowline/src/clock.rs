@@ -70,20 +70,19 @@ impl Clock {
 
 #[cfg(target_os = "linux")]
 mod alarm {
-    use std::{
-        io,
-        os::fd::{AsFd, AsRawFd, RawFd},
-    };
+    use std::io;
 
     use nix::{
         errno::Errno,
         sys::{
             time::TimeSpec,
-            timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+            timerfd::{ClockId, Expiration, TimerFd, TimerSetTimeFlags},
         },
         unistd::read,
     };
-    use tokio::io::{Interest, unix::AsyncFd};
+    use tokio::io::unix::AsyncFd;
+
+    use crate::timer_fd::Timer;
 
     /// A timer in the far future whose only purpose is to be cancelled when the wall clock jumps (`timerfd_create(2)`,
     /// `TFD_TIMER_CANCEL_ON_SET`); the kernel counts a resume as such.
@@ -97,25 +96,11 @@ mod alarm {
         timer.set(Expiration::OneShot(TimeSpec::new(FAR, 0)), flags)
     }
 
-    #[derive(Debug)]
-    struct Timer(TimerFd);
-
-    impl AsRawFd for Timer {
-        fn as_raw_fd(&self) -> RawFd {
-            self.0.as_fd().as_raw_fd()
-        }
-    }
-
     impl Alarm {
-        #[allow(
-            deprecated,
-            reason = "its replacement is unsafe for types that may not own their descriptor; a timer does"
-        )]
         pub(super) fn new() -> io::Result<Self> {
-            let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
-            let timer = TimerFd::new(ClockId::CLOCK_REALTIME, flags)?;
-            set(&timer)?;
-            Ok(Self(AsyncFd::with_interest(Timer(timer), Interest::READABLE)?))
+            let timer = Timer::watched(ClockId::CLOCK_REALTIME)?;
+            set(&timer.get_ref().0)?;
+            Ok(Self(timer))
         }
 
         /// Waits until the wall clock has jumped.

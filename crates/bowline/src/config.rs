@@ -36,6 +36,22 @@ pub(crate) const BYTES_PER_ROUND: usize = INBOX_BYTES / 4;
 pub(crate) const ROUNDS_PER_WAKE: usize = 8;
 /// … unless they have taken so long: then the program has other work, too.
 pub(crate) const ROUNDS_TIME: Duration = Duration::from_millis(1);
+/// A socket is not watched any more, but looked at each so often …
+#[cfg(target_os = "linux")]
+pub(crate) const REST: Duration = Duration::from_micros(100);
+/// … once as many chunks as this have come in each such time …
+#[cfg(target_os = "linux")]
+pub(crate) const BUSY_CHUNKS: u32 = 8;
+/// … for so long, …
+#[cfg(target_os = "linux")]
+pub(crate) const BUSY_AFTER: Duration = Duration::from_micros(500);
+/// … until a look finds fewer than so many.
+#[cfg(target_os = "linux")]
+pub(crate) const STILL_BUSY_CHUNKS: u32 = 4;
+/// The receive buffer, as the system counts it, from which on it rests so long; less with less. What a system grants that is not asked to
+/// grant more (425,984) is full after 185 single datagrams.
+#[cfg(target_os = "linux")]
+pub(crate) const REST_BUFFER: usize = 1024 * 1024;
 /// Destinations remembered for which the system does not segment; with more, it is not asked to for any.
 #[cfg(target_os = "linux")]
 pub(crate) const UNSEGMENTED: usize = 64;

@@ -89,6 +89,8 @@ mod send;
 mod tcp;
 #[cfg(all(test, target_os = "linux"))]
 mod testns;
+#[cfg(target_os = "linux")]
+mod timer_fd;
 mod try_send;
 mod udp;
 

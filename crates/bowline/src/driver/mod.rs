@@ -150,12 +150,12 @@ impl Driver {
         self.answer();
         loop {
             match self.wait().await {
-                Wake::DatagramsV4 => self.datagrams(SocketId::MAIN, |udp| udp.v4.as_ref()).await,
-                Wake::DatagramsV6 => self.datagrams(SocketId::MAIN, |udp| udp.v6.as_ref()).await,
+                Wake::DatagramsV4 => self.main_datagrams(|udp| udp.v4.as_ref()).await,
+                Wake::DatagramsV6 => self.main_datagrams(|udp| udp.v6.as_ref()).await,
                 Wake::Datagrams(id) => {
                     // It may have been closed since.
                     if let Some(socket) = self.shared.udp.further(id) {
-                        self.datagrams(id, |_| Some(&socket)).await;
+                        self.datagrams(id, &socket).await;
                         self.further.watch(id, socket);
                     }
                 }
@@ -233,16 +233,28 @@ impl Driver {
         }
     }
 
-    async fn datagrams<'a>(&'a mut self, id: SocketId, socket: impl FnOnce(&'a Udp) -> Option<&'a Socket>) {
+    async fn main_datagrams(&mut self, socket: impl FnOnce(&Udp) -> Option<&Socket>) {
+        let shared = Arc::clone(&self.shared);
+        if let Some(socket) = socket(&shared.udp) {
+            self.datagrams(SocketId::MAIN, socket).await;
+        }
+    }
+
+    async fn datagrams(&mut self, id: SocketId, socket: &Socket) {
+        let mut chunks = 0;
+        self.receive(id, socket, &mut chunks).await;
+        socket.note_received(chunks, Instant::now());
+    }
+
+    async fn receive(&mut self, id: SocketId, socket: &Socket, chunks: &mut usize) {
         let Self { shared, receiver, sorter, .. } = self;
-        let shared = &*shared;
-        let Some(socket) = socket(&shared.udp) else { return };
         self.crowded = None;
         let (mut is_drained, began) = (false, Instant::now());
         for _ in 0..ROUNDS_PER_WAKE {
             for _ in 0..RECEIVES_PER_ROUND {
                 match receiver.receive(socket) {
                     Ok(filled) => {
+                        *chunks += filled;
                         sorter.sort(receiver, filled, id, &shared.machine);
                         if filled < RECEIVE_BUFFERS {
                             // Perhaps that was all: the next round shows, once these have been taken.

@@ -36,6 +36,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Instant,
 };
 
 use bowline_proto::{
@@ -199,6 +200,11 @@ impl Socket {
     /// Waits until something may have come.
     pub(crate) async fn readable(&self) {
         self.ready.readable().await;
+    }
+
+    /// So many chunks were received since it was last waited for: by now all that had come, or as much as may be at a time.
+    pub(crate) fn note_received(&self, chunks: usize, now: Instant) {
+        self.ready.note_received(chunks, now);
     }
 
     /// Has the system tell the mark of each datagram, which costs a little with every receive; or not.

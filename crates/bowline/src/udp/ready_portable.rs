@@ -1,6 +1,6 @@
 //! When a socket can be read, and when it has room: as the runtime tells.
 
-use std::{io, net};
+use std::{io, net, time::Instant};
 
 use tokio::{io::Interest, net::UdpSocket};
 
@@ -25,6 +25,9 @@ impl Ready {
     pub(super) fn try_receive<R>(&self, receive: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         self.0.try_io(Interest::READABLE, receive)
     }
+
+    #[allow(clippy::unused_self, reason = "other systems need it")]
+    pub(super) fn note_received(&self, _chunks: usize, _now: Instant) {}
 
     /// Waits until there may be room. An error shows at the next send.
     pub(super) async fn writable(&self) {

@@ -1,14 +1,22 @@
 //! When a socket can be read, and when it has room.
 //!
-//! The runtime watches for reading alone. It would be told of each datagram that has left if it watched for room as well, and
+//! The runtime watches for reading alone (`watch_linux.rs`, `watch_unix.rs`). It would be told of each datagram that has left if it watched for room as well, and
 //! that is a tenth of what sending costs; so room is watched for only while somebody waits for it, by one further descriptor
 //! that all who wait share.
+
+#[cfg(target_os = "linux")]
+#[path = "watch_linux.rs"]
+mod watch;
+#[cfg(not(target_os = "linux"))]
+#[path = "watch_unix.rs"]
+mod watch;
 
 use std::{
     io,
     net::UdpSocket,
+    os::fd::AsRawFd,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -16,13 +24,15 @@ use tokio::{
     runtime::Handle,
     time::sleep,
 };
+use watch::Watch;
 
 /// Room is looked for again after so long where it cannot be watched for: the process has no descriptor to spare.
 const UNWATCHED: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub(super) struct Ready {
-    socket: AsyncFd<UdpSocket>,
+    socket: Arc<UdpSocket>,
+    watch: Watch,
     room: Mutex<Weak<AsyncFd<UdpSocket>>>,
     /// Who waits for room may do so in another runtime, which need not have what is needed for that.
     runtime: Handle,
@@ -30,22 +40,28 @@ pub(super) struct Ready {
 
 impl Ready {
     pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
-        let socket = watched(socket, Interest::READABLE)?;
-        Ok(Self { socket, room: Mutex::default(), runtime: Handle::current() })
+        let socket = Arc::new(socket);
+        let watch = Watch::new(Arc::clone(&socket))?;
+        Ok(Self { socket, watch, room: Mutex::default(), runtime: Handle::current() })
     }
 
     pub(super) fn socket(&self) -> &UdpSocket {
-        self.socket.get_ref()
+        &self.socket
     }
 
     /// Waits until something may have come. An error shows at the next receive.
     pub(super) async fn readable(&self) {
-        let _ = self.socket.readable().await;
+        self.watch.readable().await;
     }
 
     /// Receives if something may have come; with `WouldBlock` from it, nothing is there any more.
     pub(super) fn try_receive<R>(&self, receive: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        self.socket.try_io(Interest::READABLE, |_| receive())
+        self.watch.try_receive(receive)
+    }
+
+    /// So many chunks were received, by now all that had come.
+    pub(super) fn note_received(&self, chunks: usize, now: Instant) {
+        self.watch.note_received(chunks, now);
     }
 
     /// Waits until there may be room. An error shows at the next send.
@@ -87,6 +103,6 @@ impl Ready {
     deprecated,
     reason = "its replacement is unsafe for types that may not own their descriptor; a socket does"
 )]
-fn watched(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+fn watched<S: AsRawFd>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
     AsyncFd::with_interest(socket, interest)
 }
