@@ -80,6 +80,7 @@ impl Watch {
         } else if let Err(error) = state.rest(self.rest) {
             // It is looked at without a rest, which costs time and loses nothing.
             tracing::debug!("a timer cannot be set: {error}");
+            state.timer = None;
         }
     }
 
