@@ -17,7 +17,7 @@ use crate::{
     batch::{Batch, Segments},
     coalesce,
     coalesce::flush,
-    config::SEND_PATIENCE,
+    config::{BATCH, SEND_PATIENCE},
     driver::{Routes, Shared},
     error::SendSegmentsError,
     packing::{Packing, Way},
@@ -73,10 +73,9 @@ fn next_run(
     batch: &Segments<'_>,
     at: usize,
 ) -> Result<usize, SendSegmentsError> {
-    let full = |room| SendSegmentsError::Full(Room { shared: Arc::clone(shared), room, length: 0 });
     if let Some(lane) = send::lane(shared, to, batch.message(at)) {
         if flush(shared, &lane) != coalesce::Outcome::Taken {
-            return Err(full(send::Room::Socket(lane.hop)));
+            return Err(full(shared, send::Room::Socket(lane.hop), 0));
         }
         let packed = send::packing(shared, &lane, batch.message(at).len()).pack(batch, at, |_| true);
         send::note_sent(shared, &lane, packed.count);
@@ -84,7 +83,7 @@ fn next_run(
         match try_send_run(shared, lane.hop, &parts, packed.segment(), batch.ecn(at)) {
             Ok(()) => return Ok(packed.count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(full(send::Room::Socket(lane.hop)));
+                return Err(full(shared, send::Room::Socket(lane.hop), 0));
             }
             // Perhaps one of them is the reason: it shows one by one.
             Err(error) => send::note_refused(shared, lane.hop, &packed, &error),
@@ -93,47 +92,71 @@ fn next_run(
     routed(shared, to, batch, at)
 }
 
-/// As the machine says.
+/// As the machine says; the number of those that have left, of which the first did.
 fn routed(
     shared: &Arc<Shared>,
     to: DeviceId,
     batch: &Segments<'_>,
-    at: usize,
+    begin: usize,
 ) -> Result<usize, SendSegmentsError> {
-    let full = |room, length| SendSegmentsError::Full(Room { shared: Arc::clone(shared), room, length });
-    let rest = at..batch.count();
+    let rest = begin..batch.count().min(begin + BATCH);
     let lengths = rest.clone().map(|at| batch.message(at).len());
     let Routes { routes, joined, failed } = shared.machine.route_all(to, lengths);
-    let Some(&route) = routes.first() else { return failed.map_or(Ok(rest.len()), |why| Err(why.into())) };
-    let alike = |other: usize| routes.get(other - at) == Some(&route);
-    match route {
-        Route::RelayUdp(hop) => {
-            let (size, segments) = (batch.message(at).len(), shared.udp.max_segments(hop));
-            let packed = Packing::new(Way::Relayed(to), size, segments, joined).pack(batch, at, alike);
-            match try_send_run(shared, hop, &packed.parts(batch, at), packed.segment(), Ecn::NotEct) {
-                Ok(()) => return Ok(packed.count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(full(send::Room::Socket(hop), 0));
-                }
-                Err(error) => send::note_refused(shared, hop, &packed, &error),
-            }
+    if let (true, Some(error)) = (routes.is_empty(), failed) {
+        return Err(error.into());
+    }
+    if let Some(Route::RelayTcp(conn) | Route::Both(_, Relay::Tcp(conn))) = routes.first() {
+        // All of them fit, or none is taken.
+        let length = (begin..batch.count()).map(|at| HEADER_LEN + 2 + batch.message(at).len()).sum();
+        if let Some(outbox) = shared.outbox(*conn)
+            && !outbox.has_room(length)
+        {
+            return Err(full(shared, send::Room::Queue(outbox), length));
         }
-        Route::RelayTcp(conn) | Route::Both(_, Relay::Tcp(conn)) => {
-            let length = rest.clone().map(|at| HEADER_LEN + 2 + batch.message(at).len()).sum();
-            if let Some(outbox) = shared.outbox(conn)
-                && !outbox.has_room(length)
-            {
-                return Err(full(send::Room::Queue(outbox), length));
-            }
+    }
+    let mut done = 0;
+    while let Some(&route) = routes.get(done) {
+        let together = |other: usize| routes.get(other - begin) == Some(&route);
+        match send_routed(shared, (to, route), batch, begin + done, joined, together) {
+            Ok(run) => done += run,
+            Err(error) if done == 0 => return Err(error),
+            // It shows again with the next.
+            Err(_) => break,
         }
-        _ => {}
+    }
+    Ok(done)
+}
+
+/// Sends those that go `together` with the one there, by its route; their number.
+fn send_routed(
+    shared: &Arc<Shared>,
+    (to, route): (DeviceId, Route),
+    batch: &Segments<'_>,
+    at: usize,
+    joined: Option<usize>,
+    together: impl Fn(usize) -> bool,
+) -> Result<usize, SendSegmentsError> {
+    if let Route::RelayUdp(hop) = route {
+        let (size, segments) = (batch.message(at).len(), shared.udp.max_segments(hop));
+        let packed = Packing::new(Way::Relayed(to), size, segments, joined).pack(batch, at, together);
+        match try_send_run(shared, hop, &packed.parts(batch, at), packed.segment(), Ecn::NotEct) {
+            Ok(()) => return Ok(packed.count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(full(shared, send::Room::Socket(hop), 0));
+            }
+            Err(error) => send::note_refused(shared, hop, &packed, &error),
+        }
     }
     match dispatch(shared, route, to, batch.message(at), batch.ecn(at)) {
-        Outcome::Full(room) => Err(full(room, batch.message(at).len())),
+        Outcome::Full(room) => Err(full(shared, room, batch.message(at).len())),
         Outcome::Sent => Ok(1),
         Outcome::Refused => match send::try_send(shared, to, batch.message(at), batch.ecn(at)) {
             Ok(()) | Err(TrySendError::Full) => Ok(1),
             Err(TrySendError::Send(why)) => Err(why.into()),
         },
     }
+}
+
+fn full(shared: &Arc<Shared>, room: send::Room, length: usize) -> SendSegmentsError {
+    SendSegmentsError::Full(Room { shared: Arc::clone(shared), room, length })
 }

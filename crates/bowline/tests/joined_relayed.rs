@@ -87,10 +87,11 @@ async fn eleven_of_100_bytes_of_a_batch_go_through_the_base_in_one_datagram() {
     // As many as the NAT's sockets hold until it has its turn.
     let sent: Vec<Bytes> = (0..110_u32).map(|n| [n.to_be_bytes(); 25].concat().into()).collect();
     let mut expected = 0;
-    for (form, datagrams) in [("batch", 10), ("segments", 10), ("one by one", 110)] {
+    for (form, datagrams) in [("batch", 10), ("segments", 10), ("polled", 10), ("one by one", 110)] {
         match form {
             "batch" => assert_eq!(a.send_batch(b.id(), &sent).await, Ok(110)),
             "segments" => assert_eq!(a.send_segments(b.id(), &sent.concat(), 100).await, Ok(110)),
+            "polled" => a.try_send_segments(b.id(), &sent.concat(), 100).unwrap(),
             _ => {
                 for message in &sent {
                     a.send(b.id(), message).await.unwrap();
@@ -106,7 +107,18 @@ async fn eleven_of_100_bytes_of_a_batch_go_through_the_base_in_one_datagram() {
         soon("counted", async { while forwarded(&base).await < expected {} }).await;
         assert_eq!(forwarded(&base).await, expected, "{form}");
     }
-    assert_eq!(b.status().counters.data_received_relay_udp, 330);
+    assert_eq!(a.status().counters.data_sent_relay_udp, 440);
+    assert_eq!(b.status().counters.data_received_relay_udp, 440);
+}
+
+#[tokio::test]
+async fn what_takes_several_calls_is_counted_once() {
+    let (_base, a, b) = relayed().await;
+    let data = vec![7; 80 * 1000];
+    a.try_send_segments(b.id(), &data, 1000).unwrap();
+    let got = receive_batch(&b, 80).await;
+    assert!(got.iter().all(|got| got.data.len() == 1000));
+    assert_eq!(a.status().counters.data_sent_relay_udp, 80);
 }
 
 #[tokio::test]
