@@ -376,7 +376,7 @@ where
 }
 
 /// By which way messages of a route go that may share a call, and how long a datagram of joined ones may be.
-pub(crate) fn way(to: DeviceId, route: Route, joined: Option<usize>) -> Option<(Hop, Way, Option<usize>)> {
+fn way(to: DeviceId, route: Route, joined: Option<usize>) -> Option<(Hop, Way, Option<usize>)> {
     match route {
         Route::Direct(hop) => Some((hop, Way::Direct, None)),
         Route::RelayUdp(hop) => Some((hop, Way::Relayed(to), joined)),

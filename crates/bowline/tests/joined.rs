@@ -9,7 +9,7 @@ use bowline_proto::wire::peer::{
     Hello, HelloReply, IntroductionKey, PeerDatagram, SAYING_HELLO_LEN, TAKES_JOINED,
 };
 use bytes::Bytes;
-use common::{base, become_direct, key, online, receive_batch, soon};
+use common::{base, become_direct, key, of_every_size, online, receive_batch, soon};
 use tokio::net::UdpSocket;
 
 /// The other end of a direct path as it is on the wire.
@@ -131,17 +131,7 @@ async fn messages_of_every_size_arrive_whole_and_in_order() {
     let base = base().await;
     let (a, b) = (online(1, &base).await, online(2, &base).await);
     become_direct(&a, &b).await;
-    // Empty ones, some that look like the protocol's own, runs of one size with a shorter end, some too long to be joined.
-    let of = |number: usize| match number % 60 {
-        0 => Vec::new(),
-        1 => b"\x0bbowline\x05\0\x01 joined?".to_vec(),
-        2..=20 => vec![number as u8; 40],
-        21 => vec![number as u8; 7],
-        22..=50 => vec![number as u8; 300],
-        51..=53 => vec![number as u8; 1199],
-        _ => vec![number as u8; 1],
-    };
-    let sent: Vec<Bytes> = (0..600).map(|number| of(number).into()).collect();
+    let sent = of_every_size(600);
     assert_eq!(a.send_batch(b.id(), &sent).await, Ok(600));
     let got = receive_batch(&b, 600).await;
     assert!(got.iter().map(|got| &got.data).eq(&sent));

@@ -12,7 +12,7 @@ use std::{
 use bowline::{BaseName, Builder, Endpoint, Path};
 use bowline_base::{Config, Handle, Server};
 use bytes::Bytes;
-use common::{key, path, receive_batch, soon, with};
+use common::{key, of_every_size, path, receive_batch, soon, with};
 use tokio::net::UdpSocket;
 
 /// Where the base's UDP is told to be: a NAT stands there, which lets nothing in but what the base sends.
@@ -124,16 +124,7 @@ async fn what_takes_several_calls_is_counted_once() {
 #[tokio::test]
 async fn messages_of_every_size_arrive_whole_and_in_order_through_the_base() {
     let (_base, a, b) = relayed().await;
-    let of = |number: usize| match number % 60 {
-        0 => Vec::new(),
-        1 => b"\x0bbowline\x05\0\x01 joined?".to_vec(),
-        2..=20 => vec![number as u8; 40],
-        21 => vec![number as u8; 7],
-        22..=50 => vec![number as u8; 300],
-        51..=53 => vec![number as u8; 1199],
-        _ => vec![number as u8; 1],
-    };
-    let sent: Vec<Bytes> = (0..600).map(|number| of(number).into()).collect();
+    let sent = of_every_size(600);
     // Cut where it has nothing to do with their sizes; a NAT's sockets hold so many.
     for part in sent.chunks(97) {
         assert_eq!(a.send_batch(b.id(), part).await, Ok(part.len()));

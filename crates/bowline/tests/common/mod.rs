@@ -10,6 +10,7 @@ use std::{
 
 use bowline::{BaseName, Builder, Datagram, DeviceId, Endpoint, Path, SecretKey};
 use bowline_base::{Config, Handle, Server};
+use bytes::Bytes;
 
 /// How long anything may take that is bound to happen. Far more than it needs: the machine may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -97,6 +98,20 @@ pub(crate) async fn receive_batch(endpoint: &Endpoint, count: usize) -> Vec<Data
         got.retain(|datagram| datagram.data != PROBE);
     }
     got
+}
+
+/// So many messages: empty ones, some that look like the protocol's own, runs of one size with a shorter end, some too long to be joined.
+pub(crate) fn of_every_size(count: usize) -> Vec<Bytes> {
+    let of = |number: usize| match number % 60 {
+        0 => Vec::new(),
+        1 => b"\x0bbowline\x05\0\x01 joined?".to_vec(),
+        2..=20 => vec![number as u8; 40],
+        21 => vec![number as u8; 7],
+        22..=50 => vec![number as u8; 300],
+        51..=53 => vec![number as u8; 1199],
+        _ => vec![number as u8; 1],
+    };
+    (0..count).map(|number| of(number).into()).collect()
 }
 
 /// An address on loopback on which nobody listens.
