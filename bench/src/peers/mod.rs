@@ -66,20 +66,15 @@ fn relays(net: &Net, effort: Effort, report: &mut Report) {
         }
         base.borrow_mut().retune();
     };
-    let udp = || Ours {
-        name: "bowline",
+    let one_by_one = |name, sizes| Ours {
+        name,
         work: Box::new(|size, time| Ok(base.borrow_mut().turn(size, time))),
-        sizes: SIZES,
+        sizes,
     };
     let batch = || Ours {
         name: "bowline",
         work: Box::new(|size, time| Ok(base.borrow_mut().turn_batch(size, time))),
         sizes: SIZES,
-    };
-    let singly = || Ours {
-        name: "bowline, one by one",
-        work: Box::new(|size, time| Ok(base.borrow_mut().turn(size, time))),
-        sizes: &[100],
     };
     let tcp = || Ours {
         name: "bowline over TCP",
@@ -88,7 +83,7 @@ fn relays(net: &Net, effort: Effort, report: &mut Report) {
     };
     set(Links::Single);
     for peer in relay_peers(net) {
-        compare("relay", vec![udp()], peer, effort, report);
+        compare("relay", vec![one_by_one("bowline", SIZES)], peer, effort, report);
     }
     for links in Links::ALL {
         set(links);
@@ -114,7 +109,7 @@ fn relays(net: &Net, effort: Effort, report: &mut Report) {
             Ok(Box::new(move |size, time| relay.turn(size, time)))
         }),
     };
-    compare("relay", vec![singly()], peer, effort, report);
+    compare("relay", vec![one_by_one("bowline, one by one", &[100])], peer, effort, report);
 }
 
 /// Those that speak UDP.

@@ -12,8 +12,8 @@ use std::{
 pub(crate) const SMALL: usize = 4 << 10;
 /// The same, for a connection that brings more.
 pub(crate) const BLOCK: usize = 64 << 10;
-/// The same, for a connection that fills those: fewer calls for what it brings, each of which wakes others. What fits a core's second
-/// cache; with 1 MiB it was slower again.
+/// The same, for a connection that fills those: fewer calls for what it brings, each of which wakes others. The
+/// best of 256 KiB to 1 MiB where a core's second cache has 1 MiB; why was not traced.
 pub(crate) const LARGE: usize = 768 << 10;
 /// Blocks of each size that are kept while nobody uses them: a few for each core.
 const KEPT: usize = 16;
