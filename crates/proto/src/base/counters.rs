@@ -38,6 +38,11 @@ pub struct Counters {
     pub nat_unknown_sent: u64,
     pub forwarded_udp: u64,
     pub forwarded_udp_bytes: u64,
+    /// By a follower of the routes ([`super::Follower`]).
+    pub forwarded_kernel: u64,
+    pub forwarded_kernel_bytes: u64,
+    /// What the follower left to the workers because the system had no way for it.
+    pub fast_path_no_way: u64,
     pub forwarded_tcp: u64,
     pub forwarded_tcp_bytes: u64,
     pub dropped_not_here: u64,

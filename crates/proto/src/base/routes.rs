@@ -9,20 +9,23 @@
 //! machine nothing.
 //!
 //! What a worker decides by it is in `reader`, what who reads a connection decides in [`super::talk`]. The machine relays through the same
-//! functions, so that a simulated world, which has no workers, and a real server cannot differ.
+//! functions, so that a simulated world, which has no workers, and a real server cannot differ. Who forwards by a copy of the table, as a
+//! program in the system's kernel does, is told of every change ([`Follower`]).
 
+mod follower;
 mod reader;
 
 use std::{
     hash::{Hash, Hasher},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+pub use follower::{Follower, Reached};
 use papaya::{HashMapRef, LocalGuard};
 pub use reader::{Reader, Verdict};
 use siphasher::sip::SipHasher24;
@@ -68,6 +71,7 @@ pub struct Routes {
     bases: Table<SocketAddr, ()>,
     /// What other bases make tags with; `None` where there are none.
     base_key: Option<BaseKey>,
+    follower: OnceLock<Arc<dyn Follower>>,
 }
 
 /// The way to another base over UDP.
@@ -113,10 +117,12 @@ pub(super) type Pinned<'a, K, V> = HashMapRef<'a, K, V, Keyed, LocalGuard<'a>>;
 
 /// A device's address as one of the base's sockets sees it, as one string of bytes: hashed and compared at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SourceKey([u8; 24]);
+pub struct SourceKey([u8; 24]);
 
 impl SourceKey {
-    pub(super) fn new(socket: SocketId, address: SocketAddr) -> Self {
+    /// An address as this socket sees it.
+    #[must_use]
+    pub fn new(socket: SocketId, address: SocketAddr) -> Self {
         let (ip, scope) = match address {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), 0),
             SocketAddr::V6(v6) => (*v6.ip(), v6.scope_id()),
@@ -127,6 +133,12 @@ impl SourceKey {
         key[18..20].copy_from_slice(&socket.0.to_be_bytes());
         key[20..].copy_from_slice(&scope.to_be_bytes());
         Self(key)
+    }
+
+    /// IP (of IPv4, the mapped one), port, socket, scope, most significant byte first.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 24] {
+        &self.0
     }
 }
 
@@ -234,6 +246,7 @@ impl Routes {
             remotes: Table::with_hasher(keyed),
             bases: Table::with_hasher(keyed),
             base_key: None,
+            follower: OnceLock::new(),
         }
     }
 
@@ -379,6 +392,9 @@ impl Routes {
             && (leg.via.socket, leg.to) == (socket, from)
         {
             leg.prolong(self.nanos(until));
+            if let Some(follower) = self.follower() {
+                follower.lives(session.device(), leg.reached(until));
+            }
         }
         let challenge = self.challenge(&init.cookie, renewed.index, from);
         Some(NatOk {
@@ -411,6 +427,7 @@ impl Routes {
         conn: Option<ConnId>,
         leg: Option<(Via, SocketAddr, bool, Instant)>,
     ) {
+        self.tell_place(device, leg);
         let places = self.places.pin();
         if conn.is_none() && leg.is_none() {
             self.count_legs(places.remove(&device), false);
@@ -445,14 +462,20 @@ impl Routes {
     pub(super) fn seize(&self, key: SourceKey, session: Arc<Session>, now: Instant) -> Option<DeviceId> {
         let device = session.device();
         let source = Source { device, session, heard: AtomicU64::new(self.nanos(now)) };
-        self.sources.pin().insert(key, source).map(|before| before.device)
+        let before = self.sources.pin().insert(key, source).map(|before| before.device);
+        if let Some(follower) = self.follower() {
+            follower.seized(&key, device);
+        }
+        before
     }
 
     /// Who is behind an address, and when a message of his last came from there.
     pub(super) fn holder(&self, key: SourceKey) -> Option<(DeviceId, Instant)> {
         let sources = self.sources.pin();
         let source = sources.get(&key)?;
-        Some((source.device, self.moment(source.heard.load(Ordering::Relaxed))))
+        let heard = self.moment(source.heard.load(Ordering::Relaxed));
+        let elsewhere = self.follower().and_then(|follower| follower.heard(&key));
+        Some((source.device, elsewhere.map_or(heard, |elsewhere| elsewhere.max(heard))))
     }
 
     /// A message of the device behind an address came: whose it is.
@@ -468,6 +491,9 @@ impl Routes {
         let sources = self.sources.pin();
         if sources.get(&key).is_some_and(|source| source.device == device) {
             sources.remove(&key);
+            if let Some(follower) = self.follower() {
+                follower.let_go(&key);
+            }
         }
     }
 
@@ -512,8 +538,17 @@ impl Leg {
 
     /// The most data that it carries.
     fn limit(&self) -> usize {
-        if self.full_size { ANY_PATH_DATA } else { SMALL_DATA }
+        limit(self.full_size)
     }
+
+    fn reached(&self, until: Instant) -> Reached {
+        Reached { via: self.via, to: self.to, limit: self.limit(), until }
+    }
+}
+
+/// The most data that a leg carries.
+fn limit(full_size: bool) -> usize {
+    if full_size { ANY_PATH_DATA } else { SMALL_DATA }
 }
 
 /// The rate at which a device may have `limit` bytes a second relayed.

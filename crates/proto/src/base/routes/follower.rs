@@ -1,0 +1,59 @@
+//! Who forwards by a copy of the table: a program in the system's kernel that never sees the machine, nor any reader.
+//!
+//! It is told of what [`Routes`] is told of, and forwards plain messages between devices on UDP as [`super::Reader`] would. What it cannot
+//! or will not do it leaves to the workers, so it may forget anything at any time, but must not keep what it was told to drop.
+
+use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Instant};
+
+use super::{Routes, SourceKey, limit};
+use crate::{base::Via, id::DeviceId};
+
+/// Where a device is on UDP, as a [`Follower`] is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// From here.
+    pub via: Via,
+    /// To there.
+    pub to: SocketAddr,
+    /// The most data that goes there.
+    pub limit: usize,
+    /// Nothing is sent there from then on.
+    pub until: Instant,
+}
+
+/// Who keeps a copy of the table. It is told by the machine's thread of everything, by the workers that something lives on.
+pub trait Follower: Debug + Send + Sync {
+    /// Messages from there are this device's from now on.
+    fn seized(&self, source: &SourceKey, device: DeviceId);
+
+    /// Messages from there are nobody's.
+    fn let_go(&self, source: &SourceKey);
+
+    /// The device is reached there, or no longer over UDP.
+    fn placed(&self, device: DeviceId, leg: Option<Reached>);
+
+    /// Where the device is reached, that counts for longer. It may have been placed elsewhere meanwhile: then this changes nothing.
+    fn lives(&self, device: DeviceId, leg: Reached);
+
+    /// When the last message came from there that the follower has forwarded, as far as it knows.
+    fn heard(&self, source: &SourceKey) -> Option<Instant>;
+}
+
+impl Routes {
+    /// Has somebody follow the table; to be called before any device is here. Whoever comes second is not listened to: gives back whether
+    /// it is followed.
+    pub fn follow(&self, follower: Arc<dyn Follower>) -> bool {
+        self.follower.set(follower).is_ok()
+    }
+
+    pub(super) fn follower(&self) -> Option<&dyn Follower> {
+        self.follower.get().map(|follower| &**follower)
+    }
+
+    pub(super) fn tell_place(&self, device: DeviceId, leg: Option<(Via, SocketAddr, bool, Instant)>) {
+        if let Some(follower) = self.follower() {
+            let reached = |(via, to, full_size, until)| Reached { via, to, limit: limit(full_size), until };
+            follower.placed(device, leg.map(reached));
+        }
+    }
+}
