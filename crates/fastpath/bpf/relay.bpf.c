@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//
+// The fast path of a base: plain messages between devices on UDP, forwarded where the network card hands them over.
+//
+// SEND-DATA becomes RECV-DATA (SEND-JOINED becomes RECV-JOINED) by rewriting 15 bytes, so a message needs a new header and new addresses,
+// and nothing of the socket's way: no queue, no wake-up, no copy. What this program does not know, does not like, or cannot send by itself
+// goes on to the sockets as if there were no program: it drops nothing.
+//
+// The maps are a copy of the base's table (`bowline_proto::base::Follower`). The base alone writes them, but for what is said to be the
+// program's. IPs are IPv6 addresses, those of IPv4 mapped (RFC 4291 section 2.5.5.2). Little endian: the bytes of a message are taken eight
+// at a time.
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define AF_INET 2
+#define AF_INET6 10
+#define NEXT TC_ACT_UNSPEC /* to whoever else looks at packets here, and then to the sockets */
+#define LOOPBACK 1	   /* its number in every network namespace; a way looked up from there is that of the machine's own packets */
+
+#define SEND_DATA 0x20
+#define SEND_JOINED 0x22
+#define RELAYED 0x01 /* makes RECV-… of SEND-… */
+#define HEADER_LEN 15
+
+#define DO_NOT_FRAGMENT 0x4000
+#define FRAGMENT 0x3fff /* more fragments, or an offset */
+#define HOPS 64
+#define MOST_SEGMENTS 128 /* UDP_MAX_SEGMENTS of Linux 6.9; 64 before */
+#define MOST_LOCALS 16
+#define SECOND 1000000000
+#define EPOCH 27 /* a way that was found counts for so many bits of nanoseconds: 134 ms */
+
+typedef struct {
+	__u64 half[2];
+} ip_t;
+
+/* What stands before the data: type, device ID, and a byte that is zero. */
+typedef struct {
+	__u64 half[2];
+} header_t;
+
+/* Where the base is reached, and by which of its sockets; the first without a port ends the list. */
+struct local {
+	ip_t ip;
+	__be16 port;
+	__be16 socket;
+	__u32 unused;
+};
+
+struct locals {
+	struct local list[MOST_LOCALS];
+};
+
+/* As `bowline_proto::base::SourceKey`. */
+struct source_key {
+	ip_t ip;
+	__be16 port;
+	__be16 socket;
+	__be32 scope;
+};
+
+struct source {
+	header_t header; /* of RECV-DATA from that device */
+	__u64 heard;	 /* the program's: CLOCK_MONOTONIC, ns */
+};
+
+/* Found by the header of a message to that device, with type 0. */
+struct leg {
+	ip_t from;
+	ip_t to;
+	__be16 from_port;
+	__be16 to_port;
+	__u32 limit; /* bytes of data */
+	__u64 until; /* CLOCK_MONOTONIC, ns */
+	/* The program's: the way that was found last. Cores write it without a lock: it counts where all four are of one epoch. */
+	__u64 destination; /* MAC address, 16 bits of the epoch */
+	__u64 origin;	   /* the same */
+	__u64 interface;   /* its number, 32 bits of the epoch */
+	__u64 mtu;	   /* the same */
+};
+
+struct counts {
+	__u64 messages;
+	__u64 bytes;  /* of data */
+	__u64 no_way; /* the routing table or the neighbour table had none, or the packet is too large for it */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct locals);
+	__uint(max_entries, 1);
+} locals SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct source_key);
+	__type(value, struct source);
+	__uint(max_entries, 1); /* the base says how many */
+} sources SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, header_t);
+	__type(value, struct leg);
+	__uint(max_entries, 1); /* the base says how many */
+} legs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, struct counts);
+	__uint(max_entries, 1);
+} counted SEC(".maps");
+
+/* A message, and what has been found out about it. */
+struct message {
+	header_t sent;
+	header_t relayed;
+	ip_t source;
+	ip_t local;
+	__be16 ports[2]; /* as it came */
+	__u32 at;	 /* where it starts in the packet */
+	__u32 segment;	 /* bytes of each datagram's payload, but the last one's */
+	__u32 datagrams; /* more than one where the card or the kernel has merged some */
+};
+
+/* All headers of a packet, as they lie in it from `eth` to the end of `message`. */
+struct headers_ipv4 {
+	__u8 align[2];
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct udphdr udp;
+	__u32 message[4];
+} __attribute__((aligned(8)));
+
+struct headers_ipv6 {
+	__u8 align[2];
+	struct ethhdr eth;
+	struct ipv6hdr ip;
+	struct udphdr udp;
+	__u32 message[4];
+} __attribute__((aligned(8)));
+
+#define OFFSET(headers, member) (__builtin_offsetof(headers, member) - __builtin_offsetof(headers, eth))
+#define LENGTH(headers) (OFFSET(headers, message) + HEADER_LEN)
+
+static const __u32 only = 0; /* key of what there is one of */
+
+/* From anywhere in the packet: wherever a kernel has such programs compiled for speed, it reads words from odd places, too. */
+static __always_inline __u64 word(const void *at)
+{
+	return *(const __u64 *)at;
+}
+
+static __always_inline __u32 half_word(const void *at)
+{
+	return *(const __u32 *)at;
+}
+
+static __always_inline ip_t ip_at(const void *at)
+{
+	ip_t ip = { .half = { word(at), word(at + 8) } };
+	return ip;
+}
+
+static __always_inline ip_t mapped(__be32 v4)
+{
+	ip_t ip = { .half = { 0, 0xffff0000 | (__u64)v4 << 32 } };
+	return ip;
+}
+
+static __always_inline int is_mapped(const ip_t *ip)
+{
+	return ip->half[0] == 0 && (__u32)ip->half[1] == 0xffff0000;
+}
+
+/* Sums of the Internet checksum (RFC 1071), of any number of words. */
+static __always_inline __u64 sum2(const __u64 *words)
+{
+	return (words[0] & 0xffffffff) + (words[0] >> 32) + (words[1] & 0xffffffff) + (words[1] >> 32);
+}
+
+static __always_inline __u32 fold32(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return (sum & 0xffffffff) + (sum >> 32);
+}
+
+static __always_inline __u16 fold16(__u64 sum)
+{
+	__u32 folded = fold32(sum);
+	folded = (folded & 0xffff) + (folded >> 16);
+	return (folded & 0xffff) + (folded >> 16);
+}
+
+/* What a sum changes by when these words come instead of those. */
+#define COUNT_OUT(words, sum) (((__u64)(words) << 32) - (words) - (sum)) /* the sum of their complements */
+
+static __always_inline int read_message(struct __sk_buff *skb, struct message *m, const struct udphdr *udp, const void *header)
+{
+	m->sent.half[0] = word(header);
+	m->sent.half[1] = word(header + HEADER_LEN - 8) >> 8;
+	__u8 type = m->sent.half[0];
+	if (type != SEND_DATA && type != SEND_JOINED)
+		return 0;
+	m->ports[0] = udp->source;
+	m->ports[1] = udp->dest;
+	m->segment = skb->gso_size;
+	m->datagrams = skb->gso_segs;
+	if (!m->segment) {
+		m->segment = bpf_ntohs(udp->len) - sizeof(*udp);
+		m->datagrams = 1;
+		/* What came after the datagram would be sent on unread. */
+		if (m->at + m->segment != skb->len)
+			return 0;
+	}
+	return m->segment >= HEADER_LEN && m->datagrams <= MOST_SEGMENTS && m->ports[0] != 0;
+}
+
+/* Which of the base's sockets the message is for, in the order of the network; -1: none. */
+static __always_inline int socket_of(const struct message *m)
+{
+	const struct locals *known = bpf_map_lookup_elem(&locals, &only);
+	if (!known)
+		return -1;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < MOST_LOCALS; i++) {
+		const struct local *local = &known->list[i];
+		if (local->port == 0)
+			return -1;
+		if (local->port == m->ports[1] && local->ip.half[0] == m->local.half[0] && local->ip.half[1] == m->local.half[1])
+			return local->socket;
+	}
+	return -1;
+}
+
+/* By the table: where the message goes, and from whom it is. */
+static __always_inline struct leg *judge(struct message *m, __u64 now)
+{
+	int socket = socket_of(m);
+	if (socket < 0)
+		return 0;
+	struct source_key key = { .ip = m->source, .port = m->ports[0], .socket = socket };
+	struct source *source = bpf_map_lookup_elem(&sources, &key);
+	if (!source)
+		return 0;
+	header_t to = { .half = { m->sent.half[0] & ~0xffULL, m->sent.half[1] } };
+	struct leg *leg = bpf_map_lookup_elem(&legs, &to);
+	if (!leg || m->segment - HEADER_LEN > leg->limit || now >= leg->until)
+		return 0;
+	/* Written once in a while, so that the cores that one device's datagrams come by do not wait for one another. */
+	if (now - source->heard > SECOND)
+		source->heard = now;
+	m->relayed.half[0] = (source->header.half[0] & ~0xffULL) | (m->sent.half[0] & 0xff) | RELAYED;
+	m->relayed.half[1] = source->header.half[1];
+	return leg;
+}
+
+/* Whether all datagrams of a merged packet are for the same device. The packet is one piece then: datagrams that hang one behind the other
+   must not be taken apart anywhere else. */
+static __always_inline int all_alike(struct __sk_buff *skb, const struct message *m)
+{
+	if (bpf_skb_pull_data(skb, skb->len))
+		return 0;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 at = m->at;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < MOST_SEGMENTS; i++) {
+		if (i >= m->datagrams)
+			break;
+		if (at > 0xffff - HEADER_LEN)
+			return 0;
+		const void *header = data + at;
+		if (header + HEADER_LEN > end || word(header) != m->sent.half[0] || word(header + HEADER_LEN - 8) >> 8 != m->sent.half[1])
+			return 0;
+		at += m->segment;
+	}
+	return at >= skb->len;
+}
+
+static __always_inline struct counts *counts(void)
+{
+	return bpf_map_lookup_elem(&counted, &only);
+}
+
+/* The way out, as for a packet of the machine's own, with so many bytes of headers before the message. 0 where there is none right now: a
+   socket may do better, and resolve the neighbour or say what is wrong. */
+static __always_inline int find_way(struct __sk_buff *skb, const struct message *m, struct leg *leg, __u8 family, __u64 now)
+{
+	__u64 epoch = now >> EPOCH, tag = epoch & 0xffff;
+	if (leg->interface >> 32 != epoch || leg->mtu >> 32 != epoch || leg->destination >> 48 != tag || leg->origin >> 48 != tag) {
+		/* A length, for without one the packet's own would be judged. */
+		struct bpf_fib_lookup fib = { .family = family, .l4_protocol = IPPROTO_UDP, .tot_len = 1, .ifindex = LOOPBACK };
+		fib.sport = leg->from_port;
+		fib.dport = leg->to_port;
+		if (family == AF_INET) {
+			fib.ipv4_src = leg->from.half[1] >> 32;
+			fib.ipv4_dst = leg->to.half[1] >> 32;
+		} else {
+			__builtin_memcpy(fib.ipv6_src, &leg->from, sizeof(leg->from));
+			__builtin_memcpy(fib.ipv6_dst, &leg->to, sizeof(leg->to));
+		}
+		if (bpf_fib_lookup(skb, &fib, sizeof(fib), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+			goto none;
+		__u64 destination = 0, origin = 0;
+		__builtin_memcpy(&destination, fib.dmac, ETH_ALEN);
+		__builtin_memcpy(&origin, fib.smac, ETH_ALEN);
+		leg->destination = destination | tag << 48;
+		leg->origin = origin | tag << 48;
+		leg->interface = fib.ifindex | epoch << 32;
+		leg->mtu = fib.mtu_result | epoch << 32;
+	}
+	if (m->at - ETH_HLEN + m->segment <= (__u32)leg->mtu)
+		return 1;
+none:;
+	struct counts *n = counts();
+	if (n)
+		n->no_way++;
+	return 0;
+}
+
+static __always_inline void write_ends(struct ethhdr *eth, struct udphdr *udp, const struct leg *leg)
+{
+	__u64 destination = leg->destination, origin = leg->origin;
+	__builtin_memcpy(eth->h_dest, &destination, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, &origin, ETH_ALEN);
+	udp->source = leg->from_port;
+	udp->dest = leg->to_port;
+}
+
+/* Sends the packet on, with these headers; `old_ips` and `new_ips` are sums, of so many words each. */
+static __always_inline int send(struct __sk_buff *skb, const struct message *m, const struct leg *leg, const void *headers, __u32 udp_at,
+				__u64 words, __u64 old_ips, __u64 new_ips)
+{
+	__u32 interface = leg->interface, length = skb->len, check_at = udp_at + __builtin_offsetof(struct udphdr, check);
+	__u64 old = sum2(m->sent.half) + half_word(m->ports);
+	__u64 new = sum2(m->relayed.half) + ((__u32)leg->to_port << 16 | leg->from_port);
+
+	/* Written in one go, not through the packet's pointers: for those the kernel would first copy every packet that somebody else looks at. */
+	if (bpf_skb_store_bytes(skb, 0, headers, m->at + HEADER_LEN, 0))
+		return NEXT;
+	__u32 at = m->at;
+#pragma clang loop unroll(disable)
+	for (int i = 1; i < MOST_SEGMENTS; i++) {
+		at += m->segment;
+		if (i >= m->datagrams)
+			break;
+		bpf_skb_store_bytes(skb, at, &m->relayed, HEADER_LEN, 0); /* cannot fail: it is one piece by now, and nobody else's */
+	}
+	/* Addresses count for every checksum, also for the part of one that the card completes; ports and the message only for a whole one. */
+	bpf_l4_csum_replace(skb, check_at, 0, fold32(new_ips + COUNT_OUT(words, old_ips)), BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
+	bpf_l4_csum_replace(skb, check_at, 0, fold32(new + COUNT_OUT(5, old)), BPF_F_MARK_MANGLED_0);
+	struct counts *n = counts();
+	if (n) {
+		n->messages += m->datagrams;
+		n->bytes += length - m->at - m->datagrams * HEADER_LEN;
+	}
+	return bpf_redirect(interface, 0);
+}
+
+/* The first bytes of a packet in one piece. */
+static __always_inline void *front(struct __sk_buff *skb, __u32 length)
+{
+	if ((void *)(long)skb->data + length > (void *)(long)skb->data_end && (skb->len < length || bpf_skb_pull_data(skb, length)))
+		return 0;
+	void *data = (void *)(long)skb->data;
+	return data + length <= (void *)(long)skb->data_end ? data : 0;
+}
+
+static __always_inline int relay_ipv4(struct __sk_buff *skb)
+{
+	struct message m = { .at = OFFSET(struct headers_ipv4, message) };
+	const void *data = front(skb, LENGTH(struct headers_ipv4));
+	if (!data)
+		return NEXT;
+	const struct iphdr *ip = data + OFFSET(struct headers_ipv4, ip);
+	const struct udphdr *udp = data + OFFSET(struct headers_ipv4, udp);
+	/* No options, no fragments. */
+	if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP || (ip->frag_off & bpf_htons(FRAGMENT)))
+		return NEXT;
+	if (!read_message(skb, &m, udp, data + m.at))
+		return NEXT;
+	m.source = mapped(ip->saddr);
+	m.local = mapped(ip->daddr);
+	__u64 old_ips = (__u64)ip->saddr + ip->daddr, now = bpf_ktime_get_coarse_ns();
+	struct headers_ipv4 h = {
+		.eth.h_proto = bpf_htons(ETH_P_IP),
+		.ip = { .version = 4, .ihl = 5, .tot_len = ip->tot_len, .id = ip->id, .frag_off = bpf_htons(DO_NOT_FRAGMENT),
+			.ttl = HOPS, .protocol = IPPROTO_UDP },
+		.udp = { .len = udp->len, .check = udp->check },
+	};
+
+	struct leg *leg = judge(&m, now);
+	if (!leg || !is_mapped(&leg->to) || !find_way(skb, &m, leg, AF_INET, now))
+		return NEXT;
+	if (m.datagrams > 1 && !all_alike(skb, &m))
+		return NEXT;
+	write_ends(&h.eth, &h.udp, leg);
+	h.ip.saddr = leg->from.half[1] >> 32;
+	h.ip.daddr = leg->to.half[1] >> 32;
+	h.ip.check = ~fold16(sum2((__u64 *)&h.ip) + half_word(&h.ip.daddr));
+	__builtin_memcpy(h.message, &m.relayed, sizeof(h.message));
+	return send(skb, &m, leg, &h.eth, OFFSET(struct headers_ipv4, udp), 2, old_ips, (__u64)h.ip.saddr + h.ip.daddr);
+}
+
+static __always_inline int relay_ipv6(struct __sk_buff *skb)
+{
+	struct message m = { .at = OFFSET(struct headers_ipv6, message) };
+	const void *data = front(skb, LENGTH(struct headers_ipv6));
+	if (!data)
+		return NEXT;
+	const struct ipv6hdr *ip = data + OFFSET(struct headers_ipv6, ip);
+	const struct udphdr *udp = data + OFFSET(struct headers_ipv6, udp);
+	/* No extension headers, and so no fragments. */
+	if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP)
+		return NEXT;
+	if (!read_message(skb, &m, udp, data + m.at))
+		return NEXT;
+	m.source = ip_at(&ip->saddr);
+	m.local = ip_at(&ip->daddr);
+	__u64 old_ips = sum2(m.source.half) + sum2(m.local.half), now = bpf_ktime_get_coarse_ns();
+	struct headers_ipv6 h = {
+		.eth.h_proto = bpf_htons(ETH_P_IPV6),
+		.ip = { .version = 6, .payload_len = ip->payload_len, .nexthdr = IPPROTO_UDP, .hop_limit = HOPS },
+		.udp = { .len = udp->len, .check = udp->check },
+	};
+
+	struct leg *leg = judge(&m, now);
+	if (!leg || is_mapped(&leg->to) || !find_way(skb, &m, leg, AF_INET6, now))
+		return NEXT;
+	if (m.datagrams > 1 && !all_alike(skb, &m))
+		return NEXT;
+	write_ends(&h.eth, &h.udp, leg);
+	__builtin_memcpy(&h.ip.saddr, &leg->from, sizeof(leg->from));
+	__builtin_memcpy(&h.ip.daddr, &leg->to, sizeof(leg->to));
+	__builtin_memcpy(h.message, &m.relayed, sizeof(h.message));
+	return send(skb, &m, leg, &h.eth, OFFSET(struct headers_ipv6, udp), 8, old_ips, sum2(leg->from.half) + sum2(leg->to.half));
+}
+
+SEC("classifier")
+int bowline_relay(struct __sk_buff *skb)
+{
+	/* A tag that is still there belongs to an interface above this one. */
+	if (skb->vlan_present)
+		return NEXT;
+	switch (bpf_ntohs(skb->protocol)) {
+	case ETH_P_IP:
+		return relay_ipv4(skb);
+	case ETH_P_IPV6:
+		return relay_ipv6(skb);
+	default:
+		return NEXT;
+	}
+}
+
+/* What a program has to say to be let at the routing table. */
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,338 @@
+//! The program in the kernel, and the copy of the table that it reads.
+//!
+//! The layouts are those of `bpf/relay.bpf.c`. One lock is around all that is written: by the machine's thread, and by the workers when a
+//! device has shown that it is still there.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+    util::KernelVersion,
+};
+use bowline_proto::{
+    DeviceId,
+    base::{Follower, Reached, SourceKey},
+};
+use nix::{
+    net::if_::if_nametoindex,
+    sys::utsname::uname,
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{Counts, Error, Setup};
+
+static PROGRAM: &[u8] = aya::include_bytes_aligned!("../bpf/relay.bpf.o");
+
+/// The link that goes with its process came with this version (TCX).
+const OLDEST: KernelVersion = KernelVersion::new(6, 6, 0);
+/// Addresses that one device may send from: as many as a base remembers of each.
+const SOURCES_PER_DEVICE: usize = 8;
+/// Ports and addresses at which the base is reached. What comes to others goes by the sockets.
+const MOST_LOCALS: usize = 16;
+
+type Local = [u8; 24];
+type Source = [u8; 24];
+/// What stands before the data of a message to or from a device, type and the byte behind it left zero.
+type Header = [u8; 16];
+type Leg = [u8; 80];
+/// What the base writes of it, the time apart.
+const LEG_WRITTEN: std::ops::Range<usize> = 0..40;
+const LEG_UNTIL: std::ops::Range<usize> = 40..48;
+
+/// The fast path, while this lives.
+pub struct FastPath {
+    tables: Mutex<Tables>,
+    sockets: Vec<SocketAddr>,
+    clock: Clock,
+    /// Holds the program and its links.
+    _program: Ebpf,
+}
+
+struct Tables {
+    locals: Array<MapData, [Local; MOST_LOCALS]>,
+    /// What is in it.
+    known: Vec<Local>,
+    sources: HashMap<MapData, [u8; 24], Source>,
+    legs: HashMap<MapData, Header, Leg>,
+    counted: PerCpuArray<MapData, [u64; 3]>,
+    /// It has been said that something did not go in.
+    said: bool,
+}
+
+impl std::fmt::Debug for FastPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FastPath").field("sockets", &self.sockets).finish_non_exhaustive()
+    }
+}
+
+impl FastPath {
+    /// Loads the program, and attaches it to the interfaces.
+    ///
+    /// # Errors
+    /// When the system cannot, this process may not, or an interface is none for it.
+    pub fn start(setup: Setup<'_>) -> Result<Arc<Self>, Error> {
+        if KernelVersion::current().is_ok_and(|version| version < OLDEST) {
+            let release = uname().map(|names| names.release().to_string_lossy().into_owned());
+            return Err(Error::System(format!("Linux {}", release.unwrap_or_default())));
+        }
+        setup.interfaces.iter().try_for_each(|name| check_interface(name))?;
+        let devices = u32::try_from(setup.devices).unwrap_or(u32::MAX).max(1);
+        let sources =
+            u32::try_from(setup.devices.saturating_mul(SOURCES_PER_DEVICE)).unwrap_or(u32::MAX).max(1);
+        let mut program = EbpfLoader::new()
+            .map_max_entries("legs", devices)
+            .map_max_entries("sources", sources)
+            .load(PROGRAM)
+            .map_err(|error| refused("loading its tables", &error))?;
+        let_look_up_ways()?;
+        attach(&mut program, setup.interfaces)?;
+        let tables = Tables {
+            locals: table(&mut program, "locals")?,
+            known: Vec::new(),
+            sources: table(&mut program, "sources")?,
+            legs: table(&mut program, "legs")?,
+            counted: table(&mut program, "counted")?,
+            said: false,
+        };
+        let sockets = setup.sockets.to_vec();
+        Ok(Arc::new(Self { tables: Mutex::new(tables), sockets, clock: Clock::new(), _program: program }))
+    }
+
+    /// What it has forwarded.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let tables = self.tables();
+        let Ok(cores) = tables.counted.get(&0, 0) else { return Counts::default() };
+        let sum = |at: usize| cores.iter().map(|counts| counts[at]).sum();
+        Counts { messages: sum(0), bytes: sum(1), no_way: sum(2) }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // Each change of a map is whole by itself.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the base sends from, on that leg.
+    fn from(&self, leg: &Reached) -> Option<SocketAddr> {
+        let bound = self.sockets.get(usize::from(leg.via.socket.0))?;
+        let ip = leg.via.ip.or_else(|| Some(bound.ip()).filter(|ip| !ip.is_unspecified()))?;
+        Some(SocketAddr::new(ip, bound.port()))
+    }
+
+    fn leg(&self, leg: &Reached) -> Option<Leg> {
+        let from = self.from(leg)?;
+        if matches!(leg.to, SocketAddr::V6(to) if to.scope_id() != 0) {
+            return None; // the interface would have to be named
+        }
+        let mut bytes = [0; 80];
+        bytes[..16].copy_from_slice(&octets(from.ip()));
+        bytes[16..32].copy_from_slice(&octets(leg.to.ip()));
+        bytes[32..34].copy_from_slice(&from.port().to_be_bytes());
+        bytes[34..36].copy_from_slice(&leg.to.port().to_be_bytes());
+        bytes[36..40].copy_from_slice(&u32::try_from(leg.limit).unwrap_or(u32::MAX).to_ne_bytes());
+        bytes[LEG_UNTIL].copy_from_slice(&self.clock.nanos(leg.until).to_ne_bytes());
+        Some(bytes)
+    }
+}
+
+impl Follower for FastPath {
+    fn seized(&self, source: &SourceKey, device: DeviceId) {
+        let mut value = [0; 24];
+        value[..16].copy_from_slice(&header(device));
+        let mut tables = self.tables();
+        let done = tables.sources.insert(source.as_bytes(), value, 0);
+        if let Err(error) = done {
+            // Whoever was there before must not have what comes from there.
+            let _ = tables.sources.remove(source.as_bytes());
+            tables.say(&error);
+        }
+    }
+
+    fn let_go(&self, source: &SourceKey) {
+        let _ = self.tables().sources.remove(source.as_bytes()); // it may never have gone in
+    }
+
+    fn placed(&self, device: DeviceId, leg: Option<Reached>) {
+        let key = header(device);
+        let bytes = leg.and_then(|leg| self.leg(&leg).zip(self.from(&leg)).map(|found| (leg, found)));
+        let mut tables = self.tables();
+        let Some((leg, (bytes, from))) = bytes else {
+            let _ = tables.legs.remove(&key); // it may never have gone in
+            return;
+        };
+        tables.know(from, leg.via.socket.0);
+        if let Err(error) = tables.legs.insert(key, bytes, 0) {
+            let _ = tables.legs.remove(&key);
+            tables.say(&error);
+        }
+    }
+
+    fn lives(&self, device: DeviceId, leg: Reached) {
+        let Some(bytes) = self.leg(&leg) else { return };
+        let key = header(device);
+        let mut tables = self.tables();
+        let known = tables.legs.get(&key, 0);
+        // All but the time: and that one never gets shorter.
+        if known.is_ok_and(|known| known[LEG_WRITTEN] == bytes[LEG_WRITTEN] && until(&known) < until(&bytes))
+        {
+            let _ = tables.legs.insert(key, bytes, 0); // the old one counts for a while yet
+        }
+    }
+
+    fn heard(&self, source: &SourceKey) -> Option<Instant> {
+        let value = self.tables().sources.get(source.as_bytes(), 0).ok()?;
+        let nanos = u64::from_ne_bytes(*value.last_chunk()?);
+        (nanos != 0).then(|| self.clock.moment(nanos))
+    }
+}
+
+impl Tables {
+    /// Messages to there are for this socket. An address at which a device has found the base is one of the base's own.
+    fn know(&mut self, local: SocketAddr, socket: u16) {
+        let mut key = [0; 24];
+        key[..16].copy_from_slice(&octets(local.ip()));
+        key[16..18].copy_from_slice(&local.port().to_be_bytes());
+        key[18..20].copy_from_slice(&socket.to_be_bytes());
+        if self.known.contains(&key) {
+            return;
+        }
+        if self.known.len() == MOST_LOCALS {
+            return self
+                .say(&MapError::OutOfBounds { index: MOST_LOCALS as u32, max_entries: MOST_LOCALS as u32 });
+        }
+        self.known.push(key);
+        let mut list = [[0; 24]; MOST_LOCALS];
+        list[..self.known.len()].copy_from_slice(&self.known);
+        if let Err(error) = self.locals.set(0, list, 0) {
+            self.known.pop();
+            self.say(&error);
+        }
+    }
+
+    /// Once: what does not go in goes by the sockets.
+    fn say(&mut self, error: &MapError) {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!(%error, "the fast path does not take some devices: they are relayed by the sockets");
+        }
+    }
+}
+
+/// The kernel's clock, beside that of `Instant`, which is the same one and does not show its numbers.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    at: Instant,
+    nanos: u64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let since_boot = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        Self { at: Instant::now(), nanos: since_boot.as_nanos() as u64 }
+    }
+
+    fn nanos(&self, moment: Instant) -> u64 {
+        match moment.checked_duration_since(self.at) {
+            Some(later) => self.nanos.saturating_add(later.as_nanos() as u64),
+            None => self.nanos.saturating_sub((self.at - moment).as_nanos() as u64),
+        }
+    }
+
+    fn moment(&self, nanos: u64) -> Instant {
+        match nanos.checked_sub(self.nanos) {
+            Some(later) => self.at + Duration::from_nanos(later),
+            None => self.at.checked_sub(Duration::from_nanos(self.nanos - nanos)).unwrap_or(self.at),
+        }
+    }
+}
+
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn header(device: DeviceId) -> Header {
+    let mut header = [0; 16];
+    header[1..15].copy_from_slice(device.as_bytes());
+    header
+}
+
+fn until(leg: &Leg) -> u64 {
+    leg[LEG_UNTIL].try_into().map_or(0, u64::from_ne_bytes)
+}
+
+fn table<T>(program: &mut Ebpf, name: &'static str) -> Result<T, Error>
+where
+    T: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    let map = program
+        .take_map(name)
+        .ok_or(Error::Kernel { doing: "opening its tables", error: name.to_owned() })?;
+    T::try_from(map).map_err(|error| Error::Kernel { doing: "opening its tables", error: error.to_string() })
+}
+
+fn attach(program: &mut Ebpf, interfaces: &[String]) -> Result<(), Error> {
+    let program = program
+        .program_mut("bowline_relay")
+        .and_then(|program| <&mut SchedClassifier>::try_from(program).ok());
+    let program =
+        program.ok_or(Error::Kernel { doing: "loading it", error: "no such program".to_owned() })?;
+    program.load().map_err(|error| refused("loading it", &error))?;
+    for interface in interfaces {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        program
+            .attach_with_options(interface, TcAttachType::Ingress, options)
+            .map_err(|error| refused("attaching it to an interface", &error))?;
+    }
+    Ok(())
+}
+
+/// Its packets have to begin with an Ethernet header: those of tunnels begin with the IP header, and would be misread.
+fn check_interface(name: &str) -> Result<(), Error> {
+    const ETHERNET: u16 = 1;
+    const LOOPBACK: u16 = 772;
+    if if_nametoindex(name).is_err() {
+        return Err(Error::NoInterface(name.to_owned()));
+    }
+    let addresses = nix::ifaddrs::getifaddrs()
+        .map_err(|error| Error::Kernel { doing: "listing interfaces", error: error.to_string() })?;
+    let kind = addresses
+        .filter(|address| address.interface_name == name)
+        .find_map(|address| Some(address.address?.as_link_addr()?.hatype()));
+    match kind {
+        Some(ETHERNET | LOOPBACK) => Ok(()),
+        _ => Err(Error::NotEthernet(name.to_owned())),
+    }
+}
+
+/// The kernel looks up ways for packets that come in only where it forwards such; the program asks as for the machine's own, from `lo`.
+fn let_look_up_ways() -> Result<(), Error> {
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{family}/conf/lo/forwarding");
+        match fs::read_to_string(&path) {
+            Ok(now) if now.trim() == "1" => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // a system without this family
+            _ => fs::write(&path, "1").map_err(|error| Error::Ways { family, error })?,
+        }
+    }
+    Ok(())
+}
+
+fn refused(doing: &'static str, error: &(dyn std::error::Error + 'static)) -> Error {
+    let causes = || std::iter::successors(Some(error), |&error| error.source());
+    let not_permitted = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    if causes().any(not_permitted) {
+        return Error::NotPermitted;
+    }
+    Error::Kernel { doing, error: causes().map(ToString::to_string).collect::<Vec<_>>().join(": ") }
+}
