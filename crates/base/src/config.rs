@@ -37,6 +37,9 @@ pub struct Config {
     /// `workers = 4`: threads that forward messages over UDP, each with sockets of its own. Default: one for each core; one on
     /// systems that do not spread what comes over several sockets.
     pub workers: Option<NonZeroUsize>,
+    /// `fast_path = ["eth0"]`: interfaces on which the Linux kernel itself forwards messages between devices on UDP, by a program that the base
+    /// loads (it takes root). Such messages meet no packet filter and no sniffer behind the interface. Default: none.
+    pub fast_path: Vec<String>,
     /// `allow = ["7k2m-…"]`: the devices that may register here; all others are refused. Default: every device.
     #[serde(deserialize_with = "device_ids")]
     pub allow: Option<HashSet<DeviceId>>,
@@ -231,6 +234,7 @@ mod tests {
             state = "/var/lib/bowline"
             advertise = ["192.0.2.1"]
             workers = 3
+            fast_path = ["eth0"]
             allow = ["{id}"]
             allow_file = "/etc/bowline/allow"
             admin = "127.0.0.1:4480"
@@ -259,6 +263,7 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(config.workers(), if cfg!(target_os = "linux") { 3 } else { 1 });
+        assert_eq!(config.fast_path, ["eth0"]);
         let base = config.base_config();
         assert_eq!(base.allow, Some([id].into()));
         assert_eq!((base.keepalive, base.max_devices, base.max_unfinished), (20, 1, 2));

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
+use bowline_fastpath::FastPath;
 use bowline_proto::{
     DeviceId,
     base::{Answer, ConnId, Counters, Delays},
@@ -27,6 +28,7 @@ pub(crate) struct Inspector {
     short_of_memory: bool,
     /// What there is, and what the limits come to.
     pub(crate) descriptors: (u64, u64),
+    pub(crate) fast_path: Option<Arc<FastPath>>,
 }
 
 impl Inspector {
@@ -40,6 +42,7 @@ impl Inspector {
             memory: (0, allowed.unwrap_or(u64::MAX)),
             short_of_memory: false,
             descriptors: (0, resources::descriptors_for(max_connections(config), config.sockets())),
+            fast_path: None,
         }
     }
 
@@ -137,6 +140,12 @@ impl Owner {
         let mut counters = *self.base.counters();
         workers.iter().for_each(|counts| counts.add_to(&mut counters));
         self.plane.add_to(&mut counters);
+        if let Some(fast_path) = &self.inspector.fast_path {
+            let counts = fast_path.counts();
+            counters.forwarded_kernel += counts.messages;
+            counters.forwarded_kernel_bytes += counts.bytes;
+            counters.fast_path_no_way += counts.no_way;
+        }
         counters.dropped_not_sent += self.sender.dropped();
         counters.dropped_busy += self.cluster.dropped();
         counters

@@ -89,6 +89,9 @@ pub enum BindError {
     /// The cluster cannot be joined as it is configured.
     #[error(transparent)]
     Cluster(#[from] bowline_cluster::ConfigError),
+    /// The kernel does not forward by itself.
+    #[error(transparent)]
+    FastPath(#[from] bowline_fastpath::Error),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(String),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bowline_cluster::{Bus, Heard, Next};
+use bowline_fastpath::{FastPath, Setup};
 use bowline_proto::{
     DeviceId, SecretKey,
     base::{Base, ClusterConfig, ConnId, Forward, Output, Over, SocketId, Ticket, ToBase, UdpAddress},
@@ -91,6 +92,8 @@ pub struct Server {
     ports: Vec<Vec<Lanes>>,
     /// File descriptors that this process may have.
     descriptors: u64,
+    /// Messages between devices on UDP that never come to a worker.
+    fast_path: Option<Arc<FastPath>>,
     handle: Handle,
     admin: Option<TcpListener>,
     control: mpsc::Receiver<Control>,
@@ -153,6 +156,7 @@ impl Server {
             udp: Vec::new(),
             ports: vec![Vec::new(); config.workers()],
             descriptors: u64::MAX,
+            fast_path: None,
             handle: Handle { control, reload: Arc::default() },
             admin: None,
             control: for_owner,
@@ -173,7 +177,22 @@ impl Server {
                 error,
             })?;
         }
+        server.start_fast_path()?;
         Ok(server)
+    }
+
+    fn start_fast_path(&mut self) -> Result<(), BindError> {
+        let interfaces = &self.config.fast_path;
+        if interfaces.is_empty() {
+            return Ok(());
+        }
+        let first = self.ports.first().into_iter().flatten();
+        let sockets: Vec<SocketAddr> = first.filter_map(|lanes| Some(lanes.first()?.local_addr())).collect();
+        let devices = self.config.limits.devices;
+        let fast_path = FastPath::start(Setup { interfaces, sockets: &sockets, devices })?;
+        self.base.routes().follow(Arc::clone(&fast_path) as _);
+        self.fast_path = Some(fast_path);
+        Ok(())
     }
 
     /// Asks the system for the descriptors that the limits come to, and says what is missing.
@@ -256,6 +275,7 @@ impl Server {
         owner.max_conns = owner.max_conns.min(connections);
         owner.goodbyes = Goodbyes::new(GOODBYES.min(owner.max_conns / GOODBYES_SHARE));
         owner.inspector.descriptors.0 = self.descriptors;
+        owner.inspector.fast_path = self.fast_path;
         owner.cluster = cluster::Cluster::new(self.bus, &self.config, mains);
         owner.hook = self.hook.take();
         if let Some(listener) = self.admin.take() {

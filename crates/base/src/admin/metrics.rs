@@ -108,15 +108,25 @@ impl Page {
 
     fn relay(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let c = &self.0.counters;
-        let messages = [("udp", c.forwarded_udp), ("tcp", c.forwarded_tcp)];
+        let messages = [("udp", c.forwarded_udp), ("kernel", c.forwarded_kernel), ("tcp", c.forwarded_tcp)];
         counters(
             to,
             "relayed_messages",
             "Messages forwarded, joined ones as one, by the path they left on",
             ("path", &messages),
         )?;
-        let bytes = [("udp", c.forwarded_udp_bytes), ("tcp", c.forwarded_tcp_bytes)];
+        let bytes = [
+            ("udp", c.forwarded_udp_bytes),
+            ("kernel", c.forwarded_kernel_bytes),
+            ("tcp", c.forwarded_tcp_bytes),
+        ];
         counters(to, "relayed_bytes", "Their data", ("path", &bytes))?;
+        counter(
+            to,
+            "fast_path_left",
+            "Packets that the fast path left to the workers because the kernel had no way for them",
+            c.fast_path_no_way,
+        )?;
         let reasons = [
             ("not_here", c.dropped_not_here),
             ("no_way", c.dropped_no_way),

@@ -36,9 +36,9 @@ pub(crate) fn status(now: &Snapshot) -> String {
         "totals": {
             "registrations": c.registered + c.re_registered,
             "refused": c.register_bad_signature + c.register_over_rate + c.register_not_allowed + c.connections_refused,
-            "messages_udp": c.forwarded_udp,
+            "messages_udp": c.forwarded_udp + c.forwarded_kernel,
             "messages_tcp": c.forwarded_tcp,
-            "bytes_udp": c.forwarded_udp_bytes,
+            "bytes_udp": c.forwarded_udp_bytes + c.forwarded_kernel_bytes,
             "bytes_tcp": c.forwarded_tcp_bytes,
             "verifications": c.registers_verified + c.nat_init_verified + c.nat_init_bad_signature,
         },

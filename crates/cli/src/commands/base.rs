@@ -28,6 +28,7 @@ Examples:
   bowline base --listen 0.0.0.0:4477 --listen [::]:4477 --state /var/lib/bowline
   bowline base --listen 0.0.0.0:4477 --listen 0.0.0.0:443
   bowline base --cluster nats://10.0.0.1:4222 --cluster-creds /etc/bowline/nats.creds
+  bowline base --fast-path eth0
   bowline base --admin
 
 SIGHUP has the file with the allowed devices (`allow_file`) read again; a change of it is noticed by itself, too.")]
@@ -43,6 +44,10 @@ pub(crate) struct Args {
     /// nowhere; without a value: 127.0.0.1:4480]
     #[arg(long, value_name = "ADDR:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:4480")]
     admin: Option<SocketAddr>,
+    /// Have the Linux kernel itself forward messages between devices on UDP that come in by this interface; takes root; may be
+    /// repeated [default: `fast_path` in the configuration file, or none]
+    #[arg(long, value_name = "INTERFACE")]
+    fast_path: Vec<String>,
     /// Join the bases of a cluster: address of a NATS server with JetStream, nats://HOST:4222 or tls://HOST:4222; may be
     /// repeated [default: `servers` of [base.cluster] in the configuration file]
     #[arg(long, value_name = "URL")]
@@ -64,6 +69,9 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         config.listen = args.listen;
     }
     config.admin = args.admin.or(config.admin);
+    if !args.fast_path.is_empty() {
+        config.fast_path = args.fast_path;
+    }
     if !args.cluster.is_empty() {
         config.cluster.servers = args.cluster;
     }
