@@ -6,7 +6,10 @@ mod base_world;
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use base_world::{FIRST, Host, SECOND, World, addr, ms, over_tcp, over_udp, secs};
-use bowline_proto::wire::udp::{NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk, PADDED_LEN};
+use bowline_proto::{
+    base::SourceKey,
+    wire::udp::{NAT_OK_LEN, NAT_UNKNOWN, NatConfirm, NatInit, NatOk, PADDED_LEN},
+};
 
 /// A registered host and a peer that can send to it over TCP.
 fn two() -> (World, Host, Host) {
@@ -318,6 +321,20 @@ fn a_binding_silent_for_60_seconds_is_gone() {
     world.advance(ms(1));
     assert_eq!(world.base.sizes().bound_addresses, 0);
     assert_eq!(over_tcp(world.data_udp(&host, peer.id, 10)), None);
+}
+
+#[test]
+fn a_binding_lives_from_messages_that_only_who_follows_the_routes_has_seen() {
+    let (mut world, mut host, _) = two();
+    world.confirm_udp(&mut host);
+    world.advance(secs(30));
+    world.info(&mut host);
+    let source = SourceKey::new(FIRST.socket, host.udp);
+    world.copy.tables().heard.insert(*source.as_bytes(), world.now);
+    world.advance(ms(59_999));
+    assert_eq!(world.base.sizes().bound_addresses, 1);
+    world.advance(ms(1));
+    assert_eq!(world.base.sizes().bound_addresses, 0);
 }
 
 #[test]

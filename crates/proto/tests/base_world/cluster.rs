@@ -59,6 +59,7 @@ pub(crate) fn joined(others: &[&Other]) -> World {
 pub(crate) fn joined_with(config: BaseConfig, others: &[&Other]) -> World {
     let mut world = World::with(config);
     world.base.join(ClusterConfig { cluster: world.id, udp: Vec::new() }, world.now);
+    world.follow();
     for other in others {
         bus(&mut world, BusInput::Lease(&other.lease()));
     }

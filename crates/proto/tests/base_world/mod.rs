@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub(crate) mod cluster;
+pub(crate) mod follower;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -111,6 +112,8 @@ pub(crate) struct World {
     /// Whether the answer of a worker, or of whoever reads a connection, stands, as in a server; otherwise the machine gets every NAT-INIT
     /// and INFO.
     pub(crate) workers_answer: bool,
+    /// Who follows the routes: it would forward what a worker would, and nothing else.
+    pub(crate) copy: Arc<follower::Copy>,
     /// NAT-INITs that a worker has answered: the machine has not heard of them.
     answered_by_worker: u64,
     next_conn: u64,
@@ -131,9 +134,10 @@ impl World {
     pub(crate) fn with(config: BaseConfig) -> Self {
         let now = Instant::now();
         let id = SecretKey::from_seed(&[0xba; 32]).device_id();
-        Self {
+        let mut world = Self {
             judges: config.relay_rate.is_none() && config.relay_messages.is_none(),
             workers_answer: true,
+            copy: Arc::default(),
             answered_by_worker: 0,
             base: Base::new(config, id, [7; 32], now),
             id,
@@ -145,7 +149,14 @@ impl World {
             datagrams: Vec::new(),
             asked: Vec::new(),
             bus: Vec::new(),
-        }
+        };
+        world.follow();
+        world
+    }
+
+    /// To be called anew when the base has new routes.
+    pub(crate) fn follow(&mut self) {
+        assert!(self.base.routes().follow(Arc::clone(&self.copy) as _), "somebody follows already");
     }
 
     pub(crate) fn udp_list() -> [UdpAddress; 2] {
@@ -321,6 +332,7 @@ impl World {
         let (mut datagram, mut judged) = (datagram.to_vec(), datagram.to_vec());
         // A budget is spent by whoever asks: with one, the machine alone is asked.
         let is_judged = self.judges && (self.workers_answer || datagram.first() != Some(&NAT_INIT));
+        let copied = self.copy.judge(via, from, &datagram, self.now);
         let verdict = is_judged.then(|| self.base.routes().reader().judge(via, from, &mut judged, self.now));
         if let Some(Verdict::Answer { skip }) = verdict {
             self.answered_by_worker += 1;
@@ -333,6 +345,11 @@ impl World {
             (Some(Verdict::Forward { via, to }), forward) => {
                 assert_eq!(forward, Forward::Udp { via, to }, "a worker would forward it otherwise");
                 assert_eq!(datagram, judged);
+                let copied = copied.map(|(leg, message)| (leg.via, leg.to, message));
+                assert_eq!(copied, Some((via, to, judged)), "who follows the routes would do otherwise");
+            }
+            (Some(verdict), _) if copied.is_some() => {
+                panic!("a worker would say {verdict:?}, not {copied:?}")
             }
             (Some(verdict), Forward::Udp { .. }) => panic!("a worker would say {verdict:?}"),
             (Some(_), _) => {}
