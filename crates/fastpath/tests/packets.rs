@@ -9,7 +9,7 @@ use std::{
 };
 
 use bowline_fastpath::{Counts, Error, FastPath, Setup};
-use bowline_lab::{Lab, Node, connect, in_network};
+use bowline_lab::{Lab, Node, connect, in_network_as_root};
 use bowline_proto::{
     DeviceId,
     base::{Follower as _, Reached, SocketId, SourceKey, Via},
@@ -225,12 +225,12 @@ fn messages_go_on(lab: &Lab, family: Family) {
 
 #[test]
 fn messages_go_on_over_ipv4() {
-    in_network(|lab| messages_go_on(lab, Family::V4));
+    in_network_as_root(|lab| messages_go_on(lab, Family::V4));
 }
 
 #[test]
 fn messages_go_on_over_ipv6() {
-    in_network(|lab| messages_go_on(lab, Family::V6));
+    in_network_as_root(|lab| messages_go_on(lab, Family::V6));
 }
 
 fn merged_messages_go_on(lab: &Lab, family: Family) {
@@ -259,17 +259,17 @@ fn merged_messages_go_on(lab: &Lab, family: Family) {
 
 #[test]
 fn merged_messages_go_on_over_ipv4() {
-    in_network(|lab| merged_messages_go_on(lab, Family::V4));
+    in_network_as_root(|lab| merged_messages_go_on(lab, Family::V4));
 }
 
 #[test]
 fn merged_messages_go_on_over_ipv6() {
-    in_network(|lab| merged_messages_go_on(lab, Family::V6));
+    in_network_as_root(|lab| merged_messages_go_on(lab, Family::V6));
 }
 
 #[test]
 fn merged_messages_to_several_devices_come_to_the_base() {
-    in_network(|lab| {
+    in_network_as_root(|lab| {
         let world = World::new(lab, Family::V4);
         let other = DeviceId::of_public_key(&[9; 32]);
         for odd in [0, 1, 7] {
@@ -295,7 +295,7 @@ fn merged_messages_to_several_devices_come_to_the_base() {
 
 #[test]
 fn what_is_not_plain_comes_to_the_base() {
-    in_network(|lab| {
+    in_network_as_root(|lab| {
         let world = World::new(lab, Family::V4);
         let (a, b) = (&world.a, &world.b);
         world.goes_on(&to(b, 10));
@@ -330,7 +330,7 @@ fn what_is_not_plain_comes_to_the_base() {
 
 #[test]
 fn a_link_with_a_smaller_mtu_is_left_to_the_base() {
-    in_network(|lab| {
+    in_network_as_root(|lab| {
         let world = World::new(lab, Family::V4);
         world.middle.ip("link set r0 mtu 1000");
         // 28 bytes of IP and UDP, 15 of the message.
@@ -342,7 +342,7 @@ fn a_link_with_a_smaller_mtu_is_left_to_the_base() {
 
 #[test]
 fn a_device_that_moves_or_leaves_is_followed() {
-    in_network(|lab| {
+    in_network_as_root(|lab| {
         let world = World::new(lab, Family::V4);
         let (b, fast_path) = (&world.b, &world.fast_path);
         world.goes_on(&to(b, 10));
@@ -385,7 +385,7 @@ fn a_device_that_moves_or_leaves_is_followed() {
 
 #[test]
 fn the_base_can_ask_when_a_device_was_heard() {
-    in_network(|lab| {
+    in_network_as_root(|lab| {
         let world = World::new(lab, Family::V4);
         let source = world.a.source();
         assert_eq!(world.fast_path.heard(&source), None);
@@ -401,7 +401,7 @@ fn the_base_can_ask_when_a_device_was_heard() {
 
 #[test]
 fn more_devices_than_there_is_room_for_are_relayed_by_the_base() {
-    in_network(|lab| {
+    in_network_as_root(|lab| {
         let world = World::new(lab, Family::V4);
         for n in 0..200_u8 {
             world.fast_path.placed(
@@ -417,7 +417,7 @@ fn more_devices_than_there_is_room_for_are_relayed_by_the_base() {
 
 #[test]
 fn when_the_base_ends_the_kernel_forwards_nothing() {
-    in_network(|lab| {
+    in_network_as_root(|lab| {
         let World { a, b, fast_path, worker, .. } = World::new(lab, Family::V4);
         drop(fast_path);
         a.send(&to(&b, 10));
@@ -429,7 +429,7 @@ fn when_the_base_ends_the_kernel_forwards_nothing() {
 
 #[test]
 fn interfaces_that_it_cannot_use_are_named() {
-    in_network(|lab| {
+    in_network_as_root(|lab| {
         let node = lab.node("base");
         let start = |interface: &str| {
             let interfaces = [interface.to_owned()];

@@ -90,6 +90,41 @@ pub fn with_bowline<F: FnOnce(&Lab)>(body: F) {
     frame(body, || vec![(program::VARIABLE, program::build())]);
 }
 
+/// As [`in_network`], for tests that load programs into the kernel, which a user's own namespaces do not allow.
+pub fn in_network_as_root<F: FnOnce(&Lab)>(body: F) {
+    as_root(body, Vec::new);
+}
+
+/// As [`with_bowline`], for tests that load programs into the kernel.
+pub fn with_bowline_as_root<F: FnOnce(&Lab)>(body: F) {
+    as_root(body, || vec![(program::VARIABLE, program::build())]);
+}
+
+fn as_root<F: FnOnce(&Lab)>(body: F, outside: impl FnOnce() -> Vec<(&'static str, PathBuf)>) {
+    if may_load_programs() {
+        return frame(body, outside);
+    }
+    let test = test_name(type_name::<F>());
+    let why =
+        "it takes root to load programs into the kernel (capability CAP_BPF, outside any user namespace)";
+    assert!(!in_ci(), "{test} cannot run here, and in CI that is a failure: {why}");
+    say(&format!("SKIPPED {test}: {why}"));
+}
+
+/// The capability, in the machine's own user namespace.
+fn may_load_programs() -> bool {
+    const CAP_BPF: u32 = 39;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    mask & (1 << CAP_BPF) != 0 && map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+fn in_ci() -> bool {
+    env::var_os("CI").is_some_and(|ci| ci == "true" || ci == "1")
+}
+
 /// Why there can be no network of one's own here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal(pub String);
@@ -118,7 +153,7 @@ fn frame<F: FnOnce(&Lab)>(body: F, outside: impl FnOnce() -> Vec<(&'static str, 
     let test = test_name(type_name::<F>());
     match permission() {
         Ok(flags) => run_inside(flags, test, &outside()),
-        Err(why) if env::var_os("CI").is_some_and(|ci| ci == "true" || ci == "1") => {
+        Err(why) if in_ci() => {
             panic!("{test} cannot run here, and in CI that is a failure: {why}")
         }
         Err(why) => say(&format!("SKIPPED {test}: {why}")),

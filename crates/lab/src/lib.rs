@@ -28,7 +28,7 @@ mod world;
 
 pub use capture::{Capture, Datagram};
 pub use delay::Delay;
-pub use frame::{Lab, Refusal, again, in_network, with_bowline};
+pub use frame::{Lab, Refusal, again, in_network, in_network_as_root, with_bowline, with_bowline_as_root};
 pub use nat::Nat;
 pub use node::{Node, connect};
 pub use process::{Line, Process, eventually};

@@ -96,8 +96,16 @@ impl Base {
     #[track_caller]
     #[must_use]
     pub fn start(node: &Node, listen: &[&str]) -> Self {
+        Self::start_with(node, listen, &[])
+    }
+
+    /// The same, with more arguments.
+    #[track_caller]
+    #[must_use]
+    pub fn start_with(node: &Node, listen: &[&str], more: &[&str]) -> Self {
         let state = node.home().join("base");
         let mut arguments = vec!["base".to_owned(), "--state".to_owned(), state.display().to_string()];
+        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         for address in listen {
             arguments.extend(["--listen".to_owned(), (*address).to_owned()]);
         }

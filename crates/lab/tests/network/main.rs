@@ -29,6 +29,7 @@ mod ports_of_symmetric_nats_are_guessed;
 mod random_bytes_disturb_nobody;
 mod routers_map_ports;
 mod symmetric_nats_stay_on_the_relay;
+mod the_kernel_forwards_for_a_base;
 mod the_lab_tells_the_truth;
 
 use std::time::Duration;
