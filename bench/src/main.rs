@@ -14,6 +14,7 @@
 mod cluster;
 mod cpu;
 mod direct;
+mod fast_path;
 mod flood;
 mod flood_host;
 mod forward;
@@ -73,6 +74,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "relay-many",
         what: "a thousand devices in pairs, datagrams interleaved, against the same four",
         run: relay_many::run,
+    },
+    Benchmark {
+        name: "fast-path",
+        what: "the base with the Linux kernel forwarding for it, against its workers",
+        run: fast_path::run,
     },
     Benchmark {
         name: "relay-latency",

@@ -17,7 +17,7 @@ use crate::{
     report::{Goal, Options, Report, in_turn},
 };
 
-const PAIRS: usize = 500;
+pub(crate) const PAIRS: usize = 500;
 
 pub(crate) fn run(options: &Options, report: &mut Report) {
     let net = Net::new(options);
@@ -40,25 +40,46 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
 
 /// One turn of the base.
 fn relay(net: &Net, size: usize, turn: Duration) -> Turn {
-    let config = "[base.limits]\nregistrations_per_second = 10000\nregistrations_burst = 10000\nverifications_per_second = 10000\n";
-    let base = BaseProcess::start(&net.middle, config);
-    let (left, right) = (Arc::new(Wire::new(&net.left)), Arc::new(Wire::new(&net.right)));
-    let mut hosts = Vec::new();
-    let mut load = Vec::new();
-    for number in 0..PAIRS {
-        let of = |side, node, wire: &Wire, n| {
-            let mut host = Host::register(node, Net::base(side), base.id, n);
-            host.ip = Some(device_ip(side, number));
-            host.confirm(wire);
-            host
-        };
-        let a = of(Side::Left, &net.left, &left, 2 * number as u32);
-        let b = of(Side::Right, &net.right, &right, 2 * number as u32 + 1);
-        load.push(b.id);
-        hosts.extend([a, b]);
+    let crowd = Crowd::new(net, "");
+    measure(net, crowd.base.process.pid(), turn, size, || crowd.load(net, size), &crowd.right)
+}
+
+/// A base, and the devices.
+pub(crate) struct Crowd {
+    base: BaseProcess,
+    left: Arc<Wire>,
+    pub(crate) right: Arc<Wire>,
+    /// Who is written to.
+    partners: Vec<DeviceId>,
+    /// They stay registered while these live.
+    _hosts: Vec<Host>,
+}
+
+impl Crowd {
+    pub(crate) fn new(net: &Net, config: &str) -> Self {
+        let limits = "[base.limits]\nregistrations_per_second = 10000\nregistrations_burst = 10000\nverifications_per_second = 10000\n";
+        let base = BaseProcess::start(&net.middle, &format!("{config}{limits}"));
+        let (left, right) = (Arc::new(Wire::new(&net.left)), Arc::new(Wire::new(&net.right)));
+        let mut hosts = Vec::new();
+        let mut partners = Vec::new();
+        for number in 0..PAIRS {
+            let of = |side, node, wire: &Wire, n| {
+                let mut host = Host::register(node, Net::base(side), base.id, n);
+                host.ip = Some(device_ip(side, number));
+                host.confirm(wire);
+                host
+            };
+            let a = of(Side::Left, &net.left, &left, 2 * number as u32);
+            let b = of(Side::Right, &net.right, &right, 2 * number as u32 + 1);
+            partners.push(b.id);
+            hosts.extend([a, b]);
+        }
+        Self { base, left, right, partners, _hosts: hosts }
     }
-    let send = || interleaved(net, &left, &load, size);
-    measure(net, base.process.pid(), turn, size, send, &right)
+
+    pub(crate) fn load(&self, net: &Net, size: usize) -> Running {
+        interleaved(net, &self.left, &self.partners, size)
+    }
 }
 
 fn forward(net: &Net, kind: &str, size: usize, turn: Duration) -> Turn {
