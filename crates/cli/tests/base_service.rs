@@ -13,6 +13,8 @@ use std::{
 use nix::sys::signal::Signal;
 use support::{Home, Running, is_installed};
 
+/// What the unit needs for a fast path on top.
+const DROP_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/fast-path.conf");
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dist/bowline-base.service");
 /// The exposure that `systemd-analyze security` finds at most, in tenths; 100 is a service with no restrictions.
 const EXPOSURE: &str = "--threshold=13";
@@ -38,6 +40,12 @@ fn the_unit_is_one_that_systemd_understands_and_finds_safe() {
     assert!(right && !said.contains("bowline-base.service"), "{said}");
     let (safe, said) = analyze(&["security", "--offline=true", "--no-pager", EXPOSURE]);
     assert!(safe, "{said}");
+
+    let folder = home.path().join("bowline-base.service.d");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(DROP_IN, folder.join("fast-path.conf")).unwrap();
+    let (right, said) = analyze(&["verify", "--man=no", "--recursive-errors=no"]);
+    assert!(right && !said.contains("fast-path.conf"), "{said}");
 }
 
 #[test]

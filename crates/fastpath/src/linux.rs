@@ -319,7 +319,12 @@ fn let_look_up_ways() -> Result<(), Error> {
         let path = format!("/proc/sys/net/{family}/conf/lo/forwarding");
         match fs::read_to_string(&path) {
             Ok(now) if now.trim() == "1" => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // a system without this family
+            // A system without this family; or one where this process may not even look.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(
+                    "there is no {path}: if it is not 1, the fast path finds no way over {family}"
+                );
+            }
             _ => fs::write(&path, "1").map_err(|error| Error::Ways { family, error })?,
         }
     }

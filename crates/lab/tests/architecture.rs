@@ -12,13 +12,14 @@ use std::{
 use serde_json::Value;
 
 /// Imports run downward only: what each crate may depend on, tests aside.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("bowline-proto", &[]),
     ("bowline-key", &["bowline-proto"]),
     ("bowline", &["bowline-proto"]),
     ("bowline-quic", &["bowline"]),
     ("bowline-cluster", &["bowline-proto"]),
-    ("bowline-base", &["bowline-proto", "bowline-key", "bowline-cluster"]),
+    ("bowline-fastpath", &["bowline-proto"]),
+    ("bowline-base", &["bowline-proto", "bowline-key", "bowline-cluster", "bowline-fastpath"]),
     ("bowline-sim", &["bowline-proto"]),
     ("bowline-fuzzing", &["bowline-proto", "bowline-sim"]),
     ("bowline-mutants", &[]),
