@@ -26,6 +26,8 @@ pub(crate) const RECEIVE_BUFFER: usize = 65_536;
 pub(crate) const COPY_BELOW: usize = RECEIVE_BUFFER / 4;
 /// Spare buffers kept: what callers have in hand at a time while they keep up.
 pub(crate) const SPARE_BUFFERS: usize = 64;
+/// Blocks of as many bytes kept to copy single datagrams into: what is received before the receiver has its turn, some times over.
+pub(crate) const SPARE_BLOCKS: usize = 16;
 /// Receives from one socket before what came is handed on …
 pub(crate) const RECEIVES_PER_ROUND: usize = 4;
 /// … unless so many messages have come, in so many pieces or of so many bytes.

@@ -5,6 +5,7 @@
 //! [`Hop`] asks for; every datagram that comes in is told with the address it was sent to. Nothing is queued here: a
 //! full socket answers `WouldBlock`, and the caller knows what to do.
 
+mod copied;
 mod further;
 #[cfg(target_os = "linux")]
 #[path = "overflow_linux.rs"]

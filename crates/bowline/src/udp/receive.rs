@@ -2,7 +2,7 @@
 //!
 //! One set of buffers serves both sockets. A chunk is what one buffer holds after a receive: one datagram, or several
 //! of equal size that the kernel merged (GRO). Large chunks are handed on in their buffer (`pool.rs`), which is replaced
-//! before the next receive; small ones are copied together into buffers as large as they are, 64 KiB at most.
+//! before the next receive; small ones are copied together (`copied.rs`).
 
 use std::{
     io::{self, IoSliceMut},
@@ -11,13 +11,13 @@ use std::{
 };
 
 use bowline_proto::wire::peer::{JOINED_HEADER_LEN, read_joined};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quinn_udp::RecvMeta;
 
-use super::{Socket, pool::Pool};
+use super::{Socket, copied::Copied, pool::Pool};
 use crate::{
     Ecn,
-    config::{COPY_BELOW, RECEIVE_BUFFER, RECEIVE_BUFFERS},
+    config::{COPY_BELOW, RECEIVE_BUFFERS},
 };
 
 #[derive(Debug)]
@@ -26,8 +26,7 @@ pub(crate) struct Receiver {
     buffers: Vec<Box<[u8]>>,
     metas: [RecvMeta; RECEIVE_BUFFERS],
     filled: usize,
-    /// Where small chunks of this receive are copied to.
-    copied: BytesMut,
+    copied: Copied,
 }
 
 /// Datagrams of one sender, one after the other.
@@ -52,7 +51,7 @@ impl Receiver {
             pool,
             metas: [RecvMeta::default(); RECEIVE_BUFFERS],
             filled: 0,
-            copied: BytesMut::new(),
+            copied: Copied::default(),
         }
     }
 
@@ -70,7 +69,7 @@ impl Receiver {
         })?;
         let lengths = self.metas[..self.filled].iter().map(|meta| meta.len);
         let small: usize = lengths.filter(|&length| length < COPY_BELOW).sum();
-        self.copied = BytesMut::with_capacity(small.min(RECEIVE_BUFFER));
+        self.copied.make_room(small);
         Ok(self.filled)
     }
 
@@ -93,7 +92,7 @@ impl Receiver {
 
     /// Copies a small chunk behind those that were copied since the last [`Self::take_copied`].
     pub(crate) fn copy(&mut self, at: usize) {
-        self.copied.extend_from_slice(&self.buffers[at][..self.metas[at].len]);
+        self.copied.push(&self.buffers[at][..self.metas[at].len]);
     }
 
     /// Copies the messages of joined datagrams there, without what is before them.
@@ -102,13 +101,13 @@ impl Receiver {
         let meta = &metas[at];
         copied.reserve(meta.len);
         for datagram in buffers[at][..meta.len].chunks(meta.stride.max(1)) {
-            copied.extend_from_slice(datagram.get(JOINED_HEADER_LEN..).unwrap_or_default());
+            copied.push(datagram.get(JOINED_HEADER_LEN..).unwrap_or_default());
         }
     }
 
     /// What was copied.
     pub(crate) fn take_copied(&mut self) -> Bytes {
-        self.copied.split().freeze()
+        self.copied.take()
     }
 
     /// The bytes of a whole chunk, to be shared.
