@@ -138,15 +138,17 @@ impl Inbox {
         if max == 0 {
             return Ok(0);
         }
-        into.push(self.pop().await?);
-        let mut state = self.lock();
-        let taken = state.messages.min(max - 1);
-        into.reserve(taken);
-        for _ in 0..taken {
-            into.extend(state.pop().ok().flatten());
+        consume_budget().await;
+        loop {
+            let arrived = self.arrived.notified();
+            let mut state = self.lock();
+            let taken = state.pop_batch(into, max);
+            self.pass_on(state);
+            match taken? {
+                0 => arrived.await,
+                taken => return Ok(taken),
+            }
         }
-        self.pass_on(state);
-        Ok(1 + taken)
     }
 
     /// After something was taken: the next receiver has its turn if there is more; who waits for room, if there is some.
@@ -234,6 +236,35 @@ impl State {
         self.messages -= 1;
         self.bytes -= datagram.data.len();
         Ok(Some(datagram))
+    }
+
+    /// The number of messages taken, `max` at most: 0 if none are there.
+    fn pop_batch(&mut self, into: &mut Vec<Datagram>, max: usize) -> Result<usize, RecvError> {
+        if self.runs.is_empty() && self.closed {
+            return Err(RecvError::Closed);
+        }
+        let count = self.messages.min(max);
+        into.reserve(count);
+        let mut left = count;
+        while left > 0
+            && let Some(run) = self.runs.front_mut()
+        {
+            let messages = run.count().min(left);
+            let Run { from, path, ecn, stride, .. } = *run;
+            let bytes = run.bytes.split_to((messages * stride).min(run.bytes.len()));
+            if run.bytes.is_empty() {
+                self.runs.pop_front();
+            }
+            self.bytes -= bytes.len();
+            left -= messages;
+            // Not split off one by one: each would have to wait for what was written of the rest.
+            into.extend((0..messages).map(|at| {
+                let data = bytes.slice(at * stride..((at + 1) * stride).min(bytes.len()));
+                Datagram { from, data, path, ecn }
+            }));
+        }
+        self.messages -= count;
+        Ok(count)
     }
 
     fn pop_run(&mut self) -> Result<Option<Run>, RecvError> {
@@ -419,5 +450,22 @@ mod tests {
         assert_eq!(inbox.pop_batch(&mut got, 3).await, Ok(2));
         assert_eq!(inbox.pop_batch(&mut got, 0).await, Ok(0));
         assert_eq!(got.len(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_batch_goes_across_messages_that_came_together_and_leaves_the_rest_of_them() {
+        let inbox = Inbox::default();
+        inbox.push_all([run(25, 10), run(0, 10), run(40, 10), run(7, 10)]);
+        let mut got = Vec::new();
+        assert_eq!(inbox.pop_batch(&mut got, 6).await, Ok(6));
+        assert_eq!(inbox.pop_batch(&mut got, 100).await, Ok(3));
+        let lengths: Vec<_> = got.iter().map(|got| got.data.len()).collect();
+        assert_eq!(lengths, [10, 10, 5, 0, 10, 10, 10, 10, 7]);
+        // All of their room is there again.
+        inbox.push_all([run(INBOX_BYTES, 1_000)]);
+        assert_eq!(inbox.dropped(), 0);
+        inbox.close();
+        assert_eq!(inbox.pop_batch(&mut got, usize::MAX).await, Ok(INBOX_BYTES.div_ceil(1_000)));
+        assert_eq!(inbox.pop_batch(&mut got, 1).await, Err(RecvError::Closed));
     }
 }
