@@ -66,6 +66,12 @@ pub(crate) const MAX_SEGMENTS: usize = 64;
 pub(crate) const MAX_SEGMENTED_BYTES: usize = 65_535 - 20 - 8;
 /// Pieces of memory in one send: what the system gathers at most (`UIO_MAXIOV`).
 pub(crate) const MAX_PARTS: usize = 1024;
+/// So many parts of a send, or more, are copied together first …
+#[cfg(target_os = "linux")]
+pub(crate) const COPY_PARTS: usize = 4;
+/// … if they are shorter than this on average: with each of them the system takes longer than copying it does.
+#[cfg(target_os = "linux")]
+pub(crate) const COPY_PARTS_BELOW: usize = 2048;
 /// Messages of a batch that are routed at once, under the machine's lock.
 pub(crate) const BATCH: usize = 256;
 /// Control datagrams that wait for the socket to become writable. More are dropped: the machine repeats all of them.

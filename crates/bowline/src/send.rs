@@ -1,11 +1,11 @@
 //! Sending messages: from the caller's own task, by the way the machine names, without a queue between.
 //!
-//! A direct path that stands is a lane (`driver/lanes.rs`): messages take it without asking the machine, batches as the caller
-//! gave them, in one system call. Everything else is routed by the machine message by message. Direct and over UDP, a
+//! A direct path that stands is a lane (`driver/lanes.rs`): messages take it without asking the machine, batches in one
+//! system call. Everything else is routed by the machine message by message. Direct and over UDP, a
 //! message goes to the socket; over TCP, into the bounded queue of the base's connection. When that way is full, `send` waits up
 //! to [`SEND_PATIENCE`] and then drops the message as a network would. When the system refuses a datagram (its source address
-//! has gone, it is too large for the link), the machine hears of it and is asked for another way, once. Nothing is copied on the
-//! way to a socket, but for messages sent one by one that leave together (`coalesce.rs`).
+//! has gone, it is too large for the link), the machine hears of it and is asked for another way, once. On the way to a socket, messages
+//! are copied where they leave together and were sent one by one (`coalesce.rs`) or lie in many pieces (`udp/transmit_linux.rs`).
 
 use std::{
     io::{self, IoSlice},
