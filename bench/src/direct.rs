@@ -191,8 +191,10 @@ fn rows(
     // Small datagrams are shown for what they tell.
     let goal = if size == 1_200 { Goal::AtLeast(goal) } else { Goal::None };
     let mut measured: Vec<Vec<(Turn, Turn)>> = vec![vec![]; ours.len()];
+    let mut distances = vec![];
     for _ in 0..rounds {
         for (how, pairs) in ours.iter().zip(&mut measured) {
+            distances.push(cpu::distance());
             pairs.push((turn(cable, how, size, time), turn(cable, reference, size, time)));
         }
     }
@@ -218,6 +220,13 @@ fn rows(
             report.pairs(&format!("{case}: cost, {side}"), &unit, &costs, goal);
         }
     }
+    // What tells why one run differs from another.
+    report.figures(
+        &format!("{} {size} B: between the cores", links.name()),
+        "ns one way",
+        &distances,
+        Goal::None,
+    );
 }
 
 // --- The workers -------------------------------------------------------------------------------------------------------
