@@ -16,6 +16,8 @@ pub(crate) mod kernel;
 pub(crate) mod outgoing;
 pub(crate) mod worker;
 
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, RawFd};
 use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -59,12 +61,11 @@ impl Port {
             reason = "its replacement is unsafe for types that may not own their descriptor; a socket does"
         )
     )]
-    fn readiness(&self) -> io::Result<Readiness> {
-        let socket = self.socket.try_clone()?;
+    fn readiness(self: &Arc<Self>) -> io::Result<Readiness> {
         #[cfg(unix)]
-        let readiness = AsyncFd::with_interest(socket, Interest::READABLE)?;
+        let readiness = AsyncFd::with_interest(Arc::clone(self), Interest::READABLE)?;
         #[cfg(not(unix))]
-        let readiness = tokio::net::UdpSocket::from_std(socket)?;
+        let readiness = tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?;
         Ok(Readiness(readiness))
     }
 
@@ -90,10 +91,17 @@ impl Port {
     }
 }
 
+#[cfg(unix)]
+impl AsRawFd for Port {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
 /// Whether a socket can be read, and nothing else: a runtime that watches for room to send as well is woken again by each datagram
 /// that has left.
 #[derive(Debug)]
-struct Readiness(#[cfg(unix)] AsyncFd<UdpSocket>, #[cfg(not(unix))] tokio::net::UdpSocket);
+struct Readiness(#[cfg(unix)] AsyncFd<Arc<Port>>, #[cfg(not(unix))] tokio::net::UdpSocket);
 
 impl Readiness {
     /// An error shows at the receive call.

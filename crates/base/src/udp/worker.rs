@@ -4,6 +4,9 @@
 //! no two of them touch one socket. They are several, *lanes*: a sender always comes by the same one, and the worker takes from
 //! them by turns, so that a flood fills one lane and delays the others by one turn.
 //!
+//! While there is always more to read, the lanes that a worker sends by are not watched: each datagram that has left would look
+//! whether somebody waits there for room. They are asked each round.
+//!
 //! A round: receive from a few lanes, judge each datagram by the routes as they are at that moment, send the runs. It allocates
 //! nothing for a datagram that goes on, takes no lock for it, and counts in numbers of its own.
 //!
@@ -49,6 +52,8 @@ use super::{
 const HANDSHAKES: usize = 256;
 const DATA: usize = 64;
 const NOTES: usize = 16;
+/// After so many rounds that left something to read, what is sent by is no longer watched.
+const BUSY_ROUNDS: u32 = 16;
 /// Strangers that one worker tells of: as many as the machine answers in all.
 const STRANGERS: Rate = Rate::per_second(10_000);
 
@@ -261,7 +266,7 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self, mut stopped: watch::Receiver<()>) {
-        let lanes = match Lane::all(&self.ports) {
+        let mut lanes = match Lane::all(&self.ports) {
             Ok(lanes) => lanes,
             Err(error) => {
                 tracing::error!(%error, "a worker cannot wait for its sockets");
@@ -272,15 +277,20 @@ impl Worker {
         let mut batch = Batch::new();
         let mut egress = Egress::new(firsts);
         let mut turns = Turns::new(lanes.len());
+        let mut busy = 0;
         // The same one each time: to wait anew is to be put into a list anew, for every datagram of a quiet base.
         let mut stop = pin!(stopped.changed());
         loop {
             let more = tokio::select! {
                 biased;
                 _ = &mut stop => return,
-                more = receive(&lanes, &mut turns, &mut batch) => more,
+                more = receive(&mut lanes, &mut turns, &mut batch) => more,
             };
             self.round(&mut batch, &mut egress);
+            busy = if more { busy + 1 } else { 0 };
+            if busy == BUSY_ROUNDS {
+                lanes.iter_mut().for_each(Lane::stop_watching);
+            }
             if more {
                 // There may always be something to read here: the runtime looks at the other sockets meanwhile.
                 tokio::task::yield_now().await;
@@ -390,26 +400,46 @@ impl ToOwner {
 struct Lane {
     id: SocketId,
     port: Arc<Port>,
-    readiness: Readiness,
+    /// `None` while it is not watched.
+    readiness: Option<Readiness>,
+    /// Whether datagrams leave by it, too.
+    sends: bool,
 }
 
 impl Lane {
     fn all(ports: &[Lanes]) -> std::io::Result<Vec<Self>> {
         let mut all = Vec::new();
         for (number, lanes) in ports.iter().enumerate() {
-            for port in lanes {
-                let id = SocketId(number as u16);
-                all.push(Self { id, port: Arc::clone(port), readiness: port.readiness()? });
+            for (lane, port) in lanes.iter().enumerate() {
+                let (id, readiness) = (SocketId(number as u16), Some(port.readiness()?));
+                all.push(Self { id, port: Arc::clone(port), readiness, sends: lane == 0 });
             }
         }
         Ok(all)
     }
 
+    /// From now on it is to be asked. Elsewhere than on Linux a datagram that has left disturbs nobody.
+    fn stop_watching(&mut self) {
+        if self.sends && cfg!(target_os = "linux") {
+            self.readiness = None;
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        self.readiness.is_some()
+    }
+
+    fn watch(&mut self) -> std::io::Result<()> {
+        self.readiness = Some(self.port.readiness()?);
+        Ok(())
+    }
+
     fn receive(&self, batch: &mut Batch) -> Had {
+        let Some(readiness) = &self.readiness else { return batch.receive(self.id, &self.port) };
         let mut had = Had::Nothing;
         // The runtime is told that a socket which gave less than it could is empty. What comes later wakes it: its events are read
         // by this thread, after this.
-        self.readiness.try_io(|| {
+        readiness.try_io(|| {
             had = batch.receive(self.id, &self.port);
             match had {
                 Had::Nothing | Had::Some => Err(ErrorKind::WouldBlock.into()),
@@ -464,62 +494,91 @@ impl Turns {
         }
     }
 
-    fn is_due(&self, lane: usize) -> bool {
-        self.due[lane].load(Relaxed)
+    fn is_due(&self, place: usize, lane: &Lane) -> bool {
+        self.due[place].load(Relaxed) || !lane.is_watched()
     }
 
-    /// Whether a lane can be read. If not, it is due when it can.
+    /// Whether a lane may be read. If not, it is due when it can.
     fn poll(&self, place: usize, lane: &Lane) -> Poll<()> {
         self.due[place].store(false, Relaxed);
-        lane.readiness.poll(&mut Context::from_waker(&self.wakers[place]))
+        let Some(readiness) = &lane.readiness else { return Poll::Ready(()) };
+        readiness.poll(&mut Context::from_waker(&self.wakers[place]))
+    }
+
+    /// A lane is to be asked next time.
+    fn ask(&self, place: usize) {
+        self.due[place].store(true, Relaxed);
     }
 
     /// A lane was served: it is asked next time, and the next one first.
     fn served(&mut self, lane: usize) {
-        self.due[lane].store(true, Relaxed);
+        self.ask(lane);
         self.next = lane + 1;
     }
 }
 
 /// Waits until some lane has something, and fills the batch from them by turns, beginning after the one that was served last. Tells whether
 /// more is to be expected at once.
-async fn receive(lanes: &[Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
+async fn receive(lanes: &mut [Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
     poll_fn(|cx| {
         turns.wake(cx.waker());
-        let start = turns.next;
-        let (mut hungry, mut served) = (None, 0);
-        let mut more = false;
-        for offset in 0..lanes.len() {
-            let place = (start + offset) % lanes.len();
-            let lane = &lanes[place];
-            if !batch.has_room() {
-                more = true;
-                break;
-            }
-            if !turns.is_due(place) {
-                continue;
-            }
-            // A lane that had nothing is asked again: to wake this when it has.
-            while turns.poll(place, lane).is_ready() {
-                match lane.receive(batch) {
-                    Had::Nothing => continue,
-                    Had::Some => {}
-                    Had::More => hungry = hungry.or(Some(lane)),
-                }
-                served += 1;
-                turns.served(place);
-                break;
+        let more = fill(lanes, turns, batch);
+        if !batch.is_empty() {
+            return Poll::Ready(more);
+        }
+        if lanes.iter().all(Lane::is_watched) {
+            return Poll::Pending;
+        }
+        // There is time to wait now.
+        for (place, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.is_watched()) {
+            turns.ask(place);
+            if let Err(error) = lane.watch() {
+                // It is asked again and again, which costs time and loses nothing.
+                tracing::debug!(%error, "a socket cannot be watched");
+                cx.waker().wake_by_ref();
             }
         }
-        // One that is alone may have the rest of the room; of several, none delays the others by more than its turn.
-        while let Some(lane) = hungry.filter(|_| served == 1 && batch.has_room()) {
-            if lane.receive(batch) != Had::More {
-                hungry = None;
-            }
-        }
-        if batch.is_empty() { Poll::Pending } else { Poll::Ready(more || hungry.is_some()) }
+        let more = fill(lanes, turns, batch);
+        if batch.is_empty() { Poll::Pending } else { Poll::Ready(more) }
     })
     .await
+}
+
+/// Fills the batch with what is there.
+fn fill(lanes: &[Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
+    let start = turns.next;
+    let (mut hungry, mut served) = (None, 0);
+    let mut more = false;
+    for offset in 0..lanes.len() {
+        let place = (start + offset) % lanes.len();
+        let lane = &lanes[place];
+        if !batch.has_room() {
+            more = true;
+            break;
+        }
+        if !turns.is_due(place, lane) {
+            continue;
+        }
+        // A lane that had nothing is asked again: to wake this when it has.
+        while turns.poll(place, lane).is_ready() {
+            match lane.receive(batch) {
+                Had::Nothing if lane.is_watched() => continue,
+                Had::Nothing => break,
+                Had::Some => {}
+                Had::More => hungry = hungry.or(Some(lane)),
+            }
+            served += 1;
+            turns.served(place);
+            break;
+        }
+    }
+    // One that is alone may have the rest of the room; of several, none delays the others by more than its turn.
+    while let Some(lane) = hungry.filter(|_| served == 1 && batch.has_room()) {
+        if lane.receive(batch) != Had::More {
+            hungry = None;
+        }
+    }
+    more || hungry.is_some()
 }
 
 #[cfg(test)]
