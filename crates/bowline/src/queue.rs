@@ -141,14 +141,19 @@ impl Inbox {
         consume_budget().await;
         loop {
             let arrived = self.arrived.notified();
-            let mut state = self.lock();
-            let taken = state.pop_batch(into, max);
-            self.pass_on(state);
-            match taken? {
+            match self.try_pop_batch(into, max)? {
                 0 => arrived.await,
                 taken => return Ok(taken),
             }
         }
+    }
+
+    /// Takes what is there, `max` messages at most; their number.
+    fn try_pop_batch(&self, into: &mut Vec<Datagram>, max: usize) -> Result<usize, RecvError> {
+        let mut state = self.lock();
+        let taken = state.pop_batch(into, max);
+        self.pass_on(state);
+        taken
     }
 
     /// After something was taken: the next receiver has its turn if there is more; who waits for room, if there is some.
