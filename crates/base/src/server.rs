@@ -198,7 +198,8 @@ impl Server {
         let sockets: Vec<SocketAddr> = first.filter_map(|lanes| Some(lanes.first()?.local_addr())).collect();
         let devices = self.config.limits.devices;
         let fast_path = FastPath::start(Setup { interfaces, sockets: &sockets, devices })?;
-        self.base.routes().follow(Arc::clone(&fast_path) as _);
+        let followed = self.base.have_followed(Arc::clone(&fast_path) as _);
+        debug_assert!(followed, "nobody has the routes yet");
         self.fast_path = Some(fast_path);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Issue 5: a base whose kernel forwards for it (`fast_path`) is the same to its devices, in all that they do.
+//! Row 6, as what stays on the relay: a base whose kernel forwards for it (`fast_path`) is the same to its devices, in all that they do.
 
 use std::{
     io::{Read as _, Write as _},

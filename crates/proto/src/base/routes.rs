@@ -19,7 +19,7 @@ use std::{
     hash::{Hash, Hasher},
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -71,7 +71,7 @@ pub struct Routes {
     bases: Table<SocketAddr, ()>,
     /// What other bases make tags with; `None` where there are none.
     base_key: Option<BaseKey>,
-    follower: OnceLock<Arc<dyn Follower>>,
+    follower: Option<Arc<dyn Follower>>,
 }
 
 /// The way to another base over UDP.
@@ -246,7 +246,7 @@ impl Routes {
             remotes: Table::with_hasher(keyed),
             bases: Table::with_hasher(keyed),
             base_key: None,
-            follower: OnceLock::new(),
+            follower: None,
         }
     }
 

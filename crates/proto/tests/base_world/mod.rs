@@ -156,7 +156,7 @@ impl World {
 
     /// To be called anew when the base has new routes.
     pub(crate) fn follow(&mut self) {
-        assert!(self.base.routes().follow(Arc::clone(&self.copy) as _), "somebody follows already");
+        assert!(self.base.have_followed(Arc::clone(&self.copy) as _), "somebody has the routes already");
     }
 
     pub(crate) fn udp_list() -> [UdpAddress; 2] {

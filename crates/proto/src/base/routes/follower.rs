@@ -6,7 +6,10 @@
 use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{Routes, SourceKey, limit};
-use crate::{base::Via, id::DeviceId};
+use crate::{
+    base::{Base, Via},
+    id::DeviceId,
+};
 
 /// Where a device is on UDP, as a [`Follower`] is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +42,17 @@ pub trait Follower: Debug + Send + Sync {
     fn heard(&self, source: &SourceKey) -> Option<Instant>;
 }
 
-impl Routes {
-    /// Has somebody follow the table; to be called before any device is here. Whoever comes second is not listened to: gives back whether
-    /// it is followed.
-    pub fn follow(&self, follower: Arc<dyn Follower>) -> bool {
-        self.follower.set(follower).is_ok()
+impl Base {
+    /// Has somebody follow the routes; to be called after [`Base::join`] and before all else. Gives back whether it was.
+    pub fn have_followed(&mut self, follower: Arc<dyn Follower>) -> bool {
+        let routes = Arc::get_mut(&mut self.routes);
+        routes.map(|routes| routes.follower = Some(follower)).is_some()
     }
+}
 
+impl Routes {
     pub(super) fn follower(&self) -> Option<&dyn Follower> {
-        self.follower.get().map(|follower| &**follower)
+        self.follower.as_deref()
     }
 
     pub(super) fn tell_place(&self, device: DeviceId, leg: Option<(Via, SocketAddr, bool, Instant)>) {
