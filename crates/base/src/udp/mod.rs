@@ -2,6 +2,7 @@
 //!
 //! - [`Port`]: a socket, how it receives (batches, what the system merged), and what it may be asked to send
 //! - [`worker`]: the data plane, a thread for each core
+//! - `turns`: which of its sockets a worker reads next, and which wake it
 //! - [`batch`]: the datagrams of one round of a worker, and the runs that they leave as
 //! - `egress_linux`, `egress_portable`: runs into as few calls as the system allows
 //! - [`outgoing`]: what the owner of the machine sends
@@ -14,6 +15,7 @@ pub(crate) mod batch;
 mod egress;
 pub(crate) mod kernel;
 pub(crate) mod outgoing;
+mod turns;
 pub(crate) mod worker;
 
 #[cfg(unix)]

@@ -19,22 +19,19 @@
 //! Not here: any state of the protocol.
 
 use std::{
-    future::poll_fn,
-    io::ErrorKind,
     net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, Wake, Waker},
     thread::{self, JoinHandle},
     time::Instant,
 };
 
 use bowline_proto::{
     DeviceId,
-    base::{Counters, Routes, SocketId, Verdict, Via},
+    base::{Counters, Routes, Verdict, Via},
     bucket::{Bucket, Rate},
     wire::relay::HEADER_LEN,
 };
@@ -43,9 +40,10 @@ use tokio::sync::{mpsc, watch};
 use crate::control::Queues;
 
 use super::{
-    Lanes, Port, Readiness,
-    batch::{Batch, Had, Onward},
+    Lanes,
+    batch::{Batch, Onward},
     egress::Egress,
+    turns::{Lane, Turns, receive},
 };
 
 /// Batches of a kind on their way to the owner; each is of one round of a worker.
@@ -394,191 +392,6 @@ impl ToOwner {
             }
         }
     }
-}
-
-/// One socket of a worker, and whether it can be read.
-struct Lane {
-    id: SocketId,
-    port: Arc<Port>,
-    /// `None` while it is not watched.
-    readiness: Option<Readiness>,
-    /// Whether datagrams leave by it, too.
-    sends: bool,
-}
-
-impl Lane {
-    fn all(ports: &[Lanes]) -> std::io::Result<Vec<Self>> {
-        let mut all = Vec::new();
-        for (number, lanes) in ports.iter().enumerate() {
-            for (lane, port) in lanes.iter().enumerate() {
-                let (id, readiness) = (SocketId(number as u16), Some(port.readiness()?));
-                all.push(Self { id, port: Arc::clone(port), readiness, sends: lane == 0 });
-            }
-        }
-        Ok(all)
-    }
-
-    /// From now on it is to be asked. Elsewhere than on Linux a datagram that has left disturbs nobody.
-    fn stop_watching(&mut self) {
-        if self.sends && cfg!(target_os = "linux") {
-            self.readiness = None;
-        }
-    }
-
-    fn is_watched(&self) -> bool {
-        self.readiness.is_some()
-    }
-
-    fn watch(&mut self) -> std::io::Result<()> {
-        self.readiness = Some(self.port.readiness()?);
-        Ok(())
-    }
-
-    fn receive(&self, batch: &mut Batch) -> Had {
-        let Some(readiness) = &self.readiness else { return batch.receive(self.id, &self.port) };
-        let mut had = Had::Nothing;
-        // The runtime is told that a socket which gave less than it could is empty. What comes later wakes it: its events are read
-        // by this thread, after this.
-        readiness.try_io(|| {
-            had = batch.receive(self.id, &self.port);
-            match had {
-                Had::Nothing | Had::Some => Err(ErrorKind::WouldBlock.into()),
-                Had::More => Ok(()),
-            }
-        });
-        had
-    }
-}
-
-/// Whose turn is next, and which lanes are to be asked at all: those that were served last, and those that have woken
-/// the worker since. The others will wake it, and a worker that is woken by one datagram does not look at all its sockets.
-struct Turns {
-    next: usize,
-    due: Arc<[AtomicBool]>,
-    /// One for each lane; none before the worker has waited for the first time.
-    wakers: Vec<Waker>,
-    worker: Waker,
-}
-
-/// Wakes the worker for one lane.
-struct Call {
-    lane: usize,
-    due: Arc<[AtomicBool]>,
-    worker: Waker,
-}
-
-impl Wake for Call {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.due[self.lane].store(true, Relaxed);
-        self.worker.wake_by_ref();
-    }
-}
-
-impl Turns {
-    fn new(lanes: usize) -> Self {
-        let due = (0..lanes).map(|_| AtomicBool::new(true)).collect();
-        Self { next: 0, due, wakers: Vec::new(), worker: Waker::noop().clone() }
-    }
-
-    /// This is to be woken from now on.
-    fn wake(&mut self, worker: &Waker) {
-        if self.wakers.is_empty() || !self.worker.will_wake(worker) {
-            self.worker = worker.clone();
-            let of = |lane| Call { lane, due: Arc::clone(&self.due), worker: worker.clone() };
-            self.wakers = (0..self.due.len()).map(|lane| Arc::new(of(lane)).into()).collect();
-            self.due.iter().for_each(|due| due.store(true, Relaxed));
-        }
-    }
-
-    fn is_due(&self, place: usize, lane: &Lane) -> bool {
-        self.due[place].load(Relaxed) || !lane.is_watched()
-    }
-
-    /// Whether a lane may be read. If not, it is due when it can.
-    fn poll(&self, place: usize, lane: &Lane) -> Poll<()> {
-        self.due[place].store(false, Relaxed);
-        let Some(readiness) = &lane.readiness else { return Poll::Ready(()) };
-        readiness.poll(&mut Context::from_waker(&self.wakers[place]))
-    }
-
-    /// A lane is to be asked next time.
-    fn ask(&self, place: usize) {
-        self.due[place].store(true, Relaxed);
-    }
-
-    /// A lane was served: it is asked next time, and the next one first.
-    fn served(&mut self, lane: usize) {
-        self.ask(lane);
-        self.next = lane + 1;
-    }
-}
-
-/// Waits until some lane has something, and fills the batch from them by turns, beginning after the one that was served last. Tells whether
-/// more is to be expected at once.
-async fn receive(lanes: &mut [Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
-    poll_fn(|cx| {
-        turns.wake(cx.waker());
-        let more = fill(lanes, turns, batch);
-        if !batch.is_empty() {
-            return Poll::Ready(more);
-        }
-        if lanes.iter().all(Lane::is_watched) {
-            return Poll::Pending;
-        }
-        // There is time to wait now.
-        for (place, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| !lane.is_watched()) {
-            turns.ask(place);
-            if let Err(error) = lane.watch() {
-                // It is asked again and again, which costs time and loses nothing.
-                tracing::debug!(%error, "a socket cannot be watched");
-                cx.waker().wake_by_ref();
-            }
-        }
-        let more = fill(lanes, turns, batch);
-        if batch.is_empty() { Poll::Pending } else { Poll::Ready(more) }
-    })
-    .await
-}
-
-/// Fills the batch with what is there.
-fn fill(lanes: &[Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
-    let start = turns.next;
-    let (mut hungry, mut served) = (None, 0);
-    let mut more = false;
-    for offset in 0..lanes.len() {
-        let place = (start + offset) % lanes.len();
-        let lane = &lanes[place];
-        if !batch.has_room() {
-            more = true;
-            break;
-        }
-        if !turns.is_due(place, lane) {
-            continue;
-        }
-        // A lane that had nothing is asked again: to wake this when it has.
-        while turns.poll(place, lane).is_ready() {
-            match lane.receive(batch) {
-                Had::Nothing if lane.is_watched() => continue,
-                Had::Nothing => break,
-                Had::Some => {}
-                Had::More => hungry = hungry.or(Some(lane)),
-            }
-            served += 1;
-            turns.served(place);
-            break;
-        }
-    }
-    // One that is alone may have the rest of the room; of several, none delays the others by more than its turn.
-    while let Some(lane) = hungry.filter(|_| served == 1 && batch.has_room()) {
-        if lane.receive(batch) != Had::More {
-            hungry = None;
-        }
-    }
-    more || hungry.is_some()
 }
 
 #[cfg(test)]
