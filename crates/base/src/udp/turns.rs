@@ -201,3 +201,83 @@ fn fill(lanes: &[Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
     }
     more || hungry.is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, time::Duration};
+
+    use super::*;
+
+    /// A worker's lanes on two ports, and somebody who sends to them.
+    struct World {
+        lanes: Vec<Lane>,
+        turns: Turns,
+        batch: Batch,
+        ports: Vec<Arc<Port>>,
+        sender: UdpSocket,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let port = || {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.set_nonblocking(true).unwrap();
+                Port::new(socket).unwrap()
+            };
+            // The first of each port is what the worker sends by.
+            let ports = [[port(), port()], [port(), port()]].map(Vec::from);
+            let lanes = Lane::all(&ports).unwrap();
+            let (turns, ports) = (Turns::new(lanes.len()), ports.concat());
+            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+            Self { lanes, turns, batch: Batch::new(), ports, sender }
+        }
+
+        fn send(&self, lane: usize) {
+            self.sender.send_to(&[lane as u8], self.ports[lane].local_addr()).unwrap();
+        }
+
+        /// By which lanes the next datagrams came.
+        async fn receive(&mut self) -> Vec<u8> {
+            let receive = receive(&mut self.lanes, &mut self.turns, &mut self.batch);
+            tokio::time::timeout(Duration::from_secs(10), receive).await.expect("a worker that is woken");
+            let mut came = Vec::new();
+            self.batch.each(1, |_, _, datagram| {
+                came.extend_from_slice(datagram);
+                None
+            });
+            came.sort_unstable();
+            came
+        }
+
+        fn watched(&self) -> Vec<bool> {
+            self.lanes.iter().map(Lane::is_watched).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn lanes_that_are_not_watched_are_read_and_watched_again_when_there_is_time() {
+        let mut world = World::new();
+        for _ in 0..3 {
+            world.lanes.iter_mut().for_each(Lane::stop_watching);
+            if cfg!(target_os = "linux") {
+                assert_eq!(world.watched(), [false, true, false, true]);
+            }
+            (0..4).for_each(|lane| world.send(lane));
+            let mut came = Vec::new();
+            while came.len() < 4 {
+                came.extend(world.receive().await);
+            }
+            came.sort_unstable();
+            assert_eq!(came, [0, 1, 2, 3]);
+            // Nothing is there: whoever sends next wakes the worker, by whichever lane.
+            for lane in [0, 3, 2, 1, 0] {
+                let later = world.sender.try_clone().unwrap();
+                let to = world.ports[lane].local_addr();
+                let sent = tokio::spawn(async move { later.send_to(&[lane as u8], to) });
+                assert_eq!(world.receive().await, [lane as u8]);
+                assert_eq!(world.watched(), [true; 4]);
+                sent.await.unwrap().unwrap();
+            }
+        }
+    }
+}
