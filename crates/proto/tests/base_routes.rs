@@ -8,7 +8,7 @@ use bowline_proto::{
     base::{BaseConfig, Forward, Verdict},
     wire::{
         relay::{self, RECV_DATA},
-        udp::{NAT_OK_LEN, NatConfirm},
+        udp::{NAT_OK_LEN, NatConfirm, PADDED_LEN},
     },
 };
 
@@ -154,4 +154,38 @@ fn a_budget_is_one_for_all_readers_and_the_machine() {
     }
     // A second's worth, a message of 63 bytes being one unit of 64.
     assert_eq!(passed, 1_000);
+}
+
+/// What somebody sends who goes by his copy of the routes; that a worker does the same is asserted where the datagram comes.
+fn copied(world: &mut World, from: &Host, to: &Host) -> bool {
+    let copied = world.copy.judge(FIRST, from.udp, &send_data(to.id, 10), world.now).is_some();
+    world.datagram(FIRST, from.udp, &send_data(to.id, 10));
+    copied
+}
+
+#[test]
+fn a_leg_that_a_worker_has_prolonged_lives_on_for_who_follows_the_routes() {
+    let (mut world, mut a, mut b) = two_on_udp(BaseConfig::default());
+    world.advance(secs(25));
+    for host in [&mut a, &mut b] {
+        world.nat_init(host, FIRST, PADDED_LEN).unwrap();
+    }
+    assert_eq!(world.unverified(), 2, "the machine has not heard of it");
+    world.advance(secs(35) - ms(1));
+    assert!(copied(&mut world, &a, &b));
+    world.advance(ms(1));
+    assert!(!copied(&mut world, &a, &b));
+}
+
+#[test]
+fn an_address_that_is_nobody_s_any_more_is_nobody_s_for_who_follows_the_routes() {
+    let (mut world, mut a, mut b) = two_on_udp(BaseConfig::default());
+    for _ in 0..2 {
+        world.advance(secs(30));
+        world.nat_init(&mut b, FIRST, PADDED_LEN).unwrap();
+        world.info(&mut a);
+        world.info(&mut b);
+    }
+    assert!(!copied(&mut world, &a, &b), "it was silent for 60 seconds");
+    assert!(copied(&mut world, &b, &b));
 }
