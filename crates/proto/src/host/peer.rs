@@ -4,6 +4,7 @@
 //! *active* while there is traffic, then *idle*, then forgotten. Who owns which source address, and how HELLOs that come
 //! in are checked, is decided in [`super::peers`].
 
+mod hello;
 mod punch;
 
 use std::{
@@ -12,14 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
 use super::{
     CandidateSource, Event, Hop, Lease, Path,
     candidate::{Judge, Rank},
     config::{
-        FASTER_ROUNDS, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, MAX_TOKENS, NEW_FLOWS, PEER_BYTES,
-        REST, REST_AFTER, SIZE_BYTES, SIZE_WANTED, SMALL_DATA, TOKEN_LIFE,
+        FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, PEER_BYTES, SIZE_BYTES, SIZE_WANTED, SMALL_DATA,
     },
     context::{Context, Rtt, earlier},
     early::Early,
@@ -35,7 +33,7 @@ use crate::{
     id::DeviceId,
     wire::{
         ANY_PATH_DATA, Token,
-        peer::{Hello, IntroductionKey, PADDED_HELLO_LEN, PREFIX_LEN, SAYING_HELLO_LEN, TAKES_JOINED},
+        peer::{IntroductionKey, PADDED_HELLO_LEN, PREFIX_LEN},
     },
 };
 
@@ -371,177 +369,6 @@ impl Peer {
         if self.is_active() {
             self.restart_pairs(now);
         }
-    }
-
-    // --- HELLO -----------------------------------------------------------------------------------------------------
-
-    /// One HELLO beside the schedule, to one hop.
-    pub(super) fn send_hello(&mut self, hop: Hop, padded: bool, ctx: &mut Context, now: Instant) {
-        let length = if padded { PADDED_HELLO_LEN } else { SAYING_HELLO_LEN };
-        let _ = self.bytes.take_many(length as u32, PEER_BYTES, now);
-        self.send_hello_of(hop, length, ctx, now);
-    }
-
-    /// The same, of any length, where the bytes have been paid for.
-    fn send_hello_of(&mut self, hop: Hop, length: usize, ctx: &mut Context, now: Instant) {
-        if let Some(pair) = self.pairs.iter_mut().find(|p| p.hop == hop) {
-            pair.note_sent(now);
-        }
-        ctx.budgets.urgent_hello_to(hop.to.ip(), now);
-        self.transmit_hello(vec![hop], length, ctx, now);
-    }
-
-    fn transmit_hello(&mut self, hops: Vec<Hop>, length: usize, ctx: &mut Context, now: Instant) {
-        let token = ctx.random();
-        let datagram =
-            Bytes::from(Hello::encode(self.id, token, &self.introduction, &ctx.key, TAKES_JOINED, length));
-        for &hop in &hops {
-            ctx.transmit(hop, datagram.clone());
-            ctx.counters.hello_sent += 1;
-        }
-        while self.tokens.len() >= MAX_TOKENS || self.tokens.front().is_some_and(|t| t.at + TOKEN_LIFE <= now)
-        {
-            self.tokens.pop_front();
-        }
-        self.early.note_hello(&hops, now);
-        self.tokens.push_back(SentHello { token, at: now, length, hops });
-    }
-
-    /// Sends the HELLOs that are due: one signature for all pairs, best pairs first where a budget is short.
-    fn send_due(&mut self, ctx: &mut Context, now: Instant) {
-        let mut hops = Vec::new();
-        for at in 0..self.pairs.len() {
-            if !self.pairs[at].is_due(now + GATHER) {
-                continue;
-            }
-            match self.budget_for(at, ctx, now) {
-                Ok(()) => {
-                    hops.push(self.pairs[at].hop);
-                    let asking = self.role == Role::Asking;
-                    self.pairs[at].advance(asking, ctx, now);
-                }
-                Err(later) => self.pairs[at].next = Some(later.max(now + GATHER * 2)),
-            }
-        }
-        if !hops.is_empty() {
-            self.transmit_hello(hops, SAYING_HELLO_LEN, ctx, now);
-        }
-    }
-
-    fn budget_for(&mut self, at: usize, ctx: &mut Context, now: Instant) -> Result<(), Instant> {
-        let (ip, new_flow) = (self.pairs[at].hop.to.ip(), self.pairs[at].is_new_flow());
-        if let Some(until) = self.rests.iter().find(|r| r.ip == ip).and_then(|r| r.until)
-            && until > now
-        {
-            return Err(until);
-        }
-        if new_flow && !ctx.budgets.new_flows.take(NEW_FLOWS, now) {
-            return Err(ctx.budgets.new_flows.next(NEW_FLOWS, now));
-        }
-        ctx.budgets.hello_to(ip, now)?;
-        if !self.bytes.take_many(SAYING_HELLO_LEN as u32, PEER_BYTES, now) {
-            return Err(now + PEER_BYTES.every * SAYING_HELLO_LEN as u32);
-        }
-        self.note_unanswered(ip, now);
-        Ok(())
-    }
-
-    fn note_unanswered(&mut self, ip: IpAddr, now: Instant) {
-        let rest = match self.rests.iter().position(|r| r.ip == ip) {
-            Some(at) => &mut self.rests[at],
-            None => {
-                if self.rests.len() >= 2 * MAX_CANDIDATES {
-                    self.rests.remove(0);
-                }
-                self.rests.push(Rest { ip, unanswered: 0, until: None });
-                let last = self.rests.len() - 1;
-                &mut self.rests[last]
-            }
-        };
-        rest.unanswered += 1;
-        rest.until = None;
-        if rest.unanswered >= REST_AFTER {
-            (rest.unanswered, rest.until) = (0, Some(now + REST));
-        }
-    }
-
-    /// Whether a HELLO-REPLY with this token, from there, answers a HELLO of ours: the exact pair, in time.
-    pub(super) fn match_reply(&self, token: &Token, came_by: Hop, now: Instant) -> Option<Answer> {
-        let sent = self.tokens.iter().find(|t| t.token == *token && t.at + TOKEN_LIFE > now)?;
-        let local = came_by.source;
-        let same_local = |source: Option<IpAddr>| source.is_none() || local.is_none() || source == local;
-        let same = |hop: &Hop| hop.to == came_by.to && hop.socket == came_by.socket && same_local(hop.source);
-        let hop = *sent.hops.iter().find(|hop| same(hop))?;
-        Some(Answer { hop, rtt: now - sent.at, length: sent.length })
-    }
-
-    /// This HELLO has been answered on this pair: what comes again later is a copy, and says nothing of the path's life or length.
-    pub(super) fn note_answered(&mut self, token: &Token, answer: &Answer) {
-        if let Some(sent) = self.tokens.iter_mut().find(|t| t.token == *token) {
-            sent.hops.retain(|hop| *hop != answer.hop);
-        }
-    }
-
-    /// A verified reply. The path may come to stand, or to move.
-    pub(super) fn handle_answer(
-        &mut self,
-        answer: Answer,
-        ctx: &mut Context,
-        now: Instant,
-    ) -> Option<&'static str> {
-        let Answer { hop, rtt, length } = answer;
-        self.early.close();
-        self.rests.retain(|r| r.ip != hop.to.ip());
-        let at = match self.pairs.iter().position(|p| p.hop == hop) {
-            Some(at) => at,
-            // A HELLO that was drawn, on a pair that no candidate names.
-            None => {
-                if self.pairs.len() == MAX_PAIRS {
-                    self.pairs.pop();
-                }
-                let mut pair = Pair::new(hop, CandidateSource::Proven, now);
-                pair.note_sent(now);
-                pair.next = None;
-                self.pairs.push(pair);
-                self.pairs.len() - 1
-            }
-        };
-        let pair = &mut self.pairs[at];
-        let in_round = pair.last_answer.is_some();
-        pair.handle_reply(rtt, ctx, now);
-        pair.sizes.note_answer(length, now);
-        if self.role == Role::Asking {
-            pair.next = None;
-        }
-        let full_size = pair.sizes.is_full();
-        // A message was followed by nothing, and yet the path is there: it may have been too large for it.
-        if self.direct.as_ref().is_some_and(|s| s.hop == hop && s.is_probing()) {
-            pair.sizes.doubt(now);
-        }
-        let reason = match &mut self.direct {
-            None => Some("first to respond"),
-            Some(standing) if standing.hop == hop => {
-                let was_suspect = standing.is_suspect();
-                standing.note_reply(now);
-                if full_size {
-                    standing.note_full_size();
-                } else {
-                    standing.retry_size(now);
-                }
-                return was_suspect.then_some("it answers again");
-            }
-            Some(standing) if standing.is_suspect() => Some("first to respond"),
-            Some(standing) => {
-                let current = standing.hop;
-                let than = self.pairs.iter().find(|p| p.hop == current).and_then(|p| p.rtt.smoothed());
-                (in_round && self.pairs[at].is_clearly_faster(than, FASTER_ROUNDS))
-                    .then_some("clearly faster")
-            }
-        };
-        if reason.is_some() {
-            self.stand(hop, full_size, now);
-        }
-        reason
     }
 
     fn stand(&mut self, hop: Hop, full_size: bool, now: Instant) {
