@@ -12,6 +12,7 @@
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
@@ -452,8 +453,8 @@ static __always_inline int relay_ipv6(struct __sk_buff *skb)
 SEC("classifier")
 int bowline_relay(struct __sk_buff *skb)
 {
-	/* A tag that is still there belongs to an interface above this one. */
-	if (skb->vlan_present)
+	/* What a switch floods or a sniffer has the card take is for others. A tag that is still there belongs to an interface above this one. */
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return NEXT;
 	switch (bpf_ntohs(skb->protocol)) {
 	case ETH_P_IP:

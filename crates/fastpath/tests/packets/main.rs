@@ -2,6 +2,8 @@
 
 #![cfg(target_os = "linux")]
 
+mod frames;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
@@ -126,7 +128,8 @@ impl World {
         let sockets = [SocketAddr::new(any, PORT)];
         let worker = middle.udp(sockets[0]);
         worker.set_read_timeout(Some(PATIENCE)).unwrap();
-        let interfaces = ["l0".to_owned(), "r0".to_owned()];
+        frames::make_tap(&middle);
+        let interfaces = ["l0", "r0", frames::TAP].map(str::to_owned);
         let setup = Setup { interfaces: &interfaces, sockets: &sockets, devices: 100 };
         let fast_path = middle.enter(|| FastPath::start(setup)).unwrap();
         let (a, b) = (Device::new(&left, family, 1), Device::new(&right, family, 2));
@@ -184,18 +187,19 @@ fn relayed(sent: &[u8], from: DeviceId) -> Vec<u8> {
     message
 }
 
-/// Who sums up what is sent: the card, so that the packet comes with half a checksum, or the sender.
-fn offload(node: &Node, interface: &str, how: &str) {
-    let done = node.command("ethtool").args(["-K", interface, "tx", how]).output().unwrap();
+/// What an interface does for the kernel, "on" or "off".
+fn offload(node: &Node, interface: &str, what: &str, how: &str) {
+    let done = node.command("ethtool").args(["-K", interface, what, how]).output().unwrap();
     assert!(done.status.success(), "{done:?}");
 }
 
 fn each_offload(world: &World, mut check: impl FnMut(&str)) {
     for left in ["on", "off"] {
         for middle in ["on", "off"] {
-            offload(&world.left, "eth0", left);
+            // Who sums up what is sent: the card, so that the packet comes with half a checksum, or the sender.
+            offload(&world.left, "eth0", "tx", left);
             // Off: what is left of a checksum is made here, and the receiver looks at it.
-            offload(&world.middle, "r0", middle);
+            offload(&world.middle, "r0", "tx", middle);
             check(&format!("left {left}, middle {middle}"));
         }
     }

@@ -1,0 +1,179 @@
+//! Frames that no socket sends, made byte by byte: what the kernel would not hand to the base's sockets must not go on either.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsRawFd as _,
+};
+
+use bowline_fastpath::{Counts, FastPath, Setup};
+use bowline_lab::{Lab, Node, eventually, in_network_as_root};
+use bowline_proto::{DeviceId, base::Follower as _, wire::relay};
+
+use crate::{Family, PATIENCE, PORT, World, message, offload, relayed, to};
+
+/// An interface of the base's machine whose far end is the test.
+pub(crate) const TAP: &str = "t0";
+const TAP_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const FAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const ETHERNET: usize = 14;
+const UDP: usize = 8;
+
+pub(crate) fn make_tap(node: &Node) {
+    let mac = TAP_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    node.ip(&format!("tuntap add dev {TAP} mode tap vnet_hdr"));
+    node.ip(&format!("link set dev {TAP} address {mac} up"));
+}
+
+struct Tap(File);
+
+impl Tap {
+    fn of(node: &Node) -> Self {
+        Self(node.enter(|| {
+            let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
+            attach(&file);
+            file
+        }))
+    }
+
+    /// The frame comes in, its checksums made.
+    fn put(&self, frame: &[u8]) {
+        self.put_with([0; 10], frame);
+    }
+
+    /// Datagrams that the far end has merged: how many it does not say, as a virtual machine does not.
+    fn put_merged(&self, frame: &[u8], size: usize) {
+        const NEEDS_CHECKSUM: u8 = 1;
+        const GSO_UDP_L4: u8 = 5;
+        let udp = ETHERNET + ip_len(frame);
+        let mut header = [NEEDS_CHECKSUM, GSO_UDP_L4, 0, 0, 0, 0, 0, 0, 6, 0];
+        header[2..4].copy_from_slice(&((udp + UDP) as u16).to_le_bytes());
+        header[4..6].copy_from_slice(&(size as u16).to_le_bytes());
+        header[6..8].copy_from_slice(&(udp as u16).to_le_bytes());
+        let mut frame = frame.to_vec();
+        let pseudo = folded(pseudo_header(&frame));
+        frame[udp + 6..udp + 8].copy_from_slice(&pseudo.to_be_bytes());
+        self.put_with(header, &frame);
+    }
+
+    fn put_with(&self, header: [u8; 10], frame: &[u8]) {
+        let whole = [&header, frame].concat();
+        assert_eq!((&self.0).write(&whole).unwrap(), whole.len());
+    }
+}
+
+#[allow(
+    unsafe_code,
+    reason = "the one way to a tap: an ioctl that reads what it is given, and keeps no pointer to it"
+)]
+fn attach(tun: &File) {
+    const TUNSETIFF: nix::libc::Ioctl = 0x4004_54ca;
+    const TAP_WITHOUT_INFO_BUT_OFFLOADS: u16 = 0x0002 | 0x1000 | 0x4000;
+    let mut request = [0_u8; 40];
+    request[..TAP.len()].copy_from_slice(TAP.as_bytes());
+    request[16..18].copy_from_slice(&TAP_WITHOUT_INFO_BUT_OFFLOADS.to_ne_bytes());
+    // SAFETY: `request` is as long as a `struct ifreq`.
+    let done = unsafe { nix::libc::ioctl(tun.as_raw_fd(), TUNSETIFF, &raw mut request) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn ip_len(frame: &[u8]) -> usize {
+    if frame[ETHERNET] >> 4 == 4 { 20 } else { 40 }
+}
+
+/// Sum of 16-bit words.
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0))).sum()
+}
+
+fn folded(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+fn pseudo_header(frame: &[u8]) -> u64 {
+    let ip = &frame[ETHERNET..];
+    let (ips, protocol) = if ip_len(frame) == 20 { (&ip[12..20], ip[9]) } else { (&ip[8..40], ip[6]) };
+    let length = frame.len() - ETHERNET - ip_len(frame);
+    sum(ips) + u64::from(protocol) + length as u64
+}
+
+/// Of these addresses, each as it is: an IPv4 one that is mapped goes into an IPv6 header.
+fn frame(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let length = (UDP + payload.len()) as u16;
+    let kind: u16 = if from.is_ipv4() { 0x0800 } else { 0x86dd };
+    let mut frame = [&TAP_MAC[..], &FAR_MAC, &kind.to_be_bytes()].concat();
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            frame.extend([0x45, 0]);
+            frame.extend((20 + length).to_be_bytes());
+            frame.extend([0, 1, 0x40, 0, 64, 17, 0, 0]);
+            frame.extend(from.octets());
+            frame.extend(to.octets());
+            sum_up_header(&mut frame);
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            frame.extend([0x60, 0, 0, 0]);
+            frame.extend(length.to_be_bytes());
+            frame.extend([17, 64]);
+            frame.extend(from.octets());
+            frame.extend(to.octets());
+        }
+        _ => panic!("of two families: {from} and {to}"),
+    }
+    let udp = frame.len();
+    frame.extend(from.port().to_be_bytes());
+    frame.extend(to.port().to_be_bytes());
+    frame.extend(length.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(payload);
+    let check = !folded(pseudo_header(&frame) + sum(&frame[udp..]));
+    frame[udp + 6..udp + 8].copy_from_slice(&check.to_be_bytes());
+    frame
+}
+
+/// The checksum of an IPv4 header.
+fn sum_up_header(frame: &mut [u8]) {
+    let header = &mut frame[ETHERNET..ETHERNET + 20];
+    header[10..12].fill(0);
+    let check = !folded(sum(header));
+    header[10..12].copy_from_slice(&check.to_be_bytes());
+}
+
+impl World {
+    /// As the first device would send it.
+    fn frame(&self, length: usize) -> Vec<u8> {
+        frame(self.a.address(), self.a.base, &to(&self.b, length))
+    }
+
+    /// The frame is neither sent on nor handed to the base.
+    fn is_dropped(&self, tap: &Tap, frame: &[u8], case: &str) {
+        let before = self.fast_path.counts().messages;
+        tap.put(frame);
+        self.goes_on(&to(&self.b, 100));
+        assert_eq!(self.fast_path.counts().messages, before + 1, "{case}");
+    }
+}
+
+#[test]
+fn what_is_for_another_machine_is_left_alone() {
+    in_network_as_root(|lab| {
+        let world = World::new(lab, Family::V4);
+        let tap = Tap::of(&world.middle);
+        let mut frame = world.frame(10);
+        tap.put(&frame);
+        assert_eq!(world.b.receive(), relayed(&to(&world.b, 10), world.a.id));
+        // As a switch floods it, or as a sniffer has the card take it.
+        frame[5] = 9;
+        world.is_dropped(&tap, &frame, "another MAC address");
+        // The kernel leaves it to the receiver whether he takes what is for all.
+        frame[..6].fill(0xff);
+        let before = world.fast_path.counts();
+        tap.put(&frame);
+        assert_eq!(world.passed_up(), to(&world.b, 10));
+        assert_eq!(world.fast_path.counts(), before);
+    });
+}
