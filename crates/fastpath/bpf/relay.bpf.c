@@ -431,6 +431,9 @@ static __always_inline int relay_ipv6(struct __sk_buff *skb)
 		return NEXT;
 	m.source = ip_at(&ip->saddr);
 	m.local = ip_at(&ip->daddr);
+	/* Mapped ones are those of IPv4 in the table; no packet has them, or somebody speaks for a device on IPv4. */
+	if (is_mapped(&m.source) || is_mapped(&m.local))
+		return NEXT;
 	__u64 old_ips = sum2(m.source.half) + sum2(m.local.half), now = bpf_ktime_get_coarse_ns();
 	struct headers_ipv6 h = {
 		.eth.h_proto = bpf_htons(ETH_P_IPV6),

@@ -9,7 +9,11 @@ use std::{
 
 use bowline_fastpath::{Counts, FastPath, Setup};
 use bowline_lab::{Lab, Node, eventually, in_network_as_root};
-use bowline_proto::{DeviceId, base::Follower as _, wire::relay};
+use bowline_proto::{
+    DeviceId,
+    base::{Follower as _, Reached, SocketId, SourceKey, Via},
+    wire::relay,
+};
 
 use crate::{Family, PATIENCE, PORT, World, message, offload, relayed, to};
 
@@ -175,5 +179,23 @@ fn what_is_for_another_machine_is_left_alone() {
         tap.put(&frame);
         assert_eq!(world.passed_up(), to(&world.b, 10));
         assert_eq!(world.fast_path.counts(), before);
+    });
+}
+
+#[test]
+fn an_ipv4_address_counts_in_ipv4_alone() {
+    in_network_as_root(|lab| {
+        let world = World::new(lab, Family::V6);
+        let tap = Tap::of(&world.middle);
+        // A device on IPv4, and where it has found the base.
+        let [device, base] = [2, 1].map(|end| Ipv4Addr::new(10, 9, 0, end));
+        let at = SocketAddr::from((device, 1_000));
+        let id = DeviceId::of_public_key(&[9; 32]);
+        let via = Via { socket: SocketId(0), ip: Some(base.into()) };
+        world.fast_path.seized(&SourceKey::new(SocketId(0), at), id);
+        world.fast_path.placed(id, Some(Reached { via, to: at, ..world.a.leg() }));
+        let [from, to_base] =
+            [(device, 1_000), (base, PORT)].map(|(ip, port)| SocketAddr::from((ip.to_ipv6_mapped(), port)));
+        world.is_dropped(&tap, &frame(from, to_base, &to(&world.b, 10)), "mapped addresses");
     });
 }
