@@ -218,13 +218,14 @@ static __always_inline int read_message(struct __sk_buff *skb, struct message *m
 		return 0;
 	m->ports[0] = udp->source;
 	m->ports[1] = udp->dest;
+	__u32 length = skb->len - m->at;
 	m->segment = skb->gso_size;
-	m->datagrams = skb->gso_segs;
+	/* Counted here: a virtual machine does not say how many it has merged, and the kernel's number is 0 then. */
+	m->datagrams = m->segment ? (length + m->segment - 1) / m->segment : 1;
 	if (!m->segment) {
 		m->segment = bpf_ntohs(udp->len) - sizeof(*udp);
-		m->datagrams = 1;
 		/* What came after the datagram would be sent on unread. */
-		if (m->at + m->segment != skb->len)
+		if (m->segment != length)
 			return 0;
 	}
 	return m->segment >= HEADER_LEN && m->datagrams <= MOST_SEGMENTS && m->ports[0] != 0;

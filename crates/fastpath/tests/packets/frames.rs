@@ -199,3 +199,28 @@ fn an_ipv4_address_counts_in_ipv4_alone() {
         world.is_dropped(&tap, &frame(from, to_base, &to(&world.b, 10)), "mapped addresses");
     });
 }
+
+#[test]
+fn merged_messages_of_a_virtual_machine_are_looked_at_one_by_one() {
+    in_network_as_root(|lab| {
+        let world = World::new(lab, Family::V4);
+        let tap = Tap::of(&world.middle);
+        let run = |datagrams: &[Vec<u8>]| {
+            tap.put_merged(&frame(world.a.address(), world.a.base, &datagrams.concat()), datagrams[0].len());
+        };
+        let alike = [to(&world.b, 200), to(&world.b, 200), to(&world.b, 50)];
+        run(&alike);
+        for sent in &alike {
+            assert_eq!(world.b.receive(), relayed(sent, world.a.id));
+        }
+        assert_eq!(world.fast_path.counts(), Counts { messages: 3, bytes: 450, no_way: 0 });
+        // As if the base had relayed the second for somebody else.
+        let forged = message(relay::RECV_DATA, DeviceId::of_public_key(&[9; 32]), 200, 1);
+        let mixed = [to(&world.b, 200), forged];
+        run(&mixed);
+        for sent in &mixed {
+            assert_eq!(&world.passed_up(), sent);
+        }
+        assert_eq!(world.fast_path.counts().messages, 3);
+    });
+}
