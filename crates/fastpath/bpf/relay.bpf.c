@@ -218,16 +218,13 @@ static __always_inline int read_message(struct __sk_buff *skb, struct message *m
 		return 0;
 	m->ports[0] = udp->source;
 	m->ports[1] = udp->dest;
+	/* What came after the datagram would be sent on unread. */
 	__u32 length = skb->len - m->at;
-	m->segment = skb->gso_size;
+	if (bpf_ntohs(udp->len) != length + sizeof(*udp))
+		return 0;
 	/* Counted here: a virtual machine does not say how many it has merged, and the kernel's number is 0 then. */
-	m->datagrams = m->segment ? (length + m->segment - 1) / m->segment : 1;
-	if (!m->segment) {
-		m->segment = bpf_ntohs(udp->len) - sizeof(*udp);
-		/* What came after the datagram would be sent on unread. */
-		if (m->segment != length)
-			return 0;
-	}
+	m->segment = skb->gso_size ?: length;
+	m->datagrams = skb->gso_size ? (length + m->segment - 1) / m->segment : 1;
 	return m->segment >= HEADER_LEN && m->datagrams <= MOST_SEGMENTS && m->ports[0] != 0;
 }
 
@@ -389,8 +386,9 @@ static __always_inline int relay_ipv4(struct __sk_buff *skb)
 		return NEXT;
 	const struct iphdr *ip = data + OFFSET(struct headers_ipv4, ip);
 	const struct udphdr *udp = data + OFFSET(struct headers_ipv4, udp);
-	/* No options, no fragments. */
-	if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP || (ip->frag_off & bpf_htons(FRAGMENT)))
+	/* No options, no fragments, nothing that the kernel would drop. */
+	if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP || (ip->frag_off & bpf_htons(FRAGMENT)) ||
+	    bpf_ntohs(ip->tot_len) != skb->len - ETH_HLEN || fold16(sum2((const __u64 *)ip) + half_word(&ip->daddr)) != 0xffff)
 		return NEXT;
 	if (!read_message(skb, &m, udp, data + m.at))
 		return NEXT;
@@ -425,8 +423,8 @@ static __always_inline int relay_ipv6(struct __sk_buff *skb)
 		return NEXT;
 	const struct ipv6hdr *ip = data + OFFSET(struct headers_ipv6, ip);
 	const struct udphdr *udp = data + OFFSET(struct headers_ipv6, udp);
-	/* No extension headers, and so no fragments. */
-	if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP)
+	/* No extension headers, and so no fragments; nothing that the kernel would drop. */
+	if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP || ip->payload_len != udp->len)
 		return NEXT;
 	if (!read_message(skb, &m, udp, data + m.at))
 		return NEXT;

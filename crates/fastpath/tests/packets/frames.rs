@@ -224,3 +224,42 @@ fn merged_messages_of_a_virtual_machine_are_looked_at_one_by_one() {
         assert_eq!(world.fast_path.counts().messages, 3);
     });
 }
+
+fn lengths_have_to_be_true(lab: &Lab, family: Family) {
+    let world = World::new(lab, family);
+    let tap = Tap::of(&world.middle);
+    let good = world.frame(10);
+    let of_packet = ETHERNET + if family.ip(1, 1).is_ipv4() { 3 } else { 5 };
+    let of_datagram = ETHERNET + ip_len(&good) + 5;
+    for at in [of_packet, of_datagram] {
+        for by in [1, 0xff] {
+            let mut lies = good.clone();
+            lies[at] = lies[at].wrapping_add(by);
+            if family.ip(1, 1).is_ipv4() {
+                sum_up_header(&mut lies);
+            }
+            world.is_dropped(&tap, &lies, &format!("{by} more at {at}"));
+        }
+    }
+}
+
+#[test]
+fn lengths_have_to_be_true_over_ipv4() {
+    in_network_as_root(|lab| lengths_have_to_be_true(lab, Family::V4));
+}
+
+#[test]
+fn lengths_have_to_be_true_over_ipv6() {
+    in_network_as_root(|lab| lengths_have_to_be_true(lab, Family::V6));
+}
+
+#[test]
+fn a_damaged_ipv4_header_does_not_go_on() {
+    in_network_as_root(|lab| {
+        let world = World::new(lab, Family::V4);
+        let tap = Tap::of(&world.middle);
+        let mut damaged = world.frame(10);
+        damaged[ETHERNET + 11] ^= 1;
+        world.is_dropped(&tap, &damaged, "a wrong checksum");
+    });
+}
