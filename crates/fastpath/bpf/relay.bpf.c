@@ -228,21 +228,30 @@ static __always_inline int read_message(struct __sk_buff *skb, struct message *m
 	return m->segment >= HEADER_LEN && m->datagrams <= MOST_SEGMENTS && m->ports[0] != 0;
 }
 
-/* Which of the base's sockets the message is for, in the order of the network; -1: none. */
+static __always_inline int is_same(const ip_t *one, const ip_t *other)
+{
+	return one->half[0] == other->half[0] && one->half[1] == other->half[1];
+}
+
+/* Which of the base's sockets the message is for, in the order of the network; -1: none. From an address of its own nothing comes in, or
+   somebody speaks for a device on this machine. */
 static __always_inline int socket_of(const struct message *m)
 {
 	const struct locals *known = bpf_map_lookup_elem(&locals, &only);
+	int socket = -1;
 	if (!known)
 		return -1;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < MOST_LOCALS; i++) {
 		const struct local *local = &known->list[i];
 		if (local->port == 0)
+			break;
+		if (is_same(&local->ip, &m->source))
 			return -1;
-		if (local->port == m->ports[1] && local->ip.half[0] == m->local.half[0] && local->ip.half[1] == m->local.half[1])
-			return local->socket;
+		if (local->port == m->ports[1] && is_same(&local->ip, &m->local))
+			socket = local->socket;
 	}
-	return -1;
+	return socket;
 }
 
 /* By the table: where the message goes, and from whom it is. */

@@ -144,6 +144,9 @@ impl FastPath {
 
 impl Follower for FastPath {
     fn seized(&self, source: &SourceKey, device: DeviceId) {
+        if is_loopback(source) {
+            return; // what comes in by an interface from there is a lie
+        }
         let mut value = [0; 24];
         value[..16].copy_from_slice(&header(device));
         let mut tables = self.tables();
@@ -257,6 +260,11 @@ fn octets(ip: IpAddr) -> [u8; 16] {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+fn is_loopback(source: &SourceKey) -> bool {
+    let ip = source.as_bytes().first_chunk::<16>().map(|octets| IpAddr::from(*octets));
+    ip.is_some_and(|ip| ip.to_canonical().is_loopback())
 }
 
 fn header(device: DeviceId) -> Header {

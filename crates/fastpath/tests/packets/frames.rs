@@ -263,3 +263,31 @@ fn a_damaged_ipv4_header_does_not_go_on() {
         world.is_dropped(&tap, &damaged, "a wrong checksum");
     });
 }
+
+#[test]
+fn nobody_speaks_from_outside_for_an_ipv4_device_on_the_machine_itself() {
+    in_network_as_root(|lab| {
+        let world = World::new(lab, Family::V4);
+        let tap = Tap::of(&world.middle);
+        for ip in [world.a.base.ip(), world.b.base.ip(), Ipv4Addr::LOCALHOST.into()] {
+            let device = SocketAddr::new(ip, 1_000);
+            world.fast_path.seized(&SourceKey::new(SocketId(0), device), DeviceId::of_public_key(&[9; 32]));
+            world.is_dropped(&tap, &frame(device, world.a.base, &to(&world.b, 10)), &format!("from {ip}"));
+        }
+    });
+}
+
+#[test]
+fn nobody_speaks_from_outside_for_an_ipv6_device_on_the_machine_itself() {
+    in_network_as_root(|lab| {
+        let world = World::new(lab, Family::V6);
+        let tap = Tap::of(&world.middle);
+        for ip in [world.a.base.ip(), Ipv6Addr::LOCALHOST.into()] {
+            let device = SocketAddr::new(ip, 1_000);
+            world.fast_path.seized(&SourceKey::new(SocketId(0), device), DeviceId::of_public_key(&[9; 32]));
+            let before = world.fast_path.counts();
+            tap.put(&frame(device, world.a.base, &to(&world.b, 10)));
+            assert_eq!(world.fast_path.counts(), before, "from {ip}");
+        }
+    });
+}
