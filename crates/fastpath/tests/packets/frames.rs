@@ -291,3 +291,34 @@ fn nobody_speaks_from_outside_for_an_ipv6_device_on_the_machine_itself() {
         }
     });
 }
+
+/// The kernel may keep what it merges as a list of packets, each with its checksum. Older ones cannot send such a list on once it has been
+/// made one piece, which takes looking at all of it.
+#[test]
+fn messages_merged_as_a_list_come_to_the_base() {
+    in_network_as_root(|lab| {
+        let world = World::new(lab, Family::V4);
+        // Single packets, each with its checksum.
+        offload(&world.left, "eth0", "tx", "off");
+        offload(&world.left, "eth0", "tx-udp-segmentation", "off");
+        offload(&world.middle, "l0", "rx-gro-list", "on");
+        offload(&world.middle, "l0", "gro", "on");
+        for length in [1, 14, 200] {
+            let run = vec![to(&world.b, length); 32];
+            let before = world.fast_path.counts().messages;
+            world.a.send_run(&run);
+            let mut here = 0;
+            // Those that came alone go on.
+            world.a.send(crate::MARK);
+            while world.passed_up() != crate::MARK {
+                here += 1;
+            }
+            let gone = world.fast_path.counts().messages - before;
+            for _ in 0..gone {
+                assert_eq!(world.b.receive(), relayed(&run[0], world.a.id));
+            }
+            assert_eq!(here + gone, 32);
+            assert!(here > 1, "none was merged, or the list was taken apart");
+        }
+    });
+}
