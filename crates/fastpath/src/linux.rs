@@ -333,10 +333,26 @@ fn let_look_up_ways() -> Result<(), Error> {
                     "there is no {path}: if it is not 1, the fast path finds no way over {family}"
                 );
             }
-            _ => fs::write(&path, "1").map_err(|error| Error::Ways { family, error })?,
+            _ => keeping_default_routes(family, || fs::write(&path, "1"))
+                .map_err(|error| Error::Ways { family, error })?,
         }
     }
     Ok(())
+}
+
+/// Where anything forwards IPv6, however little, the kernel throws away all default routes that routers have advertised, until they do again,
+/// minutes later: but for interfaces that take them as a router (`accept_ra` 2).
+fn keeping_default_routes(family: &str, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let interfaces = fs::read_dir(format!("/proc/sys/net/{family}/conf"))?;
+    let settings = interfaces.filter_map(|interface| Some(interface.ok()?.path().join("accept_ra")));
+    let taken = settings.filter(|path| fs::read_to_string(path).is_ok_and(|value| value.trim() == "1"));
+    let taken: Vec<_> = taken.collect();
+    // An interface may be gone by now; where nothing may be written, `change` says so.
+    let set = |value| taken.iter().for_each(|path| drop(fs::write(path, value)));
+    set("2");
+    let done = change();
+    set("1");
+    done
 }
 
 fn refused(doing: &'static str, error: &(dyn std::error::Error + 'static)) -> Error {

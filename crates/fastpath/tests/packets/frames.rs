@@ -322,3 +322,34 @@ fn messages_merged_as_a_list_come_to_the_base() {
         }
     });
 }
+
+#[test]
+fn default_routes_that_routers_advertise_stay() {
+    in_network_as_root(|lab| {
+        let node = lab.node("base");
+        make_tap(&node);
+        let tap = Tap::of(&node);
+        let default_route = || Some(node.ip("-6 route show default")).filter(|routes| !routes.is_empty());
+        // A router advertisement that lasts 1,800 s.
+        let (router, all) =
+            (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+        let mut frame = frame(SocketAddr::from((router, 0)), SocketAddr::from((all, 0)), &[0; 8]);
+        frame[..6].copy_from_slice(&[0x33, 0x33, 0, 0, 0, 1]);
+        (frame[ETHERNET + 6], frame[ETHERNET + 7]) = (58, 255);
+        let advertisement = ETHERNET + 40;
+        frame[advertisement..].copy_from_slice(&[134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let check = !folded(pseudo_header(&frame) + sum(&frame[advertisement..]));
+        frame[advertisement + 2..advertisement + 4].copy_from_slice(&check.to_be_bytes());
+        eventually("a default route", PATIENCE, || {
+            tap.put(&frame);
+            default_route()
+        });
+        let accepts = || std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{TAP}/accept_ra")).unwrap();
+        let before = node.enter(accepts);
+        let interfaces = [TAP.to_owned()];
+        let setup = Setup { interfaces: &interfaces, sockets: &[], devices: 1 };
+        let _fast_path = node.enter(|| FastPath::start(setup)).unwrap();
+        assert!(default_route().is_some(), "the machine has lost its way out");
+        assert_eq!(node.enter(accepts), before);
+    });
+}
