@@ -4,6 +4,7 @@
 //! device has shown that it is still there.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -82,7 +83,11 @@ impl FastPath {
             let release = uname().map(|names| names.release().to_string_lossy().into_owned());
             return Err(Error::System(format!("Linux {}", release.unwrap_or_default())));
         }
-        setup.interfaces.iter().try_for_each(|name| check_interface(name))?;
+        // By their numbers: one may have several names.
+        let mut interfaces = BTreeMap::new();
+        for name in setup.interfaces {
+            interfaces.insert(check_interface(name)?, name.as_str());
+        }
         let devices = u32::try_from(setup.devices).unwrap_or(u32::MAX).max(1);
         let sources =
             u32::try_from(setup.devices.saturating_mul(SOURCES_PER_DEVICE)).unwrap_or(u32::MAX).max(1);
@@ -92,7 +97,7 @@ impl FastPath {
             .load(PROGRAM)
             .map_err(|error| refused("loading its tables", &error))?;
         let_look_up_ways()?;
-        attach(&mut program, setup.interfaces)?;
+        attach(&mut program, interfaces.into_values())?;
         let tables = Tables {
             locals: table(&mut program, "locals")?,
             known: Vec::new(),
@@ -287,7 +292,7 @@ where
     T::try_from(map).map_err(|error| Error::Kernel { doing: "opening its tables", error: error.to_string() })
 }
 
-fn attach(program: &mut Ebpf, interfaces: &[String]) -> Result<(), Error> {
+fn attach<'a>(program: &mut Ebpf, interfaces: impl Iterator<Item = &'a str>) -> Result<(), Error> {
     let program = program
         .program_mut("bowline_relay")
         .and_then(|program| <&mut SchedClassifier>::try_from(program).ok());
@@ -303,20 +308,19 @@ fn attach(program: &mut Ebpf, interfaces: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Its packets have to begin with an Ethernet header: those of tunnels begin with the IP header, and would be misread.
-fn check_interface(name: &str) -> Result<(), Error> {
+/// The number of an interface. Its packets have to begin with an Ethernet header: those of tunnels begin with the IP header, and would be
+/// misread.
+fn check_interface(name: &str) -> Result<usize, Error> {
     const ETHERNET: u16 = 1;
     const LOOPBACK: u16 = 772;
-    if if_nametoindex(name).is_err() {
-        return Err(Error::NoInterface(name.to_owned()));
-    }
+    let number = if_nametoindex(name).map_err(|_| Error::NoInterface(name.to_owned()))? as usize;
     let addresses = nix::ifaddrs::getifaddrs()
         .map_err(|error| Error::Kernel { doing: "listing interfaces", error: error.to_string() })?;
     let kind = addresses
-        .filter(|address| address.interface_name == name)
-        .find_map(|address| Some(address.address?.as_link_addr()?.hatype()));
+        .filter_map(|address| Some(*address.address?.as_link_addr()?))
+        .find_map(|link| (link.ifindex() == number).then(|| link.hatype()));
     match kind {
-        Some(ETHERNET | LOOPBACK) => Ok(()),
+        Some(ETHERNET | LOOPBACK) => Ok(number),
         _ => Err(Error::NotEthernet(name.to_owned())),
     }
 }

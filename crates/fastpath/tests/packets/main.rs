@@ -435,14 +435,19 @@ fn when_the_base_ends_the_kernel_forwards_nothing() {
 fn interfaces_that_it_cannot_use_are_named() {
     in_network_as_root(|lab| {
         let node = lab.node("base");
-        let start = |interface: &str| {
-            let interfaces = [interface.to_owned()];
+        let start_all = |interfaces: &[&str]| {
+            let interfaces: Vec<_> = interfaces.iter().map(|&name| name.to_owned()).collect();
             let setup = Setup { interfaces: &interfaces, sockets: &[], devices: 1 };
             node.enter(|| FastPath::start(setup).map(drop))
         };
+        let start = |interface| start_all(&[interface]);
         assert!(matches!(start("eth7"), Err(Error::NoInterface(name)) if name == "eth7"));
         node.ip("tuntap add dev tunnel mode tun");
         assert!(matches!(start("tunnel"), Err(Error::NotEthernet(name)) if name == "tunnel"));
         start("lo").unwrap();
+        frames::make_tap(&node);
+        node.ip("link property add dev t0 altname other-t0");
+        start_all(&["other-t0"]).unwrap();
+        start_all(&["t0", "other-t0", "t0"]).unwrap();
     });
 }
