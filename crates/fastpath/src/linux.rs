@@ -35,7 +35,7 @@ static PROGRAM: &[u8] = aya::include_bytes_aligned!("../bpf/relay.bpf.o");
 const OLDEST: KernelVersion = KernelVersion::new(6, 6, 0);
 /// Addresses that one device may send from: as many as a base remembers of each.
 const SOURCES_PER_DEVICE: usize = 8;
-/// Ports and addresses at which the base is reached. What comes to others goes by the sockets.
+/// Ports and addresses at which the base is reached: those that devices came to last. What comes to others goes by the sockets.
 const MOST_LOCALS: usize = 16;
 
 type Local = [u8; 24];
@@ -212,8 +212,7 @@ impl Tables {
             return;
         }
         if self.known.len() == MOST_LOCALS {
-            return self
-                .say(&MapError::OutOfBounds { index: MOST_LOCALS as u32, max_entries: MOST_LOCALS as u32 });
+            self.known.remove(0); // a machine's addresses change (RFC 8981), and nobody says when one has gone
         }
         self.known.push(key);
         let mut list = [[0; 24]; MOST_LOCALS];

@@ -404,6 +404,23 @@ fn the_base_can_ask_when_a_device_was_heard() {
 }
 
 #[test]
+fn addresses_that_the_base_gets_later_count_too() {
+    in_network_as_root(|lab| {
+        let world = World::new(lab, Family::V4);
+        let at = |ip: Ipv4Addr| {
+            let via = Via { socket: SocketId(0), ip: Some(ip.into()) };
+            world.fast_path.placed(world.a.id, Some(Reached { via, ..world.a.leg() }));
+        };
+        (1..=40).for_each(|end| at(Ipv4Addr::new(10, 9, 0, end)));
+        world.middle.address("l0", "10.1.0.9/24");
+        at(Ipv4Addr::new(10, 1, 0, 9));
+        let sent = to(&world.b, 10);
+        world.a.socket.send_to(&sent, ("10.1.0.9", PORT)).unwrap();
+        assert_eq!(world.b.receive(), relayed(&sent, world.a.id));
+    });
+}
+
+#[test]
 fn more_devices_than_there_is_room_for_are_relayed_by_the_base() {
     in_network_as_root(|lab| {
         let world = World::new(lab, Family::V4);
