@@ -38,7 +38,9 @@ pub struct Config {
     /// systems that do not spread what comes over several sockets.
     pub workers: Option<NonZeroUsize>,
     /// `fast_path = ["eth0"]`: interfaces on which the Linux kernel itself forwards messages between devices on UDP, by a program that the base
-    /// loads (it takes root). Such messages meet no packet filter and no sniffer behind the interface. Default: none.
+    /// loads (it takes root). Such messages pass by whatever else the machine has behind the interface: packet filters, reverse path filters
+    /// (rp_filter), sniffers, and those that change packets, NAT and IPsec. Where the base's own packets need the latter, leave it out: devices
+    /// would get messages from addresses that they do not know, or in the clear. Default: none.
     pub fast_path: Vec<String>,
     /// `allow = ["7k2m-…"]`: the devices that may register here; all others are refused. Default: every device.
     #[serde(deserialize_with = "device_ids")]
