@@ -33,8 +33,8 @@ static PROGRAM: &[u8] = aya::include_bytes_aligned!("../bpf/relay.bpf.o");
 
 /// The link that goes with its process came with this version (TCX).
 const OLDEST: KernelVersion = KernelVersion::new(6, 6, 0);
-/// Addresses that one device may send from: as many as a base remembers of each.
-const SOURCES_PER_DEVICE: usize = 8;
+/// Addresses that devices send from, for each on average: to two ports of the base, over IPv4 and IPv6.
+const SOURCES_PER_DEVICE: usize = 4;
 /// Ports and addresses at which the base is reached: those that devices came to last. What comes to others goes by the sockets.
 const MOST_LOCALS: usize = 16;
 
@@ -96,8 +96,9 @@ impl FastPath {
             .map_max_entries("sources", sources)
             .load(PROGRAM)
             .map_err(|error| refused("loading its tables", &error))?;
-        let_look_up_ways()?;
         attach(&mut program, interfaces.into_values())?;
+        // Last: it stays when the rest is gone.
+        let_look_up_ways()?;
         let tables = Tables {
             locals: table(&mut program, "locals")?,
             known: Vec::new(),
