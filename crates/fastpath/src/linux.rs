@@ -177,6 +177,10 @@ impl Follower for FastPath {
             return;
         };
         tables.know(from, leg.via.socket.0);
+        // A worker may have heard the device while the machine looked: the same leg never gets shorter.
+        if tables.known_until(&key, &bytes).is_some_and(|known| known >= until(&bytes)) {
+            return;
+        }
         if let Err(error) = tables.legs.insert(key, bytes, 0) {
             let _ = tables.legs.remove(&key);
             tables.say(&error);
@@ -187,10 +191,7 @@ impl Follower for FastPath {
         let Some(bytes) = self.leg(&leg) else { return };
         let key = header(device);
         let mut tables = self.tables();
-        let known = tables.legs.get(&key, 0);
-        // All but the time: and that one never gets shorter.
-        if known.is_ok_and(|known| known[LEG_WRITTEN] == bytes[LEG_WRITTEN] && until(&known) < until(&bytes))
-        {
+        if tables.known_until(&key, &bytes).is_some_and(|known| known < until(&bytes)) {
             let _ = tables.legs.insert(key, bytes, 0); // the old one counts for a while yet
         }
     }
@@ -203,6 +204,12 @@ impl Follower for FastPath {
 }
 
 impl Tables {
+    /// Until when this leg counts, if it is the one that is known.
+    fn known_until(&self, device: &Header, leg: &Leg) -> Option<u64> {
+        let known = self.legs.get(device, 0).ok()?;
+        (known[LEG_WRITTEN] == leg[LEG_WRITTEN]).then(|| until(&known))
+    }
+
     /// Messages to there are for this socket. An address at which a device has found the base is one of the base's own.
     fn know(&mut self, local: SocketAddr, socket: u16) {
         let mut key = [0; 24];

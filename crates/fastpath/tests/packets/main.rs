@@ -362,10 +362,13 @@ fn a_device_that_moves_or_leaves_is_followed() {
         assert_eq!(moved.receive(), relayed(&to(b, 11), world.a.id));
 
         // Its time is over; then it shows that it lives.
+        fast_path.placed(b.id, None);
         let over = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
         fast_path.placed(b.id, Some(Reached { until: over, ..moved.leg() }));
         world.comes_to_the_base(&to(b, 12));
         fast_path.lives(b.id, moved.leg());
+        // The machine had looked at it just before.
+        fast_path.placed(b.id, Some(Reached { until: over, ..moved.leg() }));
         world.a.send(&to(b, 13));
         assert_eq!(moved.receive(), relayed(&to(b, 13), world.a.id));
 
