@@ -20,21 +20,13 @@ use crate::{
     gear,
     host::{BaseProcess, Host, Wire, send_data},
     netns::{Links, Net, Side},
+    relay::{self, Turn},
     relay_many,
     report::{Goal, Options, Report, in_turn, spread},
 };
 
 const FAST: &str = "fast_path = [\"l0\", \"r0\"]\n";
 const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 2);
-
-/// What one turn measured.
-#[derive(Debug, Clone, Copy)]
-struct Turn {
-    /// Packets a second that arrived.
-    rate: f64,
-    /// Packets for a second of a busy core.
-    per_cpu_second: f64,
-}
 
 pub(crate) fn run(options: &Options, report: &mut Report) {
     let net = Net::new(options);
@@ -61,7 +53,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
 }
 
 fn rows(report: &mut Report, case: &str, reference: &str, pairs: &[(Turn, Turn)], goal: Goal) {
-    let costs: Vec<_> = pairs.iter().map(|(a, b)| (a.per_cpu_second / 1e6, b.per_cpu_second / 1e6)).collect();
+    let costs: Vec<_> = pairs.iter().map(|(a, b)| (1.0 / a.cpu, 1.0 / b.cpu)).collect();
     let median =
         |of: &dyn Fn(&(Turn, Turn)) -> f64| spread(&pairs.iter().map(of).collect::<Vec<_>>()).1 / 1e3;
     let (ours, theirs) = (median(&|pair| pair.0.rate), median(&|pair| pair.1.rate));
@@ -93,7 +85,7 @@ fn many(net: &Net, config: &str, size: usize, turn: Duration) -> Turn {
     measure(net, turn, size, || crowd.load(net, size), &crowd.right)
 }
 
-/// Lets load flow, and after a moment measures what arrives, and how busy the machine is.
+/// As for `relay`, with the CPU seconds of the whole machine.
 fn measure(
     net: &Net,
     turn: Duration,
@@ -101,17 +93,10 @@ fn measure(
     load: impl FnOnce() -> gear::Running,
     right: &Arc<Wire>,
 ) -> Turn {
-    let sink = gear::sink(right);
-    let load = load();
-    thread::sleep(turn / 5);
-    let (start, idle_before, before) = (Instant::now(), idle(), net.arrived());
-    thread::sleep(turn);
-    let (time, idle) = (start.elapsed().as_secs_f64(), idle() - idle_before);
-    let packets = net.arrived().datagrams(before, size + HEADER_LEN);
-    load.stop();
-    sink.stop();
     let cores = thread::available_parallelism().map_or(1, usize::from) as f64;
-    Turn { rate: packets / time, per_cpu_second: packets / (cores * time - idle) }
+    let start = Instant::now();
+    let busy = || cores * start.elapsed().as_secs_f64() - idle();
+    relay::measure_by(net, busy, turn, size, load, right)
 }
 
 /// Seconds that the cores had nothing to do, all together.

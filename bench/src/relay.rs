@@ -116,12 +116,24 @@ pub(crate) fn measure(
     load: impl FnOnce() -> gear::Running,
     right: &Arc<Wire>,
 ) -> Turn {
+    measure_by(net, || cpu::seconds(pid), turn, size, load, right)
+}
+
+/// The same, where CPU seconds are those that this says.
+pub(crate) fn measure_by(
+    net: &Net,
+    seconds: impl Fn() -> f64,
+    turn: Duration,
+    size: usize,
+    load: impl FnOnce() -> gear::Running,
+    right: &Arc<Wire>,
+) -> Turn {
     let sink = gear::sink(right);
     let load = load();
     thread::sleep(turn / 5);
-    let (start, cpu_before, before) = (Instant::now(), cpu::seconds(pid), net.arrived());
+    let (start, cpu_before, before) = (Instant::now(), seconds(), net.arrived());
     thread::sleep(turn);
-    let (time, used) = (start.elapsed().as_secs_f64(), cpu::seconds(pid) - cpu_before);
+    let (time, used) = (start.elapsed().as_secs_f64(), seconds() - cpu_before);
     let packets = net.arrived().datagrams(before, size + HEADER_LEN);
     load.stop();
     sink.stop();
