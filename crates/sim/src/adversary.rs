@@ -15,7 +15,7 @@ use std::{
 use bowline_proto::{
     DeviceId, SecretKey,
     id::DEVICE_ID_LEN,
-    identity::{Context, SIGNATURE_LEN},
+    identity::{Context, KnownKeys, SIGNATURE_LEN},
     wire::{
         MAX_OWN_ADDRESSES, Token,
         peer::{self, HELLO_LEN, Hello, IntroductionKey, MAGIC, PREFIX_LEN, PeerDatagram, unknown_source},
@@ -73,11 +73,12 @@ pub struct Forged {
 }
 
 impl Forged {
-    /// What is in it, if it is a HELLO, as it was, from an address of the attacker.
+    /// What is in it, if it is a HELLO as its initiator signed it, whatever source it claims: a copy from the initiator's own address
+    /// makes a forgotten token count anew, and for the next seconds a copy from the attacker's address counts too.
     #[must_use]
     pub fn replayed_hello(&self) -> Option<Hello> {
         let PeerDatagram::Hello(hello) = PeerDatagram::decode(&self.payload).ok()? else { return None };
-        (self.src.port() == REPLAY_PORT).then_some(*hello.claim())
+        hello.verify(&mut KnownKeys::default())
     }
 }
 
