@@ -4,10 +4,12 @@ mod host_world;
 
 use std::time::Instant;
 
-use bowline_proto::host::{Event, HostConfig, Lease, Path, Route, SendError, Traffic};
+use bowline_proto::host::{Event, Hop, HostConfig, Lease, Path, Route, SendError, Traffic};
 use host_world::{World, addr, key, ms, secs};
 
 const PEER: &str = "192.0.2.1:4000";
+const OWN: &str = "198.51.100.1";
+const OTHER: &str = "203.0.113.1";
 
 /// A shell that uses leases.
 struct Shell {
@@ -79,18 +81,25 @@ impl Shell {
     }
 
     fn data(&mut self) {
+        self.data_at(OWN);
+    }
+
+    fn data_at(&mut self, own: &str) {
         let now = self.world.now;
+        let came_by = Hop { source: Some(own.parse().unwrap()), ..Hop::anywhere(addr(PEER)) };
         match self.lease.filter(|l| l.hop.to == addr(PEER) && l.source_until.is_some_and(|until| until > now))
         {
             Some(lease) => {
                 let notes = self.note(&lease, now);
                 notes.received += 1;
-                notes.heard = Some(now);
-                notes.unanswered = None;
+                if lease.hop.leads_back(&came_by) {
+                    notes.heard = Some(now);
+                    notes.unanswered = None;
+                }
             }
             None => {
                 self.asked += 1;
-                self.call(|world| world.datagram(addr(PEER), b"data"));
+                self.call(|world| world.datagram_at(own, addr(PEER), b"data"));
             }
         }
     }
@@ -115,13 +124,17 @@ fn what_is_reported_later_is_as_if_the_machine_had_been_asked_each_time() {
     let mut by_lease = 0;
     for seed in 0..6 {
         let given = || vec![(key(2).device_id(), addr(PEER))];
-        let world = || World::registered(HostConfig { given: given(), ..HostConfig::default() });
+        let world = || {
+            let mut world = World::registered(HostConfig { given: given(), ..HostConfig::default() });
+            world.is_at(&[OWN, OTHER]);
+            world
+        };
         let (mut asking, mut leasing) = (world(), Shell::new(world()));
         let mut choices = Choices(seed);
-        let (mut sends, mut hears, mut answers) = (true, true, true);
+        let (mut sends, mut hears, mut answers, mut elsewhere) = (true, true, true, false);
         let mut messages = 0;
         for step in 0..20_000 {
-            for flag in [&mut sends, &mut hears, &mut answers] {
+            for flag in [&mut sends, &mut hears, &mut answers, &mut elsewhere] {
                 *flag ^= choices.one_in(1_500);
             }
             if sends && choices.one_in(7) {
@@ -133,8 +146,9 @@ fn what_is_reported_later_is_as_if_the_machine_had_been_asked_each_time() {
             }
             if hears && choices.one_in(7) {
                 messages += 1;
-                asking.datagram(addr(PEER), b"data");
-                leasing.data();
+                let own = if elsewhere { OTHER } else { OWN };
+                asking.datagram_at(own, addr(PEER), b"data");
+                leasing.data_at(own);
             }
             if answers && asking.hellos.last().is_some_and(|hello| asking.now - hello.at < ms(4)) {
                 asking.answer(2, addr(PEER));

@@ -133,6 +133,34 @@ fn data_that_is_answered_by_data_draws_no_hello_on_its_path() {
     assert_eq!(world.hellos.len(), before);
 }
 
+/// A robot on Wi-Fi and LTE sends by one, its peer answers to the other: when the first goes silent, what comes by the second says nothing.
+#[test]
+fn what_comes_to_another_own_address_does_not_show_that_the_way_out_is_open() {
+    const WIFI: &str = "198.51.100.1";
+    const LTE: &str = "203.0.113.1";
+    let given = vec![(key(2).device_id(), addr(FIRST))];
+    let mut world = World::registered(HostConfig { given, ..HostConfig::default() });
+    world.is_at(&[WIFI, LTE]);
+    let _ = world.send(2, 10);
+    world.advance(ms(40));
+    for _ in 0..2 {
+        let reply = world.reply(2, addr(FIRST));
+        world.datagram_at(WIFI, addr(FIRST), &reply);
+        world.advance(ms(1));
+    }
+    assert!(matches!(world.send(2, 10), Ok(Route::Direct(hop)) if hop.source == Some(WIFI.parse().unwrap())));
+    let sent = world.now;
+    let by_wifi_alone =
+        |route| matches!(route, Ok(Route::Direct(hop)) if hop.source == Some(WIFI.parse().unwrap()));
+    while by_wifi_alone(world.send(2, 10)) {
+        assert!(world.now - sent < secs(1), "the way out is silent, and nobody notices");
+        world.advance(ms(25));
+        world.datagram_at(LTE, addr(FIRST), b"data");
+        let hello = world.next_hello(2);
+        world.datagram_at(LTE, addr(FIRST), &hello);
+    }
+}
+
 #[test]
 fn where_direct_paths_are_switched_off_no_network_brings_them_back() {
     let mut world = World::with_given(&[FIRST]);

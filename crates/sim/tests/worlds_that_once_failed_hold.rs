@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Duration};
 use bowline_sim::plan::Plan;
 
 /// File in `regressions/`, and what the world found.
-const FOUND: [(&str, &str); 10] = [
+const FOUND: [(&str, &str); 11] = [
     ("66", "a session that nobody answers stayed registered"),
     ("1007", "a host with both families learned its reflexive address in one of them only"),
     ("1040", "the same"),
@@ -18,6 +18,10 @@ const FOUND: [(&str, &str); 10] = [
     ),
     ("1795570731550657", "the check did not know that a HELLO which a host has forgotten counts once more"),
     ("140326292424450", "nor that it does so from whatever address the first copy came"),
+    (
+        "1796063789304635",
+        "a host took what came to another of its sockets for a sign that the way from the first was open",
+    ),
     (
         "1631",
         "bases went on under revisions of a store that had begun anew, and took what was newer for older",

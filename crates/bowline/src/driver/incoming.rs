@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bowline_proto::{
-    host::{Path, SocketId},
+    host::{Hop, Path, SocketId},
     wire::peer::needs_escape,
 };
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub(super) struct Sorter {
 #[derive(Debug)]
 struct Open {
     lane: Arc<Lane>,
+    /// Whether they came back on the way that messages to there take.
+    on_its_way: bool,
     stride: usize,
     ecn: Ecn,
     count: usize,
@@ -50,7 +52,8 @@ impl Open {
         let ended = self.bytes < self.count * self.stride;
         // Who keeps one message keeps no more than a receive buffer's worth of others.
         let has_room = self.bytes + more.bytes <= RECEIVE_BUFFER;
-        fits && !ended && has_room && Arc::ptr_eq(&self.lane, &more.lane) && self.ecn == more.ecn
+        let alike = |one: &Self| (Arc::as_ptr(&one.lane), one.on_its_way, one.ecn);
+        fits && !ended && has_room && alike(self) == alike(more)
     }
 }
 
@@ -68,12 +71,15 @@ impl Sorter {
             let chunk = receiver.chunk(at);
             let lane = machine.lanes.from(chunk.from, &mut self.last, now);
             let is_plain = chunk.datagrams().all(|datagram| !needs_escape(datagram));
+            let came_by = Hop { socket, source: chunk.local.map(|ip| ip.to_canonical()), to: chunk.from };
             match lane {
-                Some(lane) if is_plain => self.by_lane(receiver, at, lane, machine, now),
+                Some(lane) if is_plain => self.by_lane(receiver, at, (lane, came_by), machine, now),
                 Some(lane) => match chunk.joined() {
                     Some((stride, bytes)) => {
                         let (ecn, count) = (chunk.ecn, bytes.div_ceil(stride));
-                        self.gather(receiver, Open { lane, stride, ecn, count, bytes }, machine, now);
+                        let on_its_way = lane.hop.leads_back(&came_by);
+                        let more = Open { lane, on_its_way, stride, ecn, count, bytes };
+                        self.gather(receiver, more, machine, now);
                         receiver.copy_joined(at);
                     }
                     None => self.by_machine(receiver, at, socket, machine, now),
@@ -88,20 +94,22 @@ impl Sorter {
         &mut self,
         receiver: &mut Receiver,
         at: usize,
-        lane: Arc<Lane>,
+        (lane, came_by): (Arc<Lane>, Hop),
         machine: &Machine,
         now: Instant,
     ) {
         let chunk = receiver.chunk(at);
         let (length, stride, count, ecn) = (chunk.len(), chunk.stride, chunk.count(), chunk.ecn);
+        let on_its_way = lane.hop.leads_back(&came_by);
         if !receiver.is_small(at) {
             self.close(receiver, machine, now);
-            machine.lanes.note_received(&lane, count, now);
+            machine.lanes.note_received(&lane, count, on_its_way, now);
             self.push_direct(&lane, receiver.take(at), stride, ecn);
             return;
         }
         let stride = if count == 1 { length } else { stride };
-        self.gather(receiver, Open { lane, stride, ecn, count, bytes: length }, machine, now);
+        let more = Open { lane, on_its_way, stride, ecn, count, bytes: length };
+        self.gather(receiver, more, machine, now);
         receiver.copy(at);
     }
 
@@ -118,8 +126,8 @@ impl Sorter {
 
     /// Ends the run that is being copied together.
     fn close(&mut self, receiver: &mut Receiver, machine: &Machine, now: Instant) {
-        if let Some(Open { lane, stride, ecn, count, .. }) = self.open.take() {
-            machine.lanes.note_received(&lane, count, now);
+        if let Some(Open { lane, on_its_way, stride, ecn, count, .. }) = self.open.take() {
+            machine.lanes.note_received(&lane, count, on_its_way, now);
             self.push_direct(&lane, receiver.take_copied(), stride, ecn);
         }
     }
@@ -180,10 +188,7 @@ impl Sorter {
 
 #[cfg(test)]
 mod tests {
-    use bowline_proto::{
-        DeviceId,
-        host::{Hop, Lease},
-    };
+    use bowline_proto::{DeviceId, host::Lease};
 
     use super::{super::lanes::Lanes, *};
 
@@ -201,8 +206,14 @@ mod tests {
     #[test]
     fn messages_make_one_run_where_all_but_the_last_have_one_size_one_mark_and_one_sender() {
         let (lane, another) = (lane(1), lane(2));
-        let open =
-            |count, bytes| Open { lane: Arc::clone(&lane), stride: 10, ecn: Ecn::NotEct, count, bytes };
+        let open = |count, bytes| Open {
+            lane: Arc::clone(&lane),
+            on_its_way: true,
+            stride: 10,
+            ecn: Ecn::NotEct,
+            count,
+            bytes,
+        };
         assert!(open(3, 30).takes(&open(2, 20)));
         assert!(open(3, 30).takes(&open(1, 10)));
         assert!(open(3, 30).takes(&Open { stride: 4, ..open(1, 4) }), "a last one that is shorter");
@@ -211,6 +222,7 @@ mod tests {
         assert!(!open(3, 30).takes(&Open { stride: 5, ..open(2, 10) }), "shorter ones");
         assert!(!open(3, 30).takes(&Open { ecn: Ecn::Ce, ..open(1, 10) }));
         assert!(!open(3, 30).takes(&Open { lane: another, ..open(1, 10) }));
+        assert!(!open(3, 30).takes(&Open { on_its_way: false, ..open(1, 10) }));
         let full = RECEIVE_BUFFER / 10;
         assert!(open(full - 1, 10 * (full - 1)).takes(&open(1, 10)));
         assert!(!open(full, 10 * full).takes(&open(1, 10)), "as much as a receive buffer holds");

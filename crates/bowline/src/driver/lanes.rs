@@ -109,11 +109,14 @@ impl Lanes {
         !lane.watched.load(SeqCst)
     }
 
-    /// Messages came by this lane.
-    pub(crate) fn note_received(&self, lane: &Arc<Lane>, count: usize, now: Instant) {
+    /// Messages came from the lane's other end; `on_its_way`: back on the very way that messages to there take.
+    pub(crate) fn note_received(&self, lane: &Arc<Lane>, count: usize, on_its_way: bool, now: Instant) {
         let now = self.moment(now);
         lane.notes.received.fetch_add(count as u64, Relaxed);
         lane.notes.last.fetch_max(now, Relaxed);
+        if !on_its_way {
+            return self.list(lane);
+        }
         let before = lane.notes.unanswered.load(SeqCst);
         lane.notes.heard.fetch_max(now, Relaxed);
         // What went out since the look above still waits.
@@ -227,6 +230,35 @@ mod tests {
 
     use super::*;
 
+    fn lease(to: SocketAddr, joined: Option<usize>, now: Instant) -> Lease {
+        Lease {
+            hop: Hop::anywhere(to),
+            limit: 1_200,
+            joined,
+            wanted: true,
+            watched: true,
+            source_until: Some(now + Duration::from_secs(60)),
+        }
+    }
+
+    #[test]
+    fn what_came_another_way_leaves_what_went_out_unanswered() {
+        let now = Instant::now();
+        let lanes = Lanes::new(now);
+        let (peer, to) = (DeviceId::from_bytes([1; 14]), "192.0.2.1:4000".parse().unwrap());
+        lanes.update(peer, Some(lease(to, None, now)));
+        let lane = lanes.to(peer, 10).expect("it was leased");
+        let after = |on_its_way| {
+            let _ = lanes.note_sent(&lane, 1);
+            lanes.note_received(&lane, 1, on_its_way, Instant::now());
+            let notes = lanes.take_notes();
+            let [(_, traffic)] = notes.try_into().expect("one lane was used");
+            (traffic.sent, traffic.received, traffic.heard.is_some(), traffic.unanswered.is_some())
+        };
+        assert_eq!(after(false), (1, 1, false, true));
+        assert_eq!(after(true), (1, 1, true, false));
+    }
+
     #[test]
     fn whether_and_how_messages_are_joined_is_what_the_last_lease_says() {
         let now = Instant::now();
@@ -234,15 +266,7 @@ mod tests {
         let peer = DeviceId::from_bytes([1; 14]);
         let to = "192.0.2.1:4000".parse().unwrap();
         for joined in [None, Some(509), Some(1_209), None] {
-            let lease = Lease {
-                hop: Hop { socket: bowline_proto::host::SocketId::MAIN, source: None, to },
-                limit: 1_200,
-                joined,
-                wanted: true,
-                watched: true,
-                source_until: Some(now + Duration::from_secs(60)),
-            };
-            assert!(!lanes.update(peer, Some(lease)));
+            assert!(!lanes.update(peer, Some(lease(to, joined, now))));
             assert_eq!(lanes.to(peer, 1_200).expect("there is a lane").joined, joined);
             let came_by = lanes.from(to, &mut None, now).expect("the same one");
             assert_eq!(came_by.joined, joined);

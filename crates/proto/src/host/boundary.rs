@@ -214,6 +214,17 @@ impl Hop {
     pub const fn anywhere(to: SocketAddr) -> Self {
         Self { socket: SocketId::MAIN, source: None, to }
     }
+
+    /// Whether what came by another one came back on this way: to the socket and the address that this one leaves by. What the other
+    /// end sends to another of our addresses says nothing of it; where the system chooses the source, the two cannot be told apart.
+    #[must_use]
+    pub fn leads_back(&self, came_by: &Self) -> bool {
+        let same_source = match (self.source, came_by.source) {
+            (Some(ours), Some(reached)) => ours == reached,
+            _ => true,
+        };
+        self.to == came_by.to && self.socket == came_by.socket && same_source
+    }
 }
 
 /// Why a message cannot be sent.

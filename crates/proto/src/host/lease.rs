@@ -42,7 +42,7 @@ pub struct Traffic {
     pub received: u64,
     /// The last message, either way.
     pub last: Instant,
-    /// The last that came in.
+    /// The last that came in on the very hop ([`Hop::leads_back`]).
     pub heard: Option<Instant>,
     /// The first that was sent after that, if one was.
     pub unanswered: Option<Instant>,

@@ -114,17 +114,22 @@ impl World {
 
     /// The device has this address from now on, and no other.
     pub(crate) fn moves_to(&mut self, address: &str) {
-        let eth = Interface {
-            index: 1,
-            name: "eth0".to_owned(),
+        self.is_at(&[address]);
+    }
+
+    /// The device has these addresses from now on, each on a way to the internet of its own.
+    pub(crate) fn is_at(&mut self, addresses: &[&str]) {
+        let interfaces = addresses.iter().zip(1..).map(|(address, index)| Interface {
+            index,
+            name: format!("eth{index}"),
             loopback: false,
             multicast: false,
             default_v4: true,
             default_v6: false,
             addresses: vec![(address.parse().unwrap(), 24)],
             routes: vec![],
-        };
-        let network = Network { interfaces: vec![eth], port_v4: Some(4000), port_v6: None };
+        });
+        let network = Network { interfaces: interfaces.collect(), port_v4: Some(4000), port_v6: None };
         self.host.handle_network(network, self.now);
         self.drain();
     }
@@ -226,19 +231,36 @@ impl World {
         self.drain();
     }
 
+    /// The same, at one of several own addresses.
+    pub(crate) fn datagram_at(&mut self, own: &str, from: SocketAddr, datagram: &[u8]) {
+        let _ = self.host.handle_datagram(Some(own.parse().unwrap()), from, datagram, self.now);
+        self.drain();
+    }
+
     /// Peer `n` answers the last HELLO that went to this address.
     pub(crate) fn answer(&mut self, n: u8, from: SocketAddr) {
+        let reply = self.reply(n, from);
+        self.datagram(from, &reply);
+    }
+
+    /// Its answer.
+    pub(crate) fn reply(&self, n: u8, from: SocketAddr) -> Vec<u8> {
         let token = self.hellos.iter().rfind(|hello| hello.to == from).expect("a HELLO went there").token;
-        self.datagram(from, &HelloReply::encode(key(1).device_id(), token, &key(n)));
+        HelloReply::encode(key(1).device_id(), token, &key(n))
     }
 
     /// Peer `n` says HELLO from this address.
     pub(crate) fn hello(&mut self, n: u8, from: SocketAddr) {
+        let hello = self.next_hello(n);
+        self.datagram(from, &hello);
+    }
+
+    /// What it says.
+    pub(crate) fn next_hello(&mut self, n: u8) -> Vec<u8> {
         self.said += 1;
         let mut token = [n; 16];
         token[..8].copy_from_slice(&self.said.to_be_bytes());
-        let datagram = Hello::encode(key(1).device_id(), token, &IntroductionKey::NONE, &key(n), 0, 0);
-        self.datagram(from, &datagram);
+        Hello::encode(key(1).device_id(), token, &IntroductionKey::NONE, &key(n), 0, 0)
     }
 
     pub(crate) fn advance(&mut self, time: Duration) {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 impl Peers {
-    /// The peer that data from this address is from. It counts as a sign of life of its path.
+    /// The peer that data from this address is from. It counts as a sign of life of the way it came by.
     pub(in crate::host) fn handle_data(
         &mut self,
         hop: Hop,
@@ -44,7 +44,7 @@ impl Peers {
         };
         let peer = self.map.get_mut(&id)?;
         peer.used = now;
-        if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.to == from) {
+        if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.leads_back(&hop)) {
             standing.note_data(now);
         }
         Some(id)
@@ -168,7 +168,9 @@ impl Peers {
             }
             peer.claims.push_back(from);
         }
-        if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.to == from && claim == Claim::Proven) {
+        if let Some(standing) =
+            peer.direct.as_mut().filter(|s| s.hop.leads_back(&hop) && claim == Claim::Proven)
+        {
             standing.note_heard(now);
         }
         // A source to be proven draws a HELLO; so does one that reaches us while we have no good path ourselves.
