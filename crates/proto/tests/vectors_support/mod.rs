@@ -4,7 +4,7 @@
 //! decides what is right: the fields and the bytes meet in the files, and a script in another language
 //! (`docs/vectors/check.py`) has the last word.
 
-#![allow(dead_code, reason = "the example makes files, the tests read them")]
+#![allow(dead_code, unused_imports, reason = "the example makes files, the tests read them")]
 
 pub(crate) mod codec;
 pub(crate) mod file;
