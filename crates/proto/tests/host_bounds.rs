@@ -112,6 +112,39 @@ fn of_a_peer_that_only_asks_reflexive_addresses_get_five_hellos_and_own_ones_non
 }
 
 #[test]
+fn the_port_that_a_router_may_have_kept_is_tried_where_the_base_sees_another_one() {
+    let hellos = |wanted: bool, own: &str| {
+        let mut world = World::registered(HostConfig::default());
+        if wanted {
+            assert!(world.send(2, 10).is_ok());
+        }
+        world.hand_over(&BaseFrame::Wanted(key(2).device_id()));
+        world.hand_over(&BaseFrame::DeviceAddresses(DeviceAddresses {
+            device: key(2).device_id(),
+            online: true,
+            joined: true,
+            introduction: IntroductionKey::NONE,
+            reflexive: vec![addr("192.0.2.7:20001"), addr("192.0.2.7:20002")],
+            own: vec![addr("[fd00::1]:5000"), addr(own), addr("172.16.0.1:6000")],
+        }));
+        world.advance(secs(5));
+        let tried: std::collections::BTreeSet<_> = world.hellos.iter().map(|hello| hello.to).collect();
+        tried.into_iter().map(|to| to.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(hellos(true, "10.0.0.1:4000"), ["192.0.2.7:4000", "192.0.2.7:20001", "192.0.2.7:20002"]);
+    assert_eq!(
+        hellos(true, "10.0.0.1:20002"),
+        ["192.0.2.7:20001", "192.0.2.7:20002"],
+        "kept, as one base port sees"
+    );
+    assert_eq!(
+        hellos(false, "10.0.0.1:4000"),
+        ["192.0.2.7:20001", "192.0.2.7:20002"],
+        "who only asks names no address"
+    );
+}
+
+#[test]
 fn candidates_and_pairs_are_bounded_and_some_addresses_are_never_tried() {
     let mut world = World::registered(HostConfig::default());
     let never = [

@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Duration};
 use bowline_sim::plan::Plan;
 
 /// File in `regressions/`, and what the world found.
-const FOUND: [(&str, &str); 11] = [
+const FOUND: [(&str, &str); 12] = [
     ("66", "a session that nobody answers stayed registered"),
     ("1007", "a host with both families learned its reflexive address in one of them only"),
     ("1040", "the same"),
@@ -21,6 +21,10 @@ const FOUND: [(&str, &str); 11] = [
     (
         "1796063789304635",
         "a host took what came to another of its sockets for a sign that the way from the first was open",
+    ),
+    (
+        "1796065133821956",
+        "a router kept a device's port towards everybody but the base, and the peer tried no other than the base's",
     ),
     (
         "1631",

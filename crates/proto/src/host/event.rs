@@ -238,6 +238,8 @@ pub enum CandidateSource {
     Link,
     /// The peer's own address, told by the base.
     Own,
+    /// As a base sees the peer, but with the peer's own port: a NAT keeps it where it can, perhaps not towards the base alone.
+    KeptPort,
     /// A KNOCK came that way, while ports were guessed.
     Punched,
 }
@@ -250,6 +252,7 @@ impl fmt::Display for CandidateSource {
             Self::Reflexive => "reflexive",
             Self::Link => "link",
             Self::Own => "own",
+            Self::KeptPort => "kept port",
             Self::Punched => "punched",
         })
     }

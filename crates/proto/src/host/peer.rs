@@ -22,6 +22,7 @@ use super::{
     context::{Context, Rtt, earlier},
     early::Early,
     event::PeerStatus,
+    locals::is_private,
     pair::Pair,
     path::{Act, Standing},
     peers::RelayView,
@@ -329,6 +330,11 @@ impl Peer {
         if self.role == Role::Wanted {
             add(&mut known.link.iter().copied(), CandidateSource::Link);
             add(&mut known.own.iter().copied(), CandidateSource::Own);
+            let own_port =
+                known.own.iter().find(|own| own.is_ipv4() && is_private(own.ip())).map(SocketAddr::port);
+            let seen = known.reflexive.iter().filter(|seen| seen.is_ipv4());
+            let kept = own_port.into_iter().flat_map(|port| seen.clone().map(move |seen| (seen.ip(), port)));
+            add(&mut kept.map(SocketAddr::from), CandidateSource::KeptPort);
         }
         all
     }
