@@ -7,7 +7,7 @@ use std::time::Duration;
 use bowline_proto::{
     host::{CloseReason, Event, HostConfig, Interface, Network, Route, config},
     wire::{
-        tcp::{BaseFrame, Error, ErrorCode},
+        tcp::{BaseFrame, BaseHello, Error, ErrorCode},
         udp::{NAT_INIT, NAT_OK_LEN, NatOk, PADDED_LEN},
     },
 };
@@ -401,4 +401,46 @@ fn seqs(world: &World, to: &str) -> Vec<u64> {
 
 fn nat_ok(seq: u64, confirmed: bool) -> NatOk {
     NatOk { cookie: COOKIE, seq, challenge: [3; 8], confirmed, seen: addr("198.51.100.1:4000") }
+}
+
+#[test]
+fn a_base_that_is_far_away_is_waited_for_where_no_other_has_answered() {
+    let far = config::REGISTER_TIMEOUT + secs(1);
+    let mut world = World::greeted(HostConfig::default(), "203.0.113.9");
+    world.advance(far);
+    world.stops_answering();
+    world.welcomed(vec![]);
+    assert!(world.host.is_registered());
+    // What it sent took as long: silence for less than that says nothing.
+    assert!(matches!(world.send(2, 10), Ok(Route::RelayTcp(_))));
+    let lookups = world.lookups.len();
+    world.advance(config::PONG_TIMEOUT + secs(1));
+    assert_eq!(world.lookups.len(), lookups, "no race for another one");
+    world.advance(secs(30));
+    assert!(world.lookups.len() > lookups);
+}
+
+#[test]
+fn a_base_that_does_not_answer_register_is_given_up_as_soon_as_another_has_answered() {
+    let bases = ["203.0.113.9", "203.0.113.10"].map(|base| base.parse().unwrap()).to_vec();
+    let mut world = World::new(HostConfig { bases, link_local: false, ..HostConfig::default() });
+    world.greet();
+    let first = world.conn.unwrap();
+    world.advance(config::REGISTER_TIMEOUT + secs(1));
+    assert!(!world.closed.contains(&first), "there is no other yet");
+    world.resolved(1, Ok(vec![addr("203.0.113.10:4477")]));
+    let second = world.conn.unwrap();
+    world.host.handle_connected(second, world.now);
+    let hello = BaseHello { version: 1, cookie: COOKIE, base: BASE, cluster: BASE, capabilities: 0 };
+    world.hand_over(&BaseFrame::BaseHello(hello));
+    assert!(world.closed.contains(&first));
+    world.welcomed(vec![]);
+    assert!(world.host.is_registered());
+}
+
+#[test]
+fn a_lone_base_that_does_not_answer_register_is_tried_anew() {
+    let mut world = World::greeted(HostConfig::default(), "203.0.113.9");
+    world.advance(config::CONNECT_TIMEOUT + config::RACE_BACKOFF.0);
+    assert_eq!(world.lookups.len(), 2);
 }

@@ -26,7 +26,8 @@ pub const MAX_BASE_CONNECTS: usize = 8;
 pub const HEAD_START: Duration = ms(250);
 /// A connection that is not established, or on which no BASE-HELLO comes, for so long has failed.
 pub const CONNECT_TIMEOUT: Duration = secs(10);
-/// The winner has so long to answer REGISTER; then it is the next one's turn.
+/// The winner has so long to answer REGISTER before it is the next one's turn; where no other has answered, as long as for
+/// everything else ([`CONNECT_TIMEOUT`]): it may just be far away.
 pub const REGISTER_TIMEOUT: Duration = secs(2);
 /// First and last back-off after a lost race (full jitter, doubling).
 pub const RACE_BACKOFF: (Duration, Duration) = (secs(1), secs(60));

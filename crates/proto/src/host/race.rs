@@ -74,6 +74,7 @@ enum Stage {
     },
     /// Answered after the winner; kept until the race is decided.
     Ready(BaseHello),
+    /// REGISTER went out at this moment.
     Registering(BaseHello, Instant),
 }
 
@@ -204,12 +205,12 @@ impl Race {
     }
 
     /// REGISTERED came: the race is won. All other connections are closed.
-    pub(super) fn win(mut self, conn: ConnId, ctx: &mut Context) -> Option<Opening> {
+    pub(super) fn win(mut self, conn: ConnId, ctx: &mut Context, now: Instant) -> Option<Opening> {
         let winner = self.conns.remove(&conn)?;
         for &other in self.conns.keys() {
             ctx.push(Output::Close { conn: other });
         }
-        let Stage::Registering(hello, _) = winner.stage else { return None };
+        let Stage::Registering(hello, since) = winner.stage else { return None };
         let entrant = &self.entrants[winner.entrant];
         let resolved = match &entrant.phase {
             Phase::Connecting { resolved, .. } => resolved.clone(),
@@ -221,6 +222,7 @@ impl Race {
             name: entrant.name.to_string(),
             remote: winner.remote,
             hello,
+            took: now - since,
             resolved,
             id_written: entrant.name.id.is_some(),
         })
@@ -257,7 +259,7 @@ impl Race {
     pub(super) fn register(&mut self, conn: ConnId, attempt: Attempt, ctx: &mut Context, now: Instant) {
         let Some(c) = self.conns.get_mut(&conn) else { return };
         let Stage::Ready(hello) = c.stage else { return };
-        c.stage = Stage::Registering(hello, now + REGISTER_TIMEOUT);
+        c.stage = Stage::Registering(hello, now);
         self.registering = Some(conn);
         let mut frames = Vec::new();
         Register {
@@ -293,11 +295,17 @@ impl Race {
         }
     }
 
+    /// Whether a base has answered that may take the place of the one that is asked to register.
+    fn has_another(&self) -> bool {
+        self.conns.values().any(|c| matches!(c.stage, Stage::Ready(_)))
+    }
+
     fn expire(&mut self, ctx: &mut Context, now: Instant) {
+        let another = self.has_another();
         let late: Vec<ConnId> = self
             .conns
             .iter()
-            .filter(|(_, c)| c.stage.give_up().is_some_and(|at| at <= now))
+            .filter(|(_, c)| c.stage.give_up(another).is_some_and(|at| at <= now))
             .map(|(&id, _)| id)
             .collect();
         for conn in late {
@@ -307,7 +315,8 @@ impl Race {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let conns = self.conns.values().filter_map(|c| c.stage.give_up()).min();
+        let another = self.has_another();
+        let conns = self.conns.values().filter_map(|c| c.stage.give_up(another)).min();
         let entrants = self
             .entrants
             .iter()
@@ -322,11 +331,13 @@ impl Race {
 }
 
 impl Stage {
-    fn give_up(&self) -> Option<Instant> {
+    /// `another`: whether there is another base to turn to.
+    fn give_up(&self, another: bool) -> Option<Instant> {
         match *self {
-            Self::Connecting { give_up }
-            | Self::AwaitingHello { give_up }
-            | Self::Registering(_, give_up) => Some(give_up),
+            Self::Connecting { give_up } | Self::AwaitingHello { give_up } => Some(give_up),
+            Self::Registering(_, since) => {
+                Some(since + if another { REGISTER_TIMEOUT } else { CONNECT_TIMEOUT })
+            }
             Self::Ready(_) => None,
         }
     }

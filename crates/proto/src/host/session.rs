@@ -29,6 +29,8 @@ pub(super) struct Opening {
     pub(super) name: String,
     pub(super) remote: SocketAddr,
     pub(super) hello: BaseHello,
+    /// How long it took to answer REGISTER.
+    pub(super) took: Duration,
     /// What its name resolved to.
     pub(super) resolved: Vec<SocketAddr>,
     /// Whether the user wrote its ID: its word on UDP addresses is then believed.
@@ -55,6 +57,8 @@ pub(super) struct Session {
     health: Health,
     /// When something last came over TCP.
     heard: Instant,
+    /// How long it took to answer REGISTER: a round trip at least, while no other is known.
+    took: Duration,
     rtt: Rtt,
 }
 
@@ -82,7 +86,7 @@ pub(super) enum Verdict {
 
 impl Session {
     pub(super) fn open(opening: Opening, registered: &Registered, use_udp: bool, now: Instant) -> Self {
-        let Opening { conn, base, name, remote, hello, resolved, id_written } = opening;
+        let Opening { conn, base, name, remote, hello, took, resolved, id_written } = opening;
         let keepalive = Duration::from_secs(u64::from(registered.keepalive)).clamp(KEEPALIVE.0, KEEPALIVE.1);
         let terms = Terms { base: hello.base, cookie: hello.cookie, keepalive };
         let believed = |address: SocketAddr| {
@@ -113,6 +117,7 @@ impl Session {
             waiting: None,
             health: Health::Quiet,
             heard: now,
+            took,
             rtt: Rtt::default(),
         }
     }
@@ -194,7 +199,7 @@ impl Session {
         let data_waits =
             matches!(self.health, Health::Awaiting(_) | Health::Probing) || self.bindings.is_probing();
         let limit = if data_waits {
-            PONG_TIMEOUT.max(self.rtt.smoothed().unwrap_or_default() * 3)
+            PONG_TIMEOUT.max(self.rtt.smoothed().unwrap_or(self.took) * 3)
         } else {
             PONG_TIMEOUT_IDLE
         };

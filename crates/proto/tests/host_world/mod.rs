@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) master_keys: Vec<[u8; INTRODUCTION_KEY_LEN]>,
     /// HELLOs that peers have said: each has a token of its own.
     said: u64,
+    /// Whether the base answers INFO.
+    answers: bool,
     due: Option<Instant>,
 }
 
@@ -105,6 +107,7 @@ impl World {
             datagrams: vec![],
             master_keys: vec![],
             said: 0,
+            answers: true,
             renewals: 0,
             due: None,
         };
@@ -210,6 +213,11 @@ impl World {
         let delivered = self.host.handle_frame(conn, &out[LENGTH_LEN..], self.now).is_some();
         self.drain();
         delivered
+    }
+
+    /// From now on the base says nothing, not even PONG.
+    pub(crate) fn stops_answering(&mut self) {
+        self.answers = false;
     }
 
     /// The device has slept.
@@ -320,6 +328,7 @@ impl World {
             match HostFrame::decode(&frame).unwrap() {
                 HostFrame::RequestInfo(id) => self.told.push(Told::Request(id)),
                 HostFrame::ReleaseInfo(id) => self.told.push(Told::Release(id)),
+                HostFrame::Info(_) if !self.answers => {}
                 HostFrame::Info(info) => {
                     if self.master_keys.last() != Some(&info.master_key) {
                         self.master_keys.push(info.master_key);

@@ -164,7 +164,7 @@ impl Bases {
         ctx: &mut Context,
         now: Instant,
     ) -> FromBase<'a> {
-        let Some(opening) = self.race.take().and_then(|race| race.win(conn, ctx)) else {
+        let Some(opening) = self.race.take().and_then(|race| race.win(conn, ctx, now)) else {
             return FromBase::Nothing;
         };
         self.lost_races = 0;
