@@ -94,7 +94,7 @@ pub(crate) const TCP_UNSENT: u32 = 128 * 1024;
 pub(crate) const TCP_READ: usize = 32 * 1024;
 /// A TCP connection that does not stand after this is reported as refused.
 pub(crate) const TCP_CONNECT: Duration = Duration::from_secs(10);
-/// How long a closed connection may take to send what was written before, and to hear the base close its side.
+/// How long a closed connection waits, once what was written before has been sent, for the base to close its side.
 pub(crate) const TCP_LINGER: Duration = Duration::from_millis(500);
 /// What connection and resolver tasks have ready for the driver; they wait when it is full.
 pub(crate) const INPUTS: usize = 256;
@@ -134,5 +134,5 @@ pub(crate) const MAPPING_RELEASE: Duration = Duration::from_secs(1);
 #[cfg(feature = "port-mapping")]
 pub(crate) const MAPPING_GRACE: Duration = Duration::from_millis(200);
 
-/// How long `close` waits for what was sent before to leave.
+/// How long `close` waits for what was sent before to leave, and a closed connection for what was written before.
 pub(crate) const CLOSE_FLUSH: Duration = Duration::from_secs(1);

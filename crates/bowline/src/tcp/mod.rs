@@ -21,10 +21,10 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use crate::config::{TCP_CONNECT, TCP_LINGER, TCP_READ, TCP_UNSENT};
+use crate::config::{CLOSE_FLUSH, TCP_CONNECT, TCP_LINGER, TCP_READ, TCP_UNSENT};
 
 /// What a connection has to say.
 #[derive(Debug)]
@@ -85,9 +85,17 @@ async fn serve<T: From<(ConnId, Report)>>(
         written = write(&mut writer, outbox) => if let Err(error) = written {
             return Some(CloseReason::Lost(error.to_string()));
         },
+        () = overdue(outbox) => return None,
     }
     linger(reader, writer).await;
     None
+}
+
+/// The machine has closed the connection, and what was to be written before has had its time: a base that is gone takes nothing
+/// more, and the system would go on trying for a quarter of an hour.
+async fn overdue(outbox: &Outbox) {
+    outbox.closed().await;
+    sleep(CLOSE_FLUSH).await;
 }
 
 async fn read<T: From<(ConnId, Report)>>(
@@ -235,5 +243,18 @@ mod tests {
         drop(stream);
         peer.task.await.unwrap();
         assert!(peer.reports.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_ends_though_the_base_takes_nothing_more() {
+        let mut peer = start().await;
+        let (_unread, _) = peer.listener.accept().await.unwrap();
+        assert!(matches!(peer.reports.recv().await, Some((_, Report::Connected))));
+        let message = [7; 16_000];
+        while timeout(TCP_LINGER, peer.outbox.room(message.len())).await.is_ok() {
+            peer.outbox.data(DeviceId::from_bytes([9; 14]), &message).unwrap();
+        }
+        peer.outbox.close();
+        timeout(CLOSE_FLUSH * 5, peer.task).await.expect("it holds its socket no longer").unwrap();
     }
 }
