@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use bowline::{ClosedError, Endpoint, Event, EventItem, RecvError, SendError};
-use common::{base, key, nobody, online, soon, with};
+use common::{base, become_direct, key, nobody, online, soon, with};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -133,4 +133,23 @@ async fn bases_that_stay_silent_hang_up_or_talk_nonsense_hold_nobody_up() {
     }
     let a = with(49, |builder| builder.bases(names).base(base.clone())).await;
     assert_eq!(a.status().base.map(|base| base.id), base.id);
+}
+
+#[test]
+fn an_endpoint_whose_runtime_has_ended_is_closed() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let first = runtime();
+    let (a, b) = first.block_on(async {
+        let base = base().await;
+        let (a, b) = (online(55, &base).await, online(56, &base).await);
+        become_direct(&a, &b).await;
+        (a, b)
+    });
+    drop(first);
+    runtime().block_on(async {
+        assert_eq!(a.send(b.id(), b"by nobody").await, Err(SendError::Closed));
+        assert_eq!(a.want(b.id()), Err(SendError::Closed));
+        assert_eq!(a.online().await, Err(ClosedError));
+        soon("closed", a.close()).await;
+    });
 }

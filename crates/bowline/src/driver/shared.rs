@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bowline_proto::host::ConnId;
+use bowline_proto::host::{ConnId, Host};
 use tokio::sync::{Notify, watch};
 
 use super::Machine;
@@ -52,7 +52,7 @@ impl Shared {
     }
 }
 
-/// However the driver ends, be it unpolled with its runtime, nobody waits for it any longer.
+/// However the driver ends, be it unpolled with its runtime, nobody waits for it any longer, nor sends what it would have to look after.
 pub(super) struct Ending(Arc<Shared>);
 
 impl Ending {
@@ -63,6 +63,7 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        self.0.machine.drive(Host::close);
         self.0.inbox.close();
         self.0.events.close();
         self.0.ended.send_replace(true);
