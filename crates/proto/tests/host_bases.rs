@@ -444,3 +444,22 @@ fn a_lone_base_that_does_not_answer_register_is_tried_anew() {
     world.advance(config::CONNECT_TIMEOUT + config::RACE_BACKOFF.0);
     assert_eq!(world.lookups.len(), 2);
 }
+
+#[test]
+fn nobody_keeps_a_host_away_from_its_base_for_long_or_from_another_network() {
+    for code in [ErrorCode::SourceLimit, ErrorCode::NotAllowed] {
+        let longest = u16::MAX;
+        // Whoever is on the way may say so in the base's place.
+        let mut world = World::greeted(HostConfig::default(), "203.0.113.9");
+        world.hand_over(&refusal(code, longest));
+        world.advance(config::RETRY_AFTER_MAX - ms(1));
+        assert_eq!(world.lookups.len(), 1);
+        world.advance(config::RACE_BACKOFF.1);
+        assert_eq!(world.lookups.len(), 2);
+
+        let mut world = World::greeted(HostConfig::default(), "203.0.113.9");
+        world.hand_over(&refusal(code, longest));
+        world.moves_to("198.51.100.2");
+        assert_eq!(world.lookups.len(), 2);
+    }
+}

@@ -186,6 +186,8 @@ impl Bases {
             session.bindings.restart(true, now);
         }
         self.lost_races = 0;
+        // Whoever said that it is not to be asked may have been on the way that was left.
+        self.entries.iter_mut().for_each(|entry| entry.avoid = None);
         if !matches!(self.wait, Wait::Key(at) if at > now) {
             self.start_race(ctx, now);
         }

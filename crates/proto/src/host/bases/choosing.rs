@@ -6,7 +6,9 @@ use super::{BaseName, Bases, FromBase, describe};
 use crate::{
     host::{
         ConnId, Event, Output,
-        config::{CLONED_BACKOFF, GOAWAY_REST, HEAD_START, RACE_BACKOFF, REPLACED_WAIT},
+        config::{
+            CLONED_BACKOFF, GOAWAY_REST, HEAD_START, RACE_BACKOFF, REPLACED_WAIT, RETRY_AFTER_MAX,
+        },
         context::Context,
         race::{Attempt, Outcome, Race},
         session::Session,
@@ -19,7 +21,7 @@ use crate::{
 pub(super) struct Entry {
     pub(super) name: BaseName,
     /// Not before this moment.
-    avoid: Option<Instant>,
+    pub(super) avoid: Option<Instant>,
     /// Not before this moment, unless there is no other: it is being started anew.
     rest: Option<Instant>,
 }
@@ -234,6 +236,7 @@ impl Bases {
         };
         let Some(base) = base else { return };
         let session = self.session.as_ref().is_some_and(|s| s.conn == conn);
+        let wait = Duration::from_secs(u64::from(retry_after)).min(RETRY_AFTER_MAX);
         if code == ErrorCode::Replaced && session && self.attempt > self.session_attempt {
             // By ourselves: this overtook the answer to a REGISTER of ours on a newer connection.
             return;
@@ -253,10 +256,10 @@ impl Bases {
                 self.wait_for_key(conn, wait, ctx, now);
             }
             ErrorCode::Draining => {
-                self.entries[base].rest = Some(now + Duration::from_secs(u64::from(retry_after)));
+                self.entries[base].rest = Some(now + wait);
             }
             _ if retry_after > 0 => {
-                self.entries[base].avoid = Some(now + Duration::from_secs(u64::from(retry_after)));
+                self.entries[base].avoid = Some(now + wait);
             }
             _ => {}
         }
