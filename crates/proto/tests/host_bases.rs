@@ -463,3 +463,41 @@ fn nobody_keeps_a_host_away_from_its_base_for_long_or_from_another_network() {
         assert_eq!(world.lookups.len(), 2);
     }
 }
+
+#[test]
+fn a_base_whose_name_can_no_longer_be_resolved_is_tried_where_it_was() {
+    let at = |world: &World, to: &str| world.connects.iter().filter(|(_, at)| *at == addr(to)).count();
+    let mut world = World::registered(HostConfig::default());
+    world.advance(config::STABLE_SESSION);
+    world.reset();
+    assert_eq!((world.lookups.len(), at(&world, UDP)), (2, 1));
+    world.resolved(0, Err("no name server answers".to_owned()));
+    assert_eq!(at(&world, UDP), 2);
+    world.host.handle_connected(world.conn.unwrap(), world.now);
+    let hello = BaseHello { version: 1, cookie: COOKIE, base: BASE, cluster: BASE, capabilities: 0 };
+    world.hand_over(&BaseFrame::BaseHello(hello));
+    world.welcomed(vec![]);
+    assert!(world.host.is_registered());
+}
+
+#[test]
+fn a_base_whose_name_takes_long_to_resolve_is_tried_where_it_was_and_then_where_it_is() {
+    let at = |world: &World, to: &str| world.connects.iter().filter(|(_, at)| *at == addr(to)).count();
+    let mut world = World::registered(HostConfig::default());
+    world.advance(config::STABLE_SESSION);
+    world.reset();
+    world.advance(config::RESOLVE_PATIENCE - ms(1));
+    assert_eq!(at(&world, UDP), 1);
+    world.advance(ms(1));
+    assert_eq!(at(&world, UDP), 2);
+    // Nobody is there any more: the race is not lost while the answer may still come.
+    for _ in 0..2 {
+        let refused = CloseReason::Refused("refused".to_owned());
+        world.host.handle_closed(world.conn.unwrap(), refused, world.now);
+        world.drain();
+    }
+    world.advance(secs(5));
+    assert_eq!(world.lookups.len(), 2);
+    world.resolved(0, Ok(vec![addr(UDP), addr("203.0.113.10:4477")]));
+    assert_eq!((at(&world, UDP), at(&world, "203.0.113.10:4477")), (2, 1), "where it is now comes next");
+}

@@ -13,7 +13,7 @@ use bowline_proto::{
         udp::{NAT_OK_LEN, NatOk, PADDED_LEN, UnverifiedNatInit},
     },
 };
-use host_world::{World, addr, key, secs};
+use host_world::{World, addr, key};
 
 const BASE_UDP: &str = "203.0.113.9:4477";
 
@@ -105,7 +105,7 @@ fn a_new_session_has_to_say_it_anew() {
     world.reset();
     assert!(matches!(world.send(2, 10), Ok(Route::RelayUdp(_))));
     assert_eq!(joined(&world), None, "without TCP the base cannot say it");
-    world.advance(secs(20));
+    world.advance(config::RACE_BACKOFF.0);
     world.greet_with(TAKES_JOINED);
     world.welcomed(vec![addr(BASE_UDP)]);
     confirm_udp(&mut world, PADDED_LEN);

@@ -29,6 +29,10 @@ pub const CONNECT_TIMEOUT: Duration = secs(10);
 /// The winner has so long to answer REGISTER before it is the next one's turn; where no other has answered, as long as for
 /// everything else ([`CONNECT_TIMEOUT`]): it may just be far away.
 pub const REGISTER_TIMEOUT: Duration = secs(2);
+/// A name that takes longer to be looked up: its base is tried where it was before, too.
+pub const RESOLVE_PATIENCE: Duration = secs(1);
+/// Addresses remembered of a base: of each family, before and after it moved.
+pub const MAX_KNOWN_ADDRESSES: usize = 4;
 /// The longest that an ERROR keeps a host away from a base, whatever it says: nothing in it shows that it is the base's.
 pub const RETRY_AFTER_MAX: Duration = secs(600);
 /// First and last back-off after a lost race (full jitter, doubling).

@@ -13,7 +13,10 @@ use std::{
 
 use super::{
     BaseName, ConnId, Output,
-    config::{BASE_PORT, CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, REGISTER_TIMEOUT, WEB_PORT},
+    config::{
+        BASE_PORT, CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, REGISTER_TIMEOUT, RESOLVE_PATIENCE,
+        WEB_PORT,
+    },
     context::{Context, earlier},
     session::Opening,
 };
@@ -35,20 +38,54 @@ pub(super) struct Race {
 
 /// A base that takes part.
 #[derive(Debug)]
-struct Entrant {
+pub(super) struct Entrant {
     base: usize,
     name: BaseName,
     /// The ID it must have: written, or remembered.
     expected: Option<DeviceId>,
+    /// Where it was before.
+    known: Vec<SocketAddr>,
+    /// Whether its name is being looked up.
+    asked: bool,
     phase: Phase,
+}
+
+impl Entrant {
+    pub(super) fn new(
+        base: usize,
+        name: BaseName,
+        expected: Option<DeviceId>,
+        known: Vec<SocketAddr>,
+        start: Instant,
+    ) -> Self {
+        Self { base, name, expected, known, asked: false, phase: Phase::Waiting { until: start } }
+    }
+
+    /// Connects to these addresses as well, before those that are still to be tried.
+    fn connect(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        let (mut resolved, mut queue, next) = match std::mem::replace(&mut self.phase, Phase::Out) {
+            Phase::Connecting { resolved, queue, next, .. } => (resolved, queue, next),
+            _ => (Vec::new(), Vec::new(), now),
+        };
+        let begin = resolved.len();
+        for address in addresses {
+            if !resolved.contains(&address) {
+                resolved.push(address);
+            }
+        }
+        queue.extend(connects(&resolved[begin..], self.name.port).into_iter().rev());
+        if !resolved.is_empty() {
+            self.phase = Phase::Connecting { resolved, queue, next };
+        }
+    }
 }
 
 #[derive(Debug)]
 enum Phase {
     /// The present base's head start is not over.
     Waiting { until: Instant },
-    /// The name is being looked up.
-    Resolving,
+    /// The name is being looked up, for so long by itself.
+    Resolving { alone: Instant },
     /// Connections are being opened; `queue` holds the addresses still to be tried.
     Connecting { resolved: Vec<SocketAddr>, queue: Vec<SocketAddr>, next: Instant },
     /// It cannot be used in this race.
@@ -97,17 +134,8 @@ pub(super) struct Attempt {
 }
 
 impl Race {
-    /// Starts a race among these bases: each with its start and the ID it must have.
-    pub(super) fn new(entrants: Vec<(usize, BaseName, Option<DeviceId>, Instant)>) -> Self {
-        let entrants = entrants
-            .into_iter()
-            .map(|(base, name, expected, until)| Entrant {
-                base,
-                name,
-                expected,
-                phase: Phase::Waiting { until },
-            })
-            .collect();
+    /// Starts a race among these bases.
+    pub(super) fn new(entrants: Vec<Entrant>) -> Self {
         Self { entrants, conns: BTreeMap::new(), registering: None }
     }
 
@@ -123,19 +151,16 @@ impl Race {
         self.conns.get(&conn).map(|c| self.entrants[c.entrant].base)
     }
 
-    pub(super) fn handle_resolved(&mut self, base: usize, mut addresses: Vec<SocketAddr>, now: Instant) {
+    /// What a base's name stands for; nothing, if that is not to be had: then it is tried where it was before.
+    pub(super) fn handle_resolved(&mut self, base: usize, addresses: Vec<SocketAddr>, now: Instant) {
         let Some(entrant) = self.entrants.iter_mut().find(|e| e.base == base) else { return };
-        if !matches!(entrant.phase, Phase::Resolving) {
-            return;
+        entrant.asked = false;
+        match entrant.phase {
+            Phase::Resolving { .. } if addresses.is_empty() => entrant.connect(entrant.known.clone(), now),
+            // It is being tried where it was before, and this is late.
+            Phase::Resolving { .. } | Phase::Connecting { .. } => entrant.connect(addresses, now),
+            Phase::Waiting { .. } | Phase::Out => {}
         }
-        addresses.dedup();
-        let mut queue = connects(&addresses, entrant.name.port);
-        queue.reverse();
-        entrant.phase = if queue.is_empty() {
-            Phase::Out
-        } else {
-            Phase::Connecting { resolved: addresses, queue, next: now }
-        };
     }
 
     pub(super) fn handle_connected(&mut self, conn: ConnId, ctx: &mut Context, now: Instant) {
@@ -248,8 +273,8 @@ impl Race {
         }
         let alive = !self.conns.is_empty()
             || self.entrants.iter().any(|e| match &e.phase {
-                Phase::Waiting { .. } | Phase::Resolving => true,
-                Phase::Connecting { queue, .. } => !queue.is_empty(),
+                Phase::Waiting { .. } | Phase::Resolving { .. } => true,
+                Phase::Connecting { queue, .. } => !queue.is_empty() || e.asked,
                 Phase::Out => false,
             });
         if alive { Outcome::Running } else { Outcome::Lost }
@@ -278,9 +303,14 @@ impl Race {
         let entrant = &mut self.entrants[index];
         match &mut entrant.phase {
             Phase::Waiting { until } if *until <= now => {
-                entrant.phase = Phase::Resolving;
+                entrant.asked = true;
+                entrant.phase = Phase::Resolving { alone: now + RESOLVE_PATIENCE };
                 let BaseName { host, port, .. } = entrant.name.clone();
                 ctx.push(Output::Resolve { base: entrant.base, host, port });
+            }
+            Phase::Resolving { alone } if *alone <= now && !entrant.known.is_empty() => {
+                entrant.connect(entrant.known.clone(), now);
+                self.advance(index, next_conn, ctx, now);
             }
             Phase::Connecting { queue, next, .. } if *next <= now => {
                 let Some(to) = queue.pop() else { return };
@@ -322,6 +352,7 @@ impl Race {
             .iter()
             .filter_map(|e| match &e.phase {
                 Phase::Waiting { until } => Some(*until),
+                Phase::Resolving { alone } if !e.known.is_empty() => Some(*alone),
                 Phase::Connecting { queue, next, .. } if !queue.is_empty() => Some(*next),
                 _ => None,
             })

@@ -1,16 +1,20 @@
 //! Which base comes next: when to race and for whom, what winning means, and what GOAWAY and ERROR ask of us.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use super::{BaseName, Bases, FromBase, describe};
 use crate::{
     host::{
         ConnId, Event, Output,
         config::{
-            CLONED_BACKOFF, GOAWAY_REST, HEAD_START, RACE_BACKOFF, REPLACED_WAIT, RETRY_AFTER_MAX,
+            CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MAX_KNOWN_ADDRESSES, RACE_BACKOFF, REPLACED_WAIT,
+            RETRY_AFTER_MAX,
         },
         context::Context,
-        race::{Attempt, Outcome, Race},
+        race::{Attempt, Entrant, Outcome, Race},
         session::Session,
     },
     id::DeviceId,
@@ -20,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: BaseName,
+    /// Where the host has registered lately, the last one first.
+    known: Vec<SocketAddr>,
     /// Not before this moment.
     pub(super) avoid: Option<Instant>,
     /// Not before this moment, unless there is no other: it is being started anew.
@@ -28,7 +34,14 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(name: BaseName) -> Self {
-        Self { name, avoid: None, rest: None }
+        Self { name, known: Vec::new(), avoid: None, rest: None }
+    }
+
+    /// It is at this address, at the port that is written or at the web's.
+    fn note_address(&mut self, ip: IpAddr) {
+        self.known.retain(|known| known.ip() != ip);
+        self.known.insert(0, SocketAddr::new(ip, self.name.port));
+        self.known.truncate(MAX_KNOWN_ADDRESSES);
     }
 
     fn may_be_tried(&self, now: Instant) -> bool {
@@ -94,7 +107,8 @@ impl Bases {
                 let expected = e.name.id.or_else(|| self.remembered.get(&e.name.authority()).copied());
                 let late = present.is_some_and(|p| p != i)
                     && self.entries.get(present.unwrap_or(i)).is_some_and(usable);
-                (i, e.name.clone(), expected, if late { now + HEAD_START } else { now })
+                let start = if late { now + HEAD_START } else { now };
+                Entrant::new(i, e.name.clone(), expected, e.known.clone(), start)
             })
             .collect();
         self.why_was_said = false;
@@ -174,6 +188,7 @@ impl Bases {
         self.wait = Wait::No;
         self.leave = None;
         self.why_not = None;
+        self.entries[opening.base].note_address(opening.remote.ip());
         let session = Session::open(opening, registered, ctx.config.relay_udp, now);
         self.remembered.insert(self.entries[session.base].name.authority(), session.hello.base);
         ctx.event(Event::Registered {
