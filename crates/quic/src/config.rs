@@ -55,6 +55,8 @@ pub(crate) const BACKLOG: usize = 64;
 
 /// Between two wake-ups of all connections after changes of path.
 pub(crate) const NUDGE: Duration = Duration::from_millis(100);
+/// Between two looks at whether there are still connections once nobody can make others.
+pub(crate) const UNUSED_LOOK: Duration = Duration::from_secs(1);
 /// How long closing waits for the other ends to hear of it.
 pub(crate) const CLOSE: Duration = Duration::from_secs(2);
 /// Between a farewell that nothing answers and the next: the first often meets queues that the data before it has filled.

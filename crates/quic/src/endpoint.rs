@@ -24,12 +24,15 @@ use crate::{
     congestion::Factory,
     error::explain,
     gone, listener,
-    paths::{self, Paths},
+    paths::{self, InUse, Paths},
     socket::Socket,
     tls,
 };
 
 /// Encrypted connections to and from devices, by their ID. Clones are the same endpoint.
+///
+/// Dropping the last clone, its [`Listener`] and all connections closes the bowline endpoint in the background; [`Endpoint::close`]
+/// does so, tells the other ends, and waits.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     inner: Arc<Inner>,
@@ -47,6 +50,7 @@ struct Inner {
     listens: AtomicBool,
     /// Whether there ever was a connection that somebody may have to be told the end of.
     connected: AtomicBool,
+    in_use: InUse,
 }
 
 impl Endpoint {
@@ -74,7 +78,15 @@ impl Endpoint {
         )
         .map_err(SetupError::Runtime)?;
         let paths = Arc::new(Paths::default());
-        tokio::spawn(paths::watch(bowline.events(), Arc::clone(&paths), quinn.clone(), Arc::clone(&socket)));
+        let in_use = InUse::default();
+        let unused = in_use.subscribe();
+        tokio::spawn(paths::watch(
+            bowline.events(),
+            Arc::clone(&paths),
+            quinn.clone(),
+            Arc::clone(&socket),
+            unused,
+        ));
         let inner = Inner {
             bowline,
             quinn,
@@ -84,6 +96,7 @@ impl Endpoint {
             paths,
             listens: AtomicBool::new(false),
             connected: AtomicBool::new(false),
+            in_use,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -235,7 +248,13 @@ impl Endpoint {
         if inner.listens.swap(true, SeqCst) {
             return Err(SetupError::ListensAlready);
         }
-        listener::start(listen, inner.quinn.clone(), &inner.key, Arc::clone(&inner.paths))
+        listener::start(
+            listen,
+            inner.quinn.clone(),
+            &inner.key,
+            Arc::clone(&inner.paths),
+            inner.in_use.clone(),
+        )
     }
 
     /// Waits until the other end of a connection is known to be gone: for 10 seconds its base has said that it is not there, no direct

@@ -26,7 +26,7 @@ use crate::{
         HANDSHAKES_PER_ADDRESS, HANDSHAKES_UNPROVEN, LEAST_WINDOW, WINDOWS, WINDOWS_OF_ADDRESS,
     },
     endpoint::transport,
-    paths::Paths,
+    paths::{InUse, Paths},
     tls,
 };
 
@@ -88,6 +88,7 @@ pub struct Accepted {
 pub struct Listener {
     accepted: mpsc::Receiver<Accepted>,
     quinn: quinn::Endpoint,
+    _in_use: InUse,
 }
 
 impl Listener {
@@ -108,6 +109,7 @@ pub(crate) fn start(
     quinn: quinn::Endpoint,
     key: &Arc<CertifiedKey>,
     paths: Arc<Paths>,
+    in_use: InUse,
 ) -> Result<Listener, SetupError> {
     let Listen { services, allow, under_own_id, refused } = listen;
     let tls = tls::server(Arc::clone(key), allow.clone(), refused.clone(), services)?;
@@ -131,7 +133,7 @@ pub(crate) fn start(
         accepted: sender,
     };
     tokio::spawn(door.keep(quinn.clone()));
-    Ok(Listener { accepted, quinn })
+    Ok(Listener { accepted, quinn, _in_use: in_use })
 }
 
 struct Door {

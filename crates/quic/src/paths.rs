@@ -15,7 +15,11 @@ use std::{
 
 use bowline::{DeviceId, Event, EventItem, Events, Path};
 
-use crate::{config::NUDGE, congestion::Generation, socket::Socket};
+use crate::{
+    config::{NUDGE, UNUSED_LOOK},
+    congestion::Generation,
+    socket::Socket,
+};
 
 /// The counters of all devices that there are connections to.
 #[derive(Debug, Default)]
@@ -55,15 +59,31 @@ impl Paths {
     }
 }
 
-/// Passes changes on until the endpoint is closed.
+/// Held by whoever may make or take connections.
+pub(crate) type InUse = tokio::sync::watch::Sender<()>;
+
+/// Passes changes on until the endpoint is closed, or nobody has any use for it: it would stay open for this alone.
 pub(crate) async fn watch(
     mut events: Events,
     paths: Arc<Paths>,
     quinn: quinn::Endpoint,
     socket: Arc<Socket>,
+    mut in_use: tokio::sync::watch::Receiver<()>,
 ) {
     let mut nudged: Option<Instant> = None;
-    while let Some(item) = events.next().await {
+    loop {
+        let is_in_use = in_use.has_changed().is_ok();
+        if !is_in_use && quinn.open_connections() == 0 {
+            return;
+        }
+        let item = tokio::select! {
+            item = events.next() => item,
+            // Nothing is ever sent there: it ends when nobody holds the other end.
+            _ = in_use.changed(), if is_in_use => continue,
+            // Nobody tells when the last connection has ended.
+            () = tokio::time::sleep(UNUSED_LOOK), if !is_in_use => continue,
+        };
+        let Some(item) = item else { return };
         let concerns = match item {
             EventItem::Event(Event::PathChanged { peer, to, .. }) => paths.changed(peer) && to != Path::None,
             EventItem::Event(_) => false,

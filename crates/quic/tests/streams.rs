@@ -127,3 +127,30 @@ async fn a_direct_connection_outlives_its_base() {
     there_and_back(&connection, bytes(1000)).await;
     assert!(a.bowline().status().base.is_none(), "the base is gone");
 }
+
+#[tokio::test]
+async fn an_endpoint_that_nobody_uses_any_more_is_closed() {
+    let (base, _) = base().await;
+    let (a, b) = (endpoint(60, &base).await, endpoint(61, &base).await);
+    let mut events = a.bowline().events();
+    echo(listen(&b));
+    let connection = soon("connected", a.connect(b.id(), SERVICE.as_bytes())).await.unwrap();
+    drop((a, b));
+    // The listener and the connection go on …
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(b"still there").await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(soon("received", receive.read_to_end(100)).await.unwrap(), b"still there");
+    // … and when they have ended, the endpoint has, too.
+    drop((connection, send, receive));
+    soon("the end of its events", async { while events.next().await.is_some() {} }).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_was_never_used_is_closed_when_it_is_dropped() {
+    let (base, _) = base().await;
+    let a = endpoint(62, &base).await;
+    let mut events = a.bowline().events();
+    drop(a);
+    soon("the end of its events", async { while events.next().await.is_some() {} }).await;
+}
