@@ -103,6 +103,8 @@ pub(crate) const INPUTS_PER_WAKE: usize = 64;
 
 /// How long a name may take to resolve.
 pub(crate) const RESOLVE: Duration = Duration::from_secs(10);
+/// Names that are looked up at a time by all endpoints of a process; those whose servers do not answer, for half a minute each.
+pub(crate) const LOOKUPS: usize = 256;
 /// Addresses of one name that are used.
 pub(crate) const RESOLVED_ADDRESSES: usize = 16;
 
