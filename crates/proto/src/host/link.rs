@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Instant,
 };
 
@@ -14,6 +14,7 @@ use super::{
     Event, Output,
     config::{ANNOUNCE, ANNOUNCEMENT_LIFE, ANNOUNCEMENT_REACTION, MAX_ANNOUNCEMENTS, MAX_LINK_PER_INTERFACE},
     context::Context,
+    locals::{Change, is_link_local},
 };
 use crate::{
     id::DeviceId,
@@ -32,6 +33,8 @@ pub(super) struct Link {
 struct Schedule {
     next: Instant,
     last: Option<Instant>,
+    /// What announcements come from.
+    from: Vec<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -42,11 +45,21 @@ struct Heard {
 }
 
 impl Link {
-    /// The interfaces may have changed: announce on all of them now.
-    pub(super) fn restart(&mut self, ctx: &Context, now: Instant) {
+    /// The interfaces may have changed: announce now on those that have, or on all of them if the device has moved. Where there are
+    /// hundreds (containers), one more of them is of no interest to the others.
+    pub(super) fn restart(&mut self, change: Change, ctx: &Context, now: Instant) {
+        let mut before = std::mem::take(&mut self.interfaces);
         let multicast = ctx.locals.interfaces().iter().filter(|i| i.multicast && !i.loopback);
         let usable = multicast.filter(|_| ctx.config.link_local && ctx.locals.network().port_v6.is_some());
-        self.interfaces = usable.map(|i| (i.index, Schedule { next: now, last: None })).collect();
+        self.interfaces = usable
+            .map(|i| {
+                let of_link =
+                    i.addresses.iter().map(|&(ip, _)| ip).filter(|ip| ip.is_ipv6() && is_link_local(*ip));
+                let from: Vec<IpAddr> = of_link.collect();
+                let known = before.remove(&i.index).filter(|s| change != Change::Moved && s.from == from);
+                (i.index, known.unwrap_or(Schedule { next: now, last: None, from }))
+            })
+            .collect();
     }
 
     /// Something came to the group. A device that is new there (or has moved) is returned.

@@ -9,6 +9,17 @@ use std::{
 use super::{Interface, Network};
 use crate::wire::MAX_OWN_ADDRESSES;
 
+/// What a change of network means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Every path is in doubt.
+    Moved,
+    /// Other addresses may be tried than before, or from elsewhere.
+    Near,
+    /// Interfaces have come or gone that lead nowhere but to their own link.
+    Links,
+}
+
 /// The network as last reported, with the questions that paths ask of it.
 #[derive(Debug, Default)]
 pub(super) struct Locals {
@@ -108,6 +119,20 @@ impl Locals {
                 }
                 _ => false,
             })
+    }
+
+    /// Whether all candidates are judged as by `before`. Containers come and go, each with an interface that has a link-local address
+    /// and no other.
+    pub(super) fn judges_as(&self, before: &Self) -> bool {
+        let ports = |locals: &Self| (locals.network.port_v4, locals.network.port_v6);
+        let places = |locals: &Self| -> Vec<_> {
+            let said = locals.interfaces().iter().map(|i| {
+                let addresses = i.addresses.iter().filter(|(ip, _)| ip.is_ipv4() || !is_link_local(*ip));
+                (i.default_v4, i.default_v6, addresses.copied().collect::<Vec<_>>(), i.routes.clone())
+            });
+            said.filter(|(.., addresses, routes)| !addresses.is_empty() || !routes.is_empty()).collect()
+        };
+        ports(self) == ports(before) && places(self) == places(before)
     }
 
     /// What a change of network is judged by: the addresses that datagrams to far away leave from, and whether they have a

@@ -49,7 +49,7 @@ pub use event::{
     BaseStatus, BindingStatus, CandidateSource, Counters, Event, PairStatus, Path, PeerStatus, Status,
 };
 pub use lease::{Lease, Traffic};
-use locals::Locals;
+use locals::{Change, Locals};
 use peers::{Peers, RelayView};
 pub use peers::{is_too_large, too_large};
 
@@ -99,28 +99,33 @@ impl Host {
             return;
         }
         let told = self.own_addresses();
-        let exits = self.ctx.locals.exits();
-        self.ctx.locals = Locals::new(network);
-        let moved = exits != self.ctx.locals.exits();
-        self.changed(moved, told != self.own_addresses(), now);
+        let before = std::mem::replace(&mut self.ctx.locals, Locals::new(network));
+        let change = if before.exits() != self.ctx.locals.exits() {
+            Change::Moved
+        } else if self.ctx.locals.judges_as(&before) {
+            Change::Links
+        } else {
+            Change::Near
+        };
+        self.changed(change, told != self.own_addresses(), now);
     }
 
     /// The device was asleep (the clock jumped): everything is treated as changed.
     pub fn handle_resume(&mut self, now: Instant) {
         if !self.closed {
-            self.changed(true, true, now);
+            self.changed(Change::Moved, true, now);
         }
     }
 
-    fn changed(&mut self, moved: bool, addresses: bool, now: Instant) {
-        self.peers.link.restart(&self.ctx, now);
-        if moved {
+    fn changed(&mut self, change: Change, addresses: bool, now: Instant) {
+        self.peers.link.restart(change, &self.ctx, now);
+        if change == Change::Moved {
             self.bases.handle_moved(&mut self.ctx, now);
         } else if addresses {
             self.bases.handle_addresses_changed(now);
         }
         let relay = RelayView::of(&self.bases, now);
-        self.peers.handle_network(moved, &relay, &mut self.ctx, now);
+        self.peers.handle_network(change, &relay, &mut self.ctx, now);
         self.tick(now);
     }
 

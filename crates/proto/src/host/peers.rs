@@ -17,7 +17,7 @@ use super::{
     config::{MAX_ASKING_PEERS, MAX_GIVEN, MAX_PEERS, PEER_HELD, WANTED_TAKEN},
     context::Context,
     link::Link,
-    locals::Locals,
+    locals::{Change, Locals},
     path::Standing,
     peer::{Activity, Due, Mapping, Peer, Role},
     sources::Sources,
@@ -333,21 +333,28 @@ impl Peers {
 
     // --- Changes -----------------------------------------------------------------------------------------------------
 
-    /// The network changed. `moved`: in a way that puts every path in doubt.
-    pub(super) fn handle_network(&mut self, moved: bool, relay: &RelayView, ctx: &mut Context, now: Instant) {
+    /// The network changed.
+    pub(super) fn handle_network(
+        &mut self,
+        change: Change,
+        relay: &RelayView,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
         let ids: Vec<DeviceId> = self.map.keys().copied().collect();
         for id in ids {
+            let Some(peer) = self.map.get(&id).filter(|_| ctx.config.direct) else { continue };
+            let lost =
+                peer.direct.as_ref().is_some_and(|s| s.hop.source.is_some_and(|ip| !ctx.locals.has(ip)));
+            if change == Change::Links && !lost {
+                continue;
+            }
             let candidates = self.link.candidates(id, now);
             let Some(peer) = self.map.get_mut(&id) else { continue };
             peer.known.link = candidates;
-            if !ctx.config.direct {
-                continue;
-            }
             let peer_reflexive = peer.known.reflexive.clone();
             let judge = judge(relay, &peer_reflexive, ctx);
-            let lost =
-                peer.direct.as_ref().is_some_and(|s| s.hop.source.is_some_and(|ip| !ctx.locals.has(ip)));
-            if moved || lost {
+            if change == Change::Moved || lost {
                 peer.handle_moved(&judge, now);
                 peer.stop_punching(ctx);
                 peer.report(relay.path, "this device has moved", ctx, now);

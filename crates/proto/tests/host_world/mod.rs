@@ -47,6 +47,8 @@ pub(crate) struct World {
     /// Connections it wanted, and those it closed.
     pub(crate) connects: Vec<(Instant, SocketAddr)>,
     pub(crate) closed: Vec<ConnId>,
+    /// The interfaces by which it announced itself.
+    pub(crate) announced: Vec<u32>,
     /// When it had which base's name looked up.
     pub(crate) lookups: Vec<(Instant, usize)>,
     /// All datagrams it sent.
@@ -104,6 +106,7 @@ impl World {
             connects: vec![],
             closed: vec![],
             lookups: vec![],
+            announced: vec![],
             datagrams: vec![],
             master_keys: vec![],
             said: 0,
@@ -315,7 +318,8 @@ impl World {
                     return;
                 }
                 Output::RenewMapping => self.renewals += 1,
-                Output::Announce { .. } | Output::OpenSocket(_) | Output::CloseSocket(_) => {}
+                Output::Announce { interface, .. } => self.announced.push(interface),
+                Output::OpenSocket(_) | Output::CloseSocket(_) => {}
             }
         }
     }
