@@ -133,3 +133,20 @@ fn a_name_with_both_families_is_asked_at_both() {
     assert_eq!(talk(&mut world, b, a, SECOND, 10 * SECOND), (10, 0));
     world.assert_held();
 }
+
+#[test]
+fn a_base_at_the_end_of_a_slow_link_is_registered_at_once_and_for_good() {
+    let mut world = World::new(1);
+    // There and back in 2.6 s: a satellite, or a link whose queue is full.
+    let far = world.data_centre("far", 1_250 * MS);
+    let base = world.base("base", far);
+    let [a, b] = ["a", "b"].map(|name| {
+        let net = world.home(name, SYMMETRIC, 50 * MS);
+        world.host(name, net, &[base])
+    });
+    world.wait(20 * SECOND, |world| registered(world, a) && registered(world, b)).expect("registered");
+    assert_eq!(talk(&mut world, a, b, SECOND, 60 * SECOND).1, 0);
+    assert_eq!(registers_sent_to(&world, a, base), 1, "no doubt that it is there");
+    assert!(is_registered_at(&mut world, a, base));
+    world.assert_held();
+}
