@@ -105,6 +105,8 @@ pub(crate) const INPUTS_PER_WAKE: usize = 64;
 pub(crate) const RESOLVE: Duration = Duration::from_secs(10);
 /// Names that are looked up at a time by all endpoints of a process; those whose servers do not answer, for half a minute each.
 pub(crate) const LOOKUPS: usize = 256;
+/// How long it may take to find out about a NAT64, where there is no way to IPv4 otherwise.
+pub(crate) const NAT64: Duration = Duration::from_secs(3);
 /// Addresses of one name that are used.
 pub(crate) const RESOLVED_ADDRESSES: usize = 16;
 

@@ -1,23 +1,33 @@
 //! Names to addresses, A and AAAA, by the system's resolver.
 //!
-//! Nothing is cached and nothing retried here: the machine decides when to ask again.
+//! Nothing is cached and nothing retried here: the machine decides when to ask again. Where there is no way to any of them but through a
+//! NAT64, what that has them as comes with them.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread,
 };
 
 use tokio::sync::oneshot;
 
-use crate::config::{LOOKUPS, RESOLVE, RESOLVED_ADDRESSES};
+use crate::{
+    config::{LOOKUPS, NAT64, RESOLVE, RESOLVED_ADDRESSES},
+    nat64,
+};
 
 /// The addresses of a name (or of an IP address in its text form), in the system's order, or the reason in words.
 pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let lookup = tokio::time::timeout(RESOLVE, look_up(host, port));
-    let addresses = lookup
+    let lookup = async {
+        let mut addresses = look_up(host, port).await?;
+        if addresses.iter().all(|&address| is_cut_off(address)) {
+            addresses.extend(through_nat64(&addresses).await);
+        }
+        io::Result::Ok(addresses)
+    };
+    let addresses = tokio::time::timeout(RESOLVE, lookup)
         .await
         .map_err(|_| format!("no answer within {} s", RESOLVE.as_secs()))?
         .map_err(|error| error.to_string())?;
@@ -28,6 +38,28 @@ pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, St
         }
     }
     if unique.is_empty() { Err("the name has no address".to_owned()) } else { Ok(unique) }
+}
+
+/// Whether this is an IPv4 address and the system has no way to any such. Nothing is sent.
+fn is_cut_off(address: SocketAddr) -> bool {
+    let way = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.connect(address);
+    address.is_ipv4() && way().is_err()
+}
+
+/// What the network's NAT64, if it has one, has these as.
+async fn through_nat64(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let made = tokio::time::timeout(NAT64, look_up(nat64::NAME, 0)).await;
+    let made = made.ok().and_then(Result::ok).unwrap_or_default();
+    let prefix = made.iter().find_map(|made| match made.ip() {
+        IpAddr::V6(made) => nat64::Prefix::of(made),
+        IpAddr::V4(_) => None,
+    });
+    let Some(prefix) = prefix else { return Vec::new() };
+    let translated = addresses.iter().filter_map(|address| match address {
+        SocketAddr::V4(v4) => Some(SocketAddr::new(prefix.address(*v4.ip()).into(), v4.port())),
+        SocketAddr::V6(_) => None,
+    });
+    translated.collect()
 }
 
 /// The system asks name servers that do not answer for half a minute, and nothing ends that. So it does in a thread of its own: a
@@ -70,10 +102,7 @@ impl Drop for GoingOn {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::UdpSocket,
-        time::{Duration, Instant},
-    };
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -85,6 +114,7 @@ mod tests {
         assert!(resolve("nonsense.invalid", 1).await.is_err_and(|reason| !reason.is_empty()));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_runtime_ends_while_a_name_is_still_being_looked_up() {
         let routes = "ip route add local 0.0.0.0/0 dev lo && ip -6 route add local ::/0 dev lo";
@@ -101,5 +131,47 @@ mod tests {
         let asked = Instant::now();
         drop(runtime);
         assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+    }
+
+    #[cfg(target_os = "linux")]
+    /// The answer of a name server behind a NAT64 to whatever it is asked: an IPv6 address for ipv4only.arpa, and nothing else.
+    fn dns64(question: &[u8]) -> Vec<u8> {
+        const HEADER: usize = 12;
+        const AAAA: &[u8] = &[0, 28, 0, 1];
+        let name = b"\x08ipv4only\x04arpa\x00";
+        let known = question[HEADER..].starts_with(name) && question[HEADER + name.len()..].starts_with(AAAA);
+        let asked =
+            &question[HEADER..HEADER + question[HEADER..].iter().position(|&byte| byte == 0).unwrap() + 5];
+        let mut answer = question[..2].to_vec();
+        answer.extend([0x81, 0x80, 0, 1, 0, u8::from(known), 0, 0, 0, 0]);
+        answer.extend(asked);
+        if known {
+            answer.extend([0xc0, HEADER as u8, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16]);
+            answer.extend("64:ff9b::192.0.0.170".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        }
+        answer
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_ipv4_address_is_reached_through_the_nat64_of_a_network_that_has_ipv6_alone() {
+        let name_servers = "sed -n 's/^nameserver *//p' /etc/resolv.conf";
+        let routes = format!("for n in $({name_servers}); do ip route add local $n dev lo || true; done");
+        let name =
+            "resolve::tests::an_ipv4_address_is_reached_through_the_nat64_of_a_network_that_has_ipv6_alone";
+        if !crate::testns::inside(name, &routes) {
+            return;
+        }
+        let server = UdpSocket::bind("[::]:53").unwrap();
+        thread::spawn(move || {
+            let mut question = [0; 512];
+            while let Ok((length, from)) = server.recv_from(&mut question) {
+                let _ = server.send_to(&dns64(&question[..length]), from);
+            }
+        });
+        let there = ["192.0.2.7:4477", "[64:ff9b::192.0.2.7]:4477"].map(|text| text.parse().unwrap());
+        assert_eq!(resolve("192.0.2.7", 4477).await, Ok(there.to_vec()));
+        crate::testns::sh("ip route add 192.0.2.0/24 dev lo");
+        assert_eq!(resolve("192.0.2.7", 4477).await, Ok(there[..1].to_vec()), "there is a way to it");
     }
 }
