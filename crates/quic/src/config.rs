@@ -53,8 +53,10 @@ pub(crate) const CONNECTIONS: usize = 1024;
 /// Connections that stand and wait for `accept`.
 pub(crate) const BACKLOG: usize = 64;
 
-/// Between two wake-ups of all connections after changes of path.
+/// Between two wake-ups of all connections after changes of path …
 pub(crate) const NUDGE: Duration = Duration::from_millis(100);
+/// … and no less than this for each of them: a wake-up costs both ends of a connection 240 bytes.
+pub(crate) const NUDGE_EACH: Duration = Duration::from_millis(10);
 /// Between two looks at whether there are still connections once nobody can make others.
 pub(crate) const UNUSED_LOOK: Duration = Duration::from_secs(1);
 /// How long closing waits for the other ends to hear of it.

@@ -16,7 +16,7 @@ use std::{
 use bowline::{DeviceId, Event, EventItem, Events, Path};
 
 use crate::{
-    config::{NUDGE, UNUSED_LOOK},
+    config::{NUDGE, NUDGE_EACH, UNUSED_LOOK},
     congestion::Generation,
     socket::Socket,
 };
@@ -70,7 +70,7 @@ pub(crate) async fn watch(
     socket: Arc<Socket>,
     mut in_use: tokio::sync::watch::Receiver<()>,
 ) {
-    let mut nudged: Option<Instant> = None;
+    let mut nudges = Nudges::default();
     loop {
         let is_in_use = in_use.has_changed().is_ok();
         if !is_in_use && quinn.open_connections() == 0 {
@@ -78,6 +78,11 @@ pub(crate) async fn watch(
         }
         let item = tokio::select! {
             item = events.next() => item,
+            () = nudges.due() => {
+                nudges.note_given(quinn.open_connections(), Instant::now());
+                wake(&quinn, &socket);
+                continue;
+            }
             // Nothing is ever sent there: it ends when nobody holds the other end.
             _ = in_use.changed(), if is_in_use => continue,
             // Nobody tells when the last connection has ended.
@@ -92,14 +97,36 @@ pub(crate) async fn watch(
                 true
             }
         };
-        if !concerns {
-            continue;
+        if concerns {
+            nudges.ask(Instant::now());
         }
-        if let Some(wait) = nudged.and_then(|at| NUDGE.checked_sub(at.elapsed())) {
-            tokio::time::sleep(wait).await;
+    }
+}
+
+/// When all connections are to be woken. It is the change of one device's path that asks for it, and each of the others sends for it
+/// and has its other end answer: so where there are many, it happens rarely.
+#[derive(Debug, Default)]
+struct Nudges {
+    due: Option<Instant>,
+    /// Not before this.
+    next: Option<Instant>,
+}
+
+impl Nudges {
+    fn ask(&mut self, now: Instant) {
+        self.due.get_or_insert(self.next.map_or(now, |next| next.max(now)));
+    }
+
+    fn note_given(&mut self, connections: usize, now: Instant) {
+        let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        *self = Self { due: None, next: Some(now + NUDGE.max(NUDGE_EACH.saturating_mul(connections))) };
+    }
+
+    async fn due(&self) {
+        match self.due {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
         }
-        nudged = Some(Instant::now());
-        wake(&quinn, &socket);
     }
 }
 
@@ -108,5 +135,38 @@ pub(crate) fn wake(quinn: &quinn::Endpoint, socket: &Arc<Socket>) {
     // To quinn this is a change of the own address: every connection sends a PING by it.
     if let Err(error) = quinn.rebind_abstract(Arc::clone(socket) as _) {
         tracing::debug!(%error, "connections were not woken");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// How often connections are woken in a minute in which a path changes each 10 ms.
+    fn woken_in_a_minute(connections: usize) -> usize {
+        let (start, mut nudges, mut woken) = (Instant::now(), Nudges::default(), 0);
+        for at in (0..60_000).step_by(10).map(|ms| start + Duration::from_millis(ms)) {
+            nudges.ask(at);
+            if nudges.due.is_some_and(|due| due <= at) {
+                nudges.note_given(connections, at);
+                woken += 1;
+            }
+        }
+        woken
+    }
+
+    #[test]
+    fn a_change_wakes_connections_at_once_and_many_of_them_no_more_often_than_they_can_bear() {
+        let (now, mut nudges) = (Instant::now(), Nudges::default());
+        nudges.ask(now);
+        assert_eq!(nudges.due, Some(now));
+        assert_eq!([1, 10, 100, 1000].map(woken_in_a_minute), [600, 600, 60, 6]);
+        // What is asked for meanwhile is given in its turn.
+        nudges.note_given(1000, now);
+        nudges.ask(now);
+        nudges.ask(now + Duration::from_secs(1));
+        assert_eq!(nudges.due, Some(now + Duration::from_secs(10)));
     }
 }
