@@ -24,6 +24,8 @@ pub(crate) const RECEIVE_BUFFER: usize = 65_536;
 /// A received chunk smaller than this part of its buffer is copied out of it, so that a short message that
 /// nobody fetches does not pin 64 KiB.
 pub(crate) const COPY_BELOW: usize = RECEIVE_BUFFER / 4;
+/// Messages that are less than this part of what they came in are copied out of it, too.
+pub(crate) const KEEP_PART: usize = 4;
 /// Spare buffers kept: what callers have in hand at a time while they keep up.
 pub(crate) const SPARE_BUFFERS: usize = 64;
 /// Blocks of as many bytes kept to copy single datagrams into: what is received before the receiver has its turn, some times over.

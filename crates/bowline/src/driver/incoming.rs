@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::{Lane, Machine, machine::Found};
 use crate::{
     Ecn,
-    config::{BYTES_PER_ROUND, MESSAGES_PER_ROUND, PIECES_PER_ROUND, RECEIVE_BUFFER},
+    config::{BYTES_PER_ROUND, KEEP_PART, MESSAGES_PER_ROUND, PIECES_PER_ROUND, RECEIVE_BUFFER},
     queue::Run,
     udp::Receiver,
 };
@@ -151,9 +151,14 @@ impl Sorter {
         let mark = chunk.ecn;
         let ecn = |path: &Path| if let Path::Direct(_) = path { mark } else { Ecn::NotEct };
         self.close(receiver, machine, now);
-        let bytes = receiver.take(at);
-        for Found { from, at, stride, path } in found {
-            self.push(Run { from, ecn: ecn(&path), path, bytes: bytes.slice(at), stride });
+        let length: usize = found.iter().map(|found| found.at.len()).sum();
+        // Where little of it is messages, they do not hold all of it until somebody fetches them.
+        let few = length < receiver.chunk(at).len() / KEEP_PART;
+        let whole = if few { Bytes::new() } else { receiver.take(at) };
+        for Found { from, at: part, stride, path } in found {
+            let bytes =
+                if few { Bytes::copy_from_slice(receiver.chunk(at).part(part)) } else { whole.slice(part) };
+            self.push(Run { from, ecn: ecn(&path), path, bytes, stride });
         }
     }
 

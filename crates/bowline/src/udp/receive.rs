@@ -153,6 +153,11 @@ impl<'a> Chunk<'a> {
         self.bytes.len()
     }
 
+    /// A part of it.
+    pub(crate) fn part(&self, at: Range<usize>) -> &'a [u8] {
+        self.bytes.get(at).unwrap_or_default()
+    }
+
     /// Where in the chunk a part of one of its datagrams lies.
     pub(crate) fn position(&self, part: &[u8]) -> Range<usize> {
         let start = (part.as_ptr() as usize).saturating_sub(self.bytes.as_ptr() as usize);
