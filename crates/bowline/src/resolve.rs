@@ -102,6 +102,7 @@ impl Drop for GoingOn {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
     use std::time::{Duration, Instant};
 
     use super::*;
