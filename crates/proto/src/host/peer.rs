@@ -330,13 +330,17 @@ impl Peer {
         if self.role == Role::Wanted {
             add(&mut known.link.iter().copied(), CandidateSource::Link);
             add(&mut known.own.iter().copied(), CandidateSource::Own);
-            let own_port =
-                known.own.iter().find(|own| own.is_ipv4() && is_private(own.ip())).map(SocketAddr::port);
-            let seen = known.reflexive.iter().filter(|seen| seen.is_ipv4());
-            let kept = own_port.into_iter().flat_map(|port| seen.clone().map(move |seen| (seen.ip(), port)));
-            add(&mut kept.map(SocketAddr::from), CandidateSource::KeptPort);
         }
+        add(&mut self.kept_ports(), CandidateSource::KeptPort);
         all
+    }
+
+    /// Where a wanted peer is, if its router keeps its port towards us and could not towards the base.
+    fn kept_ports(&self) -> impl Iterator<Item = SocketAddr> {
+        let is_private = |own: &&SocketAddr| own.is_ipv4() && is_private(own.ip());
+        let own = self.known.own.iter().find(is_private).filter(|_| self.role == Role::Wanted);
+        let seen = self.known.reflexive.iter().filter(|seen| seen.is_ipv4());
+        own.into_iter().flat_map(move |own| seen.clone().map(|seen| SocketAddr::new(seen.ip(), own.port())))
     }
 
     /// Drops the direct path and every pair; what is known of the peer stays.
