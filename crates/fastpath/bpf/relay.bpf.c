@@ -39,6 +39,8 @@
 #define MOST_LOCALS 16
 #define SECOND 1000000000
 #define EPOCH 27 /* a way that was found counts for so many bits of nanoseconds: 134 ms */
+#define HEARD 20 /* so many bits of nanoseconds are one in `heard`, and so many bits of that are of the seal */
+#define SEAL 0x9e3779b97f4a7c15
 
 typedef struct {
 	__u64 half[2];
@@ -71,7 +73,17 @@ struct source_key {
 
 struct source {
 	header_t header; /* of RECV-DATA from that device */
-	__u64 heard;	 /* the program's: CLOCK_MONOTONIC, ns */
+	__u64 seal;	 /* of the key and all before */
+	__u64 heard;	 /* the program's: CLOCK_MONOTONIC, in its units, below bits of the seal */
+};
+
+/* The way that was found last. Cores write it without a lock. */
+struct way {
+	__u64 destination; /* MAC address */
+	__u64 origin;	   /* the same */
+	__u32 interface;
+	__u32 mtu;
+	__u64 seal; /* of the leg's seal, the epoch, and all before */
 };
 
 /* Found by the header of a message to that device, with type 0. */
@@ -81,12 +93,9 @@ struct leg {
 	__be16 from_port;
 	__be16 to_port;
 	__u32 limit; /* bytes of data */
-	__u64 until; /* CLOCK_MONOTONIC, ns */
-	/* The program's: the way that was found last. Cores write it without a lock: it counts where all four are of one epoch. */
-	__u64 destination; /* MAC address, 16 bits of the epoch */
-	__u64 origin;	   /* the same */
-	__u64 interface;   /* its number, 32 bits of the epoch */
-	__u64 mtu;	   /* the same */
+	__u64 until;	/* CLOCK_MONOTONIC, ns */
+	__u64 seal;	/* of the key and all before */
+	struct way way; /* the program's */
 };
 
 struct counts {
@@ -187,6 +196,44 @@ static __always_inline int is_mapped(const ip_t *ip)
 	return ip->half[0] == 0 && (__u32)ip->half[1] == 0xffff0000;
 }
 
+/* Seals: what a core reads of a map is whole, and what it looked for.
+
+   The kernel uses an element of a hash table that was taken out again at once, for whatever goes in next, while another core may still read
+   it, or write to it: a core of a virtual machine may stand still there for long. So what counts is a copy that fits its seal, a sum of all
+   its words and those of its key. One that has become another's on the way does not, in whatever order the other's words came, on whatever
+   machine; nor does a way that two cores have written at once, or one that a core has written into another's leg, which knows no such
+   seal. (By chance one of 2^64 does. Nobody else than the base and this program writes seals.) */
+
+typedef __u64 __attribute__((may_alias)) word_t;
+
+#define WORDS(type, member) (__builtin_offsetof(type, member) / 8) /* those before it */
+
+/* Each word once, so that what was judged is what is used. */
+static __always_inline void copy(void *to, const void *from, int words)
+{
+#pragma clang loop unroll(full)
+	for (int i = 0; i < words; i++)
+		((word_t *)to)[i] = ((const volatile word_t *)from)[i];
+}
+
+static __always_inline void copy_out(void *to, const void *from, int words)
+{
+#pragma clang loop unroll(full)
+	for (int i = 0; i < words; i++)
+		((volatile word_t *)to)[i] = ((const word_t *)from)[i];
+}
+
+static __always_inline __u64 seal(const void *key, int key_words, const void *value, int words)
+{
+	__u64 sum = 0, factor = SEAL;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < key_words + words; i++) {
+		sum += factor * (i < key_words ? ((const word_t *)key)[i] : ((const word_t *)value)[i - key_words]);
+		factor *= SEAL;
+	}
+	return sum;
+}
+
 /* Sums of the Internet checksum (RFC 1071), of any number of words. */
 static __always_inline __u64 sum2(const __u64 *words)
 {
@@ -254,26 +301,36 @@ static __always_inline int socket_of(const struct message *m)
 	return socket;
 }
 
-/* By the table: where the message goes, and from whom it is. */
-static __always_inline struct leg *judge(struct message *m, __u64 now)
+/* By the table: where the message goes, and from whom it is. Gives back where the leg is in the table, which is for its way alone. */
+static __always_inline struct leg *judge(struct message *m, struct leg *leg, __u64 now)
 {
 	int socket = socket_of(m);
 	if (socket < 0)
 		return 0;
 	struct source_key key = { .ip = m->source, .port = m->ports[0], .socket = socket };
-	struct source *source = bpf_map_lookup_elem(&sources, &key);
-	if (!source)
+	struct source source, *found = bpf_map_lookup_elem(&sources, &key);
+	if (!found)
+		return 0;
+	copy(&source, found, sizeof(source) / 8);
+	if (source.seal != seal(&key, sizeof(key) / 8, &source, WORDS(struct source, seal)))
 		return 0;
 	header_t to = { .half = { m->sent.half[0] & ~0xffULL, m->sent.half[1] } };
-	struct leg *leg = bpf_map_lookup_elem(&legs, &to);
-	if (!leg || m->segment - HEADER_LEN > leg->limit || now >= leg->until)
+	struct leg *kept = bpf_map_lookup_elem(&legs, &to);
+	if (!kept)
 		return 0;
-	/* Written once in a while, so that the cores that one device's datagrams come by do not wait for one another. */
-	if (now - source->heard > SECOND)
-		source->heard = now;
-	m->relayed.half[0] = (source->header.half[0] & ~0xffULL) | (m->sent.half[0] & 0xff) | RELAYED;
-	m->relayed.half[1] = source->header.half[1];
-	return leg;
+	copy(leg, kept, sizeof(*leg) / 8);
+	if (leg->seal != seal(&to, sizeof(to) / 8, leg, WORDS(struct leg, seal)))
+		return 0;
+	if (m->segment - HEADER_LEN > leg->limit || now >= leg->until)
+		return 0;
+	/* Written once in a while, so that the cores that one device's datagrams come by do not wait for one another. By its bits of the seal
+	   the base sees whether this still was the device's. */
+	__u64 heard = now >> HEARD | source.seal >> (64 - HEARD) << (64 - HEARD);
+	if (heard - source.heard > SECOND >> HEARD)
+		copy_out(&found->heard, &heard, 1);
+	m->relayed.half[0] = (source.header.half[0] & ~0xffULL) | (m->sent.half[0] & 0xff) | RELAYED;
+	m->relayed.half[1] = source.header.half[1];
+	return kept;
 }
 
 /* Whether all datagrams of a merged packet are for the same device. The packet is one piece then.
@@ -308,10 +365,11 @@ static __always_inline struct counts *counts(void)
 
 /* The way out, as for a packet of the machine's own, with so many bytes of headers before the message. 0 where there is none right now: a
    socket may do better, and resolve the neighbour or say what is wrong. */
-static __always_inline int find_way(struct __sk_buff *skb, const struct message *m, struct leg *leg, __u8 family, __u64 now)
+static __always_inline int find_way(struct __sk_buff *skb, const struct message *m, struct leg *leg, struct leg *kept, __u8 family, __u64 now)
 {
-	__u64 epoch = now >> EPOCH, tag = epoch & 0xffff;
-	if (leg->interface >> 32 != epoch || leg->mtu >> 32 != epoch || leg->destination >> 48 != tag || leg->origin >> 48 != tag) {
+	struct way *way = &leg->way;
+	const __u64 of[2] = { leg->seal, now >> EPOCH };
+	if (way->seal != seal(of, 2, way, WORDS(struct way, seal))) {
 		/* A length, for without one the packet's own would be judged. */
 		struct bpf_fib_lookup fib = { .family = family, .l4_protocol = IPPROTO_UDP, .tot_len = 1, .ifindex = LOOPBACK };
 		fib.sport = leg->from_port;
@@ -325,15 +383,15 @@ static __always_inline int find_way(struct __sk_buff *skb, const struct message 
 		}
 		if (bpf_fib_lookup(skb, &fib, sizeof(fib), 0) != BPF_FIB_LKUP_RET_SUCCESS)
 			goto none;
-		__u64 destination = 0, origin = 0;
-		__builtin_memcpy(&destination, fib.dmac, ETH_ALEN);
-		__builtin_memcpy(&origin, fib.smac, ETH_ALEN);
-		leg->destination = destination | tag << 48;
-		leg->origin = origin | tag << 48;
-		leg->interface = fib.ifindex | epoch << 32;
-		leg->mtu = fib.mtu_result | epoch << 32;
+		way->destination = way->origin = 0;
+		__builtin_memcpy(&way->destination, fib.dmac, ETH_ALEN);
+		__builtin_memcpy(&way->origin, fib.smac, ETH_ALEN);
+		way->interface = fib.ifindex;
+		way->mtu = fib.mtu_result;
+		way->seal = seal(of, 2, way, WORDS(struct way, seal));
+		copy_out(&kept->way, way, sizeof(*way) / 8);
 	}
-	if (m->at - ETH_HLEN + m->segment <= (__u32)leg->mtu)
+	if (m->at - ETH_HLEN + m->segment <= way->mtu)
 		return 1;
 none:;
 	struct counts *n = counts();
@@ -344,9 +402,8 @@ none:;
 
 static __always_inline void write_ends(struct ethhdr *eth, struct udphdr *udp, const struct leg *leg)
 {
-	__u64 destination = leg->destination, origin = leg->origin;
-	__builtin_memcpy(eth->h_dest, &destination, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, &origin, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, &leg->way.destination, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, &leg->way.origin, ETH_ALEN);
 	udp->source = leg->from_port;
 	udp->dest = leg->to_port;
 }
@@ -355,14 +412,14 @@ static __always_inline void write_ends(struct ethhdr *eth, struct udphdr *udp, c
 static __always_inline int send(struct __sk_buff *skb, const struct message *m, const struct leg *leg, const void *headers, __u32 udp_at,
 				__u64 words, __u64 old_ips, __u64 new_ips)
 {
-	__u32 interface = leg->interface, length = skb->len, check_at = udp_at + __builtin_offsetof(struct udphdr, check);
+	__u32 interface = leg->way.interface, length = skb->len, check_at = udp_at + __builtin_offsetof(struct udphdr, check);
+	__u32 at = udp_at + sizeof(struct udphdr); /* m->at, and the verifier sees that it is */
 	__u64 old = sum2(m->sent.half) + half_word(m->ports);
 	__u64 new = sum2(m->relayed.half) + ((__u32)leg->to_port << 16 | leg->from_port);
 
 	/* Written in one go, not through the packet's pointers: for those the kernel would first copy every packet that somebody else looks at. */
-	if (bpf_skb_store_bytes(skb, 0, headers, m->at + HEADER_LEN, 0))
+	if (bpf_skb_store_bytes(skb, 0, headers, at + HEADER_LEN, 0))
 		return NEXT;
-	__u32 at = m->at;
 #pragma clang loop unroll(disable)
 	for (int i = 1; i < MOST_SEGMENTS; i++) {
 		at += m->segment;
@@ -414,17 +471,17 @@ static __always_inline int relay_ipv4(struct __sk_buff *skb)
 		.udp = { .len = udp->len, .check = udp->check },
 	};
 
-	struct leg *leg = judge(&m, now);
-	if (!leg || !is_mapped(&leg->to) || !find_way(skb, &m, leg, AF_INET, now))
+	struct leg leg, *kept = judge(&m, &leg, now);
+	if (!kept || !is_mapped(&leg.to) || !find_way(skb, &m, &leg, kept, AF_INET, now))
 		return NEXT;
 	if (m.datagrams > 1 && !all_alike(skb, &m))
 		return NEXT;
-	write_ends(&h.eth, &h.udp, leg);
-	h.ip.saddr = leg->from.half[1] >> 32;
-	h.ip.daddr = leg->to.half[1] >> 32;
+	write_ends(&h.eth, &h.udp, &leg);
+	h.ip.saddr = leg.from.half[1] >> 32;
+	h.ip.daddr = leg.to.half[1] >> 32;
 	h.ip.check = ~fold16(sum2((__u64 *)&h.ip) + half_word(&h.ip.daddr));
 	__builtin_memcpy(h.message, &m.relayed, sizeof(h.message));
-	return send(skb, &m, leg, &h.eth, OFFSET(struct headers_ipv4, udp), 2, old_ips, (__u64)h.ip.saddr + h.ip.daddr);
+	return send(skb, &m, &leg, &h.eth, OFFSET(struct headers_ipv4, udp), 2, old_ips, (__u64)h.ip.saddr + h.ip.daddr);
 }
 
 static __always_inline int relay_ipv6(struct __sk_buff *skb)
@@ -452,16 +509,16 @@ static __always_inline int relay_ipv6(struct __sk_buff *skb)
 		.udp = { .len = udp->len, .check = udp->check },
 	};
 
-	struct leg *leg = judge(&m, now);
-	if (!leg || is_mapped(&leg->to) || !find_way(skb, &m, leg, AF_INET6, now))
+	struct leg leg, *kept = judge(&m, &leg, now);
+	if (!kept || is_mapped(&leg.to) || !find_way(skb, &m, &leg, kept, AF_INET6, now))
 		return NEXT;
 	if (m.datagrams > 1 && !all_alike(skb, &m))
 		return NEXT;
-	write_ends(&h.eth, &h.udp, leg);
-	__builtin_memcpy(&h.ip.saddr, &leg->from, sizeof(leg->from));
-	__builtin_memcpy(&h.ip.daddr, &leg->to, sizeof(leg->to));
+	write_ends(&h.eth, &h.udp, &leg);
+	__builtin_memcpy(&h.ip.saddr, &leg.from, sizeof(leg.from));
+	__builtin_memcpy(&h.ip.daddr, &leg.to, sizeof(leg.to));
 	__builtin_memcpy(h.message, &m.relayed, sizeof(h.message));
-	return send(skb, &m, leg, &h.eth, OFFSET(struct headers_ipv6, udp), 8, old_ips, sum2(leg->from.half) + sum2(leg->to.half));
+	return send(skb, &m, &leg, &h.eth, OFFSET(struct headers_ipv6, udp), 8, old_ips, sum2(leg.from.half) + sum2(leg.to.half));
 }
 
 SEC("classifier")

@@ -39,13 +39,16 @@ const SOURCES_PER_DEVICE: usize = 4;
 const MOST_LOCALS: usize = 16;
 
 type Local = [u8; 24];
-type Source = [u8; 24];
+/// Whose it is, the seal of that, and when it was heard.
+type Source = [u8; 32];
 /// What stands before the data of a message to or from a device, type and the byte behind it left zero.
 type Header = [u8; 16];
-type Leg = [u8; 80];
-/// What the base writes of it, the time apart.
+type Leg = [u8; 88];
+/// What the base writes of it, the time and the seal apart.
 const LEG_WRITTEN: std::ops::Range<usize> = 0..40;
 const LEG_UNTIL: std::ops::Range<usize> = 40..48;
+/// So many bits of nanoseconds are one in what the program says of when it has heard a source; as many bits above are of the seal.
+const HEARD: u32 = 20;
 
 /// The fast path, while this lives.
 pub struct FastPath {
@@ -132,18 +135,19 @@ impl FastPath {
         Some(SocketAddr::new(ip, bound.port()))
     }
 
-    fn leg(&self, leg: &Reached) -> Option<Leg> {
+    fn leg(&self, device: &Header, leg: &Reached) -> Option<Leg> {
         let from = self.from(leg)?;
         if matches!(leg.to, SocketAddr::V6(to) if to.scope_id() != 0) {
             return None; // the interface would have to be named
         }
-        let mut bytes = [0; 80];
+        let mut bytes = [0; 88];
         bytes[..16].copy_from_slice(&octets(from.ip()));
         bytes[16..32].copy_from_slice(&octets(leg.to.ip()));
         bytes[32..34].copy_from_slice(&from.port().to_be_bytes());
         bytes[34..36].copy_from_slice(&leg.to.port().to_be_bytes());
         bytes[36..40].copy_from_slice(&u32::try_from(leg.limit).unwrap_or(u32::MAX).to_ne_bytes());
         bytes[LEG_UNTIL].copy_from_slice(&self.clock.nanos(leg.until).to_ne_bytes());
+        seal(device, &mut bytes, LEG_UNTIL.end);
         Some(bytes)
     }
 }
@@ -153,8 +157,9 @@ impl Follower for FastPath {
         if is_loopback(source) {
             return; // what comes in by an interface from there is a lie
         }
-        let mut value = [0; 24];
+        let mut value = [0; 32];
         value[..16].copy_from_slice(&header(device));
+        seal(source.as_bytes(), &mut value, 16);
         let mut tables = self.tables();
         let done = tables.sources.insert(source.as_bytes(), value, 0);
         if let Err(error) = done {
@@ -170,7 +175,7 @@ impl Follower for FastPath {
 
     fn placed(&self, device: DeviceId, leg: Option<Reached>) {
         let key = header(device);
-        let bytes = leg.and_then(|leg| self.leg(&leg).zip(self.from(&leg)).map(|found| (leg, found)));
+        let bytes = leg.and_then(|leg| self.leg(&key, &leg).zip(self.from(&leg)).map(|found| (leg, found)));
         let mut tables = self.tables();
         let Some((leg, (bytes, from))) = bytes else {
             let _ = tables.legs.remove(&key); // it may never have gone in
@@ -188,8 +193,8 @@ impl Follower for FastPath {
     }
 
     fn lives(&self, device: DeviceId, leg: Reached) {
-        let Some(bytes) = self.leg(&leg) else { return };
         let key = header(device);
+        let Some(bytes) = self.leg(&key, &leg) else { return };
         let mut tables = self.tables();
         if tables.known_until(&key, &bytes).is_some_and(|known| known < until(&bytes)) {
             let _ = tables.legs.insert(key, bytes, 0); // the old one counts for a while yet
@@ -198,8 +203,11 @@ impl Follower for FastPath {
 
     fn heard(&self, source: &SourceKey) -> Option<Instant> {
         let value = self.tables().sources.get(source.as_bytes(), 0).ok()?;
-        let nanos = u64::from_ne_bytes(*value.last_chunk()?);
-        (nanos != 0).then(|| self.clock.moment(nanos))
+        let [seal, heard] = [16, 24].map(|at| word(&value[at..]));
+        // Else somebody else was heard, who had been there before.
+        let ours = heard >> (u64::BITS - HEARD) == seal >> (u64::BITS - HEARD);
+        let nanos = heard << HEARD;
+        (ours && nanos != 0).then(|| self.clock.moment(nanos))
     }
 }
 
@@ -286,7 +294,22 @@ fn header(device: DeviceId) -> Header {
 }
 
 fn until(leg: &Leg) -> u64 {
-    leg[LEG_UNTIL].try_into().map_or(0, u64::from_ne_bytes)
+    word(&leg[LEG_UNTIL])
+}
+
+/// The first eight bytes.
+fn word(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |word| u64::from_ne_bytes(*word))
+}
+
+/// Puts behind so many bytes of a value what the program knows by that they are whole, and those of this key.
+fn seal(key: &[u8], value: &mut [u8], length: usize) {
+    const SEAL: u64 = 0x9e37_79b9_7f4a_7c15;
+    let words = key.chunks(8).chain(value[..length].chunks(8)).map(word);
+    let factors = std::iter::successors(Some(SEAL), |factor| Some(factor.wrapping_mul(SEAL)));
+    let sum =
+        words.zip(factors).fold(0_u64, |sum, (word, factor)| sum.wrapping_add(word.wrapping_mul(factor)));
+    value[length..length + 8].copy_from_slice(&sum.to_ne_bytes());
 }
 
 fn table<T>(program: &mut Ebpf, name: &'static str) -> Result<T, Error>
