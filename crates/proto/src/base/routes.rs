@@ -12,6 +12,7 @@
 //! functions, so that a simulated world, which has no workers, and a real server cannot differ. Who forwards by a copy of the table, as a
 //! program in the system's kernel does, is told of every change ([`Follower`]).
 
+mod budget;
 mod follower;
 mod reader;
 
@@ -25,6 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use budget::Budget;
+use budget::{Rates, take_many};
 pub use follower::{Follower, Reached};
 use papaya::{HashMapRef, LocalGuard};
 pub use reader::{Reader, Verdict};
@@ -175,41 +178,6 @@ struct Leg {
     full_size: bool,
     /// The base sends there until then.
     until: AtomicU64,
-}
-
-/// What a device may have relayed in a second.
-#[derive(Debug, Clone, Copy)]
-struct Rates {
-    messages: Option<Rate>,
-    /// In units of [`RELAY_UNIT`] bytes.
-    bytes: Option<Rate>,
-}
-
-impl Rates {
-    /// The rates of these limits, each a second's worth; `None` where there is no limit at all.
-    fn of(messages: Option<u32>, bytes: Option<u32>) -> Option<Self> {
-        let rates =
-            Self { messages: messages.map(|n| Rate::per_second(n.max(1))), bytes: bytes.map(rate_of) };
-        (messages.is_some() || bytes.is_some()).then_some(rates)
-    }
-}
-
-/// What a device may still have relayed, whoever of several readers counts it: buckets as [`crate::bucket::Bucket`] is.
-#[derive(Debug, Default)]
-pub(super) struct Budget {
-    messages_full_at: AtomicU64,
-    bytes_full_at: AtomicU64,
-}
-
-/// Takes `n` of a bucket, if there are as many.
-fn take_many(full_at: &AtomicU64, n: u32, rate: Rate, now: u64) -> bool {
-    let every = rate.every.as_nanos() as u64;
-    let (cost, burst) = (every * u64::from(n), every * u64::from(rate.burst));
-    let taken = full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-        let full_at = full_at.max(now) + cost;
-        (full_at <= now + burst).then_some(full_at)
-    });
-    taken.is_ok()
 }
 
 /// Where a message goes as far as UDP is concerned.
@@ -549,12 +517,4 @@ impl Leg {
 /// The most data that a leg carries.
 fn limit(full_size: bool) -> usize {
     if full_size { ANY_PATH_DATA } else { SMALL_DATA }
-}
-
-/// The rate at which a device may have `limit` bytes a second relayed.
-fn rate_of(limit: u32) -> Rate {
-    // A burst below the largest message would never let that one pass.
-    let burst = (limit / RELAY_UNIT as u32).max((MAX_DATA / RELAY_UNIT + 1) as u32);
-    let every = Duration::from_nanos(1_000_000_000 * RELAY_UNIT as u64 / u64::from(limit.max(1)));
-    Rate { burst, every }
 }
