@@ -144,6 +144,7 @@ impl Owner {
             let counts = fast_path.counts();
             counters.forwarded_kernel += counts.messages;
             counters.forwarded_kernel_bytes += counts.bytes;
+            counters.dropped_over_rate += counts.over_rate;
             counters.fast_path_no_way += counts.no_way;
         }
         counters.dropped_not_sent += self.sender.dropped();

@@ -89,11 +89,6 @@ pub enum BindError {
     /// The cluster cannot be joined as it is configured.
     #[error(transparent)]
     Cluster(#[from] bowline_cluster::ConfigError),
-    /// The kernel does not count what each device has relayed.
-    #[error(
-        "`fast_path` and `{0}` exclude each other: messages that the kernel forwards are not counted for each device. Leave out one of them"
-    )]
-    UncountedFastPath(&'static str),
     /// The kernel does not forward by itself.
     #[error(transparent)]
     FastPath(#[from] bowline_fastpath::Error),

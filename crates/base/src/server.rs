@@ -186,18 +186,10 @@ impl Server {
         if interfaces.is_empty() {
             return Ok(());
         }
-        let limits = &self.config.limits;
-        let limited = [
-            ("relay_bytes_per_second", limits.relay_bytes_per_second),
-            ("relay_messages_per_second", limits.relay_messages_per_second),
-        ];
-        if let Some((limit, _)) = limited.iter().find(|(_, limit)| limit.is_some()) {
-            return Err(BindError::UncountedFastPath(limit));
-        }
         let first = self.ports.first().into_iter().flatten();
         let sockets: Vec<SocketAddr> = first.filter_map(|lanes| Some(lanes.first()?.local_addr())).collect();
-        let devices = self.config.limits.devices;
-        let fast_path = FastPath::start(Setup { interfaces, sockets: &sockets, devices })?;
+        let (devices, limits) = (self.config.limits.devices, self.base.relay_limits());
+        let fast_path = FastPath::start(Setup { interfaces, sockets: &sockets, devices, limits })?;
         let followed = self.base.have_followed(Arc::clone(&fast_path) as _);
         debug_assert!(followed, "nobody has the routes yet");
         self.fast_path = Some(fast_path);

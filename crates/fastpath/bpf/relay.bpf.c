@@ -4,7 +4,8 @@
 //
 // SEND-DATA becomes RECV-DATA (SEND-JOINED becomes RECV-JOINED) by rewriting 15 bytes, so a message needs a new header and new addresses,
 // and nothing of the socket's way: no queue, no wake-up, no copy. What this program does not know, does not like, or cannot send by itself
-// goes on to the sockets as if there were no program: it drops nothing.
+// goes on to the sockets as if there were no program. It drops nothing but messages of a device that has had relayed what it may, as the
+// sockets would.
 //
 // The maps are a copy of the base's table (`bowline_proto::base::Follower`). The base alone writes them, but for what is said to be the
 // program's. IPs are IPv6 addresses, those of IPv4 mapped (RFC 4291 section 2.5.5.2). Little endian: the bytes of a message are taken eight
@@ -24,6 +25,7 @@
 
 #define AF_INET 2
 #define AF_INET6 10
+#define DROP TC_ACT_SHOT
 #define NEXT TC_ACT_UNSPEC /* to whoever else looks at packets here, and then to the sockets */
 #define LOOPBACK 1	   /* its number in every network namespace; a way looked up from there is that of the machine's own packets */
 
@@ -40,6 +42,8 @@
 #define SECOND 1000000000
 #define EPOCH 27 /* a way that was found counts for so many bits of nanoseconds: 134 ms */
 #define HEARD 20 /* so many bits of nanoseconds are one in `heard`, and so many bits of that are of the seal */
+#define TOLD 10000000 /* so often a source's packet that is over the rate goes on to the sockets: ns */
+#define TRIES 8	      /* to take something of a budget that others take of */
 #define SEAL 0x9e3779b97f4a7c15
 
 typedef struct {
@@ -73,8 +77,11 @@ struct source_key {
 
 struct source {
 	header_t header; /* of RECV-DATA from that device */
+	__u64 budget;	 /* its number */
 	__u64 seal;	 /* of the key and all before */
-	__u64 heard;	 /* the program's: CLOCK_MONOTONIC, in its units, below bits of the seal */
+	/* The program's. */
+	__u64 heard; /* CLOCK_MONOTONIC, in its units, below bits of the seal */
+	__u64 told;  /* CLOCK_MONOTONIC, ns: when a packet that was over the rate went on to the sockets */
 };
 
 /* The way that was found last. Cores write it without a lock. */
@@ -98,10 +105,29 @@ struct leg {
 	struct way way; /* the program's */
 };
 
+/* What a device may still have relayed: when all of it would be there again. Those who forward count in it, this program and the workers,
+   in whose memory it is, too. Zero when the base gives it to a device. */
+struct budget {
+	__u64 messages_full_at;
+	__u64 units_full_at;
+};
+
+/* What every device may have relayed, in nanoseconds each; zero: as much as it wants. The base says so before this is loaded, and the kernel
+   leaves out what counts where nothing is to be counted. */
+struct limits {
+	__u64 start; /* CLOCK_MONOTONIC, ns: moments in budgets are since then */
+	__u64 message_every;
+	__u64 messages; /* all that can be there */
+	__u64 unit_every;
+	__u64 units;	/* the same */
+	__u64 unit_log; /* so many bits of bytes of data are a unit: each message has one more than it fills */
+};
+
 struct counts {
 	__u64 messages;
-	__u64 bytes;  /* of data */
-	__u64 no_way; /* the routing table or the neighbour table had none, or the packet is too large for it */
+	__u64 bytes;	 /* of data */
+	__u64 over_rate; /* messages that were dropped */
+	__u64 no_way;	 /* the routing table or the neighbour table had none, or the packet is too large for it */
 };
 
 struct {
@@ -134,6 +160,16 @@ struct {
 	__uint(max_entries, 1);
 } counted SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct budget);
+	__uint(max_entries, 1); /* the base says how many */
+} budgets SEC(".maps");
+
+const volatile struct limits limits = {};
+
 /* A message, and what has been found out about it. */
 struct message {
 	header_t sent;
@@ -144,6 +180,8 @@ struct message {
 	__u32 at;	 /* where it starts in the packet */
 	__u32 segment;	 /* bytes of each datagram's payload, but the last one's */
 	__u32 datagrams; /* more than one where the card or the kernel has merged some */
+	__u32 budget;	 /* of the sender, who is here in the table: */
+	struct source *sender;
 };
 
 /* All headers of a packet, as they lie in it from `eth` to the end of `message`. */
@@ -330,6 +368,8 @@ static __always_inline struct leg *judge(struct message *m, struct leg *leg, __u
 		copy_out(&found->heard, &heard, 1);
 	m->relayed.half[0] = (source.header.half[0] & ~0xffULL) | (m->sent.half[0] & 0xff) | RELAYED;
 	m->relayed.half[1] = source.header.half[1];
+	m->budget = source.budget;
+	m->sender = found;
 	return kept;
 }
 
@@ -400,6 +440,86 @@ none:;
 	return 0;
 }
 
+/* Takes something of what would be full at that moment (GCRA), or does not, as if nobody else did at once. */
+static __always_inline int take(__u64 *full_at, __u64 cost, __u64 burst, __u64 now)
+{
+	for (int i = 0; i < TRIES; i++) {
+		__u64 was = *(volatile __u64 *)full_at, then = (was > now ? was : now) + cost;
+		if (then > now + burst)
+			return DROP;
+		if (__sync_val_compare_and_swap(full_at, was, then) == was)
+			return 0;
+	}
+	return NEXT;
+}
+
+/* What was taken and not used. A budget that was given to somebody else meanwhile is full already. */
+static __always_inline void give_back(__u64 *full_at, __u64 cost)
+{
+	for (int i = 0; i < TRIES; i++) {
+		__u64 was = *(volatile __u64 *)full_at;
+		if (was < cost || __sync_val_compare_and_swap(full_at, was, was - cost) == was)
+			return;
+	}
+}
+
+static __always_inline __u64 cost_of_messages(const struct message *m)
+{
+	return limits.message_every * m->datagrams;
+}
+
+/* All datagrams but the last are of one size. */
+static __always_inline __u64 cost_of_data(const struct __sk_buff *skb, const struct message *m)
+{
+	__u32 others = m->datagrams - 1, last = skb->len - m->at - others * m->segment;
+	__u64 units = (((m->segment - HEADER_LEN) >> limits.unit_log) + 1) * (__u64)others + ((last - HEADER_LEN) >> limits.unit_log) + 1;
+	return limits.unit_every * units;
+}
+
+/* Over the rate: at most once in a while the sockets may see it, take of it what still is within, and tell the device. */
+static __always_inline int refuse(const struct message *m, __u64 now)
+{
+	__u64 told = *(volatile __u64 *)&m->sender->told;
+	if (now - told >= TOLD && __sync_val_compare_and_swap(&m->sender->told, told, now) == told)
+		return NEXT;
+	struct counts *n = counts();
+	if (n)
+		n->over_rate += m->datagrams;
+	return DROP;
+}
+
+/* Takes what the packet costs of its sender's budget, if all of it is there. Else: what becomes of it. */
+static __always_inline int spend(const struct __sk_buff *skb, const struct message *m, __u64 now)
+{
+	if (!limits.message_every && !limits.unit_every)
+		return 0;
+	struct budget *budget = bpf_map_lookup_elem(&budgets, &m->budget);
+	if (!budget)
+		return NEXT;
+	/* The exact clock, as workers have it: by one that ticks, a device that has rested would get a tick's worth more. */
+	__u64 since = bpf_ktime_get_ns() - limits.start;
+	int verdict = 0;
+	if (limits.message_every)
+		verdict = take(&budget->messages_full_at, cost_of_messages(m), limits.messages, since);
+	if (!verdict && limits.unit_every) {
+		verdict = take(&budget->units_full_at, cost_of_data(skb, m), limits.units, since);
+		if (verdict && limits.message_every)
+			give_back(&budget->messages_full_at, cost_of_messages(m));
+	}
+	return verdict == DROP ? refuse(m, now) : verdict;
+}
+
+static __always_inline void unspend(const struct __sk_buff *skb, const struct message *m)
+{
+	if (!limits.message_every && !limits.unit_every)
+		return;
+	struct budget *budget = bpf_map_lookup_elem(&budgets, &m->budget);
+	if (!budget)
+		return;
+	give_back(&budget->messages_full_at, cost_of_messages(m));
+	give_back(&budget->units_full_at, cost_of_data(skb, m));
+}
+
 static __always_inline void write_ends(struct ethhdr *eth, struct udphdr *udp, const struct leg *leg)
 {
 	__builtin_memcpy(eth->h_dest, &leg->way.destination, ETH_ALEN);
@@ -418,8 +538,10 @@ static __always_inline int send(struct __sk_buff *skb, const struct message *m, 
 	__u64 new = sum2(m->relayed.half) + ((__u32)leg->to_port << 16 | leg->from_port);
 
 	/* Written in one go, not through the packet's pointers: for those the kernel would first copy every packet that somebody else looks at. */
-	if (bpf_skb_store_bytes(skb, 0, headers, at + HEADER_LEN, 0))
+	if (bpf_skb_store_bytes(skb, 0, headers, at + HEADER_LEN, 0)) {
+		unspend(skb, m);
 		return NEXT;
+	}
 #pragma clang loop unroll(disable)
 	for (int i = 1; i < MOST_SEGMENTS; i++) {
 		at += m->segment;
@@ -476,6 +598,9 @@ static __always_inline int relay_ipv4(struct __sk_buff *skb)
 		return NEXT;
 	if (m.datagrams > 1 && !all_alike(skb, &m))
 		return NEXT;
+	int refused = spend(skb, &m, now);
+	if (refused)
+		return refused;
 	write_ends(&h.eth, &h.udp, &leg);
 	h.ip.saddr = leg.from.half[1] >> 32;
 	h.ip.daddr = leg.to.half[1] >> 32;
@@ -514,6 +639,9 @@ static __always_inline int relay_ipv6(struct __sk_buff *skb)
 		return NEXT;
 	if (m.datagrams > 1 && !all_alike(skb, &m))
 		return NEXT;
+	int refused = spend(skb, &m, now);
+	if (refused)
+		return refused;
 	write_ends(&h.eth, &h.udp, &leg);
 	__builtin_memcpy(&h.ip.saddr, &leg.from, sizeof(leg.from));
 	__builtin_memcpy(&h.ip.daddr, &leg.to, sizeof(leg.to));

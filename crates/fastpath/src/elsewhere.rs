@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bowline_proto::{
     DeviceId,
-    base::{Follower, Reached, SourceKey},
+    base::{Follower, Reached, SharedBudget, SourceKey},
 };
 
 use crate::{Counts, Error, Setup};
@@ -30,7 +30,10 @@ impl FastPath {
 }
 
 impl Follower for FastPath {
-    fn seized(&self, _: &SourceKey, _: DeviceId) {}
+    fn budget(&self) -> Option<Box<dyn SharedBudget>> {
+        None
+    }
+    fn seized(&self, _: &SourceKey, _: DeviceId, _: Option<u32>) {}
     fn let_go(&self, _: &SourceKey) {}
     fn placed(&self, _: DeviceId, _: Option<Reached>) {}
     fn lives(&self, _: DeviceId, _: Reached) {}

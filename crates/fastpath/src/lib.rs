@@ -6,12 +6,15 @@
 //!
 //! Not here: what is in the table, and everything else that a base does with a datagram.
 
+#[cfg(target_os = "linux")]
+mod budgets;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
 mod system;
 
 use std::net::SocketAddr;
 
+use bowline_proto::base::Limits;
 pub use system::FastPath;
 
 /// What the fast path is made from.
@@ -23,6 +26,8 @@ pub struct Setup<'a> {
     pub sockets: &'a [SocketAddr],
     /// Devices at most; those beyond go by the sockets.
     pub devices: usize,
+    /// What each of them may have relayed.
+    pub limits: Option<Limits>,
 }
 
 /// What it has forwarded, over all cores.
@@ -32,6 +37,8 @@ pub struct Counts {
     pub messages: u64,
     /// Their data.
     pub bytes: u64,
+    /// Messages that were dropped because their sender has had relayed what he may.
+    pub over_rate: u64,
     /// Packets that were left to the sockets because the routing or the neighbour table had no way for them, or they were too large for it.
     pub no_way: u64,
 }

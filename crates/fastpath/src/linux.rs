@@ -19,7 +19,8 @@ use aya::{
 };
 use bowline_proto::{
     DeviceId,
-    base::{Follower, Reached, SourceKey},
+    base::{Follower, Limits, Reached, SharedBudget, SourceKey},
+    bucket::Rate,
 };
 use nix::{
     net::if_::if_nametoindex,
@@ -27,7 +28,7 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-use crate::{Counts, Error, Setup};
+use crate::{Counts, Error, Setup, budgets::Budgets};
 
 static PROGRAM: &[u8] = aya::include_bytes_aligned!("../bpf/relay.bpf.o");
 
@@ -35,12 +36,17 @@ static PROGRAM: &[u8] = aya::include_bytes_aligned!("../bpf/relay.bpf.o");
 const OLDEST: KernelVersion = KernelVersion::new(6, 6, 0);
 /// Addresses that devices send from, for each on average: to two ports of the base, over IPv4 and IPv6.
 const SOURCES_PER_DEVICE: usize = 4;
+/// Sessions for each device: one may linger beside the one that is there.
+const BUDGETS_PER_DEVICE: usize = 2;
+/// What is gone is freed in batches.
+const BUDGETS_BESIDE: usize = 1_024;
 /// Ports and addresses at which the base is reached: those that devices came to last. What comes to others goes by the sockets.
 const MOST_LOCALS: usize = 16;
 
 type Local = [u8; 24];
-/// Whose it is, the seal of that, and when it was heard.
-type Source = [u8; 32];
+/// Whose it is, his budget, and the seal of that; what the program says of it: when it was heard, and one thing that is nobody else's
+/// business.
+type Source = [u8; 48];
 /// What stands before the data of a message to or from a device, type and the byte behind it left zero.
 type Header = [u8; 16];
 type Leg = [u8; 88];
@@ -55,6 +61,8 @@ pub struct FastPath {
     tables: Mutex<Tables>,
     sockets: Vec<SocketAddr>,
     clock: Clock,
+    /// Where there are limits.
+    budgets: Option<Arc<Budgets>>,
     /// Holds the program and its links.
     _program: Ebpf,
 }
@@ -65,7 +73,7 @@ struct Tables {
     known: Vec<Local>,
     sources: HashMap<MapData, [u8; 24], Source>,
     legs: HashMap<MapData, Header, Leg>,
-    counted: PerCpuArray<MapData, [u64; 3]>,
+    counted: PerCpuArray<MapData, [u64; 4]>,
     /// It has been said that something did not go in.
     said: bool,
 }
@@ -94,7 +102,13 @@ impl FastPath {
         let devices = u32::try_from(setup.devices).unwrap_or(u32::MAX).max(1);
         let sources =
             u32::try_from(setup.devices.saturating_mul(SOURCES_PER_DEVICE)).unwrap_or(u32::MAX).max(1);
+        let clock = Clock::new();
+        let limits = setup.limits.map(|limits| limits_of(&limits, clock)).unwrap_or_default();
+        let budgets = setup.devices.saturating_mul(BUDGETS_PER_DEVICE).saturating_add(BUDGETS_BESIDE);
+        let budgets = if setup.limits.is_some() { u32::try_from(budgets).unwrap_or(u32::MAX) } else { 1 };
         let mut program = EbpfLoader::new()
+            .override_global("limits", &limits, true)
+            .map_max_entries("budgets", budgets)
             .map_max_entries("legs", devices)
             .map_max_entries("sources", sources)
             .load(PROGRAM)
@@ -110,8 +124,10 @@ impl FastPath {
             counted: table(&mut program, "counted")?,
             said: false,
         };
+        let map = setup.limits.map(|_| map(&mut program, "budgets")).transpose()?;
+        let budgets = map.map(|map| Budgets::of(map, budgets)).transpose()?;
         let sockets = setup.sockets.to_vec();
-        Ok(Arc::new(Self { tables: Mutex::new(tables), sockets, clock: Clock::new(), _program: program }))
+        Ok(Arc::new(Self { tables: Mutex::new(tables), sockets, clock, budgets, _program: program }))
     }
 
     /// What it has forwarded.
@@ -120,7 +136,7 @@ impl FastPath {
         let tables = self.tables();
         let Ok(cores) = tables.counted.get(&0, 0) else { return Counts::default() };
         let sum = |at: usize| cores.iter().map(|counts| counts[at]).sum();
-        Counts { messages: sum(0), bytes: sum(1), no_way: sum(2) }
+        Counts { messages: sum(0), bytes: sum(1), over_rate: sum(2), no_way: sum(3) }
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -153,13 +169,19 @@ impl FastPath {
 }
 
 impl Follower for FastPath {
-    fn seized(&self, source: &SourceKey, device: DeviceId) {
+    fn budget(&self) -> Option<Box<dyn SharedBudget>> {
+        Some(Box::new(self.budgets.as_ref()?.give()?))
+    }
+
+    fn seized(&self, source: &SourceKey, device: DeviceId, budget: Option<u32>) {
         if is_loopback(source) {
             return; // what comes in by an interface from there is a lie
         }
-        let mut value = [0; 32];
+        let mut value = [0; 48];
         value[..16].copy_from_slice(&header(device));
-        seal(source.as_bytes(), &mut value, 16);
+        // Where there are limits, a number that is no budget's forwards nothing.
+        value[16..24].copy_from_slice(&u64::from(budget.unwrap_or(u32::MAX)).to_ne_bytes());
+        seal(source.as_bytes(), &mut value, 24);
         let mut tables = self.tables();
         let done = tables.sources.insert(source.as_bytes(), value, 0);
         if let Err(error) = done {
@@ -203,7 +225,7 @@ impl Follower for FastPath {
 
     fn heard(&self, source: &SourceKey) -> Option<Instant> {
         let value = self.tables().sources.get(source.as_bytes(), 0).ok()?;
-        let [seal, heard] = [16, 24].map(|at| word(&value[at..]));
+        let [seal, heard] = [24, 32].map(|at| word(&value[at..]));
         // Else somebody else was heard, who had been there before.
         let ours = heard >> (u64::BITS - HEARD) == seal >> (u64::BITS - HEARD);
         let nanos = heard << HEARD;
@@ -256,8 +278,10 @@ struct Clock {
 
 impl Clock {
     fn new() -> Self {
+        // In this order: should this thread have to wait in between, the program's clock is behind that of the workers, and nobody gets more.
+        let at = Instant::now();
         let since_boot = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-        Self { at: Instant::now(), nanos: since_boot.as_nanos() as u64 }
+        Self { at, nanos: since_boot.as_nanos() as u64 }
     }
 
     fn nanos(&self, moment: Instant) -> u64 {
@@ -316,10 +340,22 @@ fn table<T>(program: &mut Ebpf, name: &'static str) -> Result<T, Error>
 where
     T: TryFrom<aya::maps::Map, Error = MapError>,
 {
-    let map = program
-        .take_map(name)
-        .ok_or(Error::Kernel { doing: "opening its tables", error: name.to_owned() })?;
-    T::try_from(map).map_err(|error| Error::Kernel { doing: "opening its tables", error: error.to_string() })
+    T::try_from(map(program, name)?)
+        .map_err(|error| Error::Kernel { doing: "opening its tables", error: error.to_string() })
+}
+
+fn map(program: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, Error> {
+    program.take_map(name).ok_or(Error::Kernel { doing: "opening its tables", error: name.to_owned() })
+}
+
+/// As the program reads them.
+fn limits_of(limits: &Limits, clock: Clock) -> [u64; 6] {
+    let of = |rate: Option<Rate>| {
+        let every = rate.map_or(0, |rate| rate.every.as_nanos() as u64);
+        [every, every * rate.map_or(0, |rate| u64::from(rate.burst))]
+    };
+    let ([message, messages], [unit, units]) = (of(limits.messages), of(limits.units));
+    [clock.nanos(limits.start), message, messages, unit, units, limits.unit.ilog2().into()]
 }
 
 fn attach<'a>(program: &mut Ebpf, interfaces: impl Iterator<Item = &'a str>) -> Result<(), Error> {

@@ -138,22 +138,89 @@ fn a_address() -> std::net::SocketAddr {
 
 #[test]
 fn a_budget_is_one_for_all_readers_and_the_machine() {
-    let config = BaseConfig { relay_rate: Some(64_000), ..BaseConfig::default() };
-    let (mut world, a, b) = two_on_udp(config);
-    let routes = world.base.routes();
-    let mut passed = 0;
-    for n in 0..2_000 {
-        let mut message = send_data(b.id, 63);
-        let verdict = routes.reader().judge(FIRST, a.udp, &mut message, world.now);
-        let forward = world.base.handle_datagram(FIRST, a.udp, &mut send_data(b.id, 63), world.now);
-        passed += usize::from(matches!(verdict, Verdict::Forward { .. }));
-        passed += usize::from(matches!(forward, Forward::Udp { .. }));
-        if n >= 600 {
-            assert_eq!(verdict, Verdict::OverRate { from: a.id, to: b.id });
-        }
-    }
     // A second's worth, a message of 63 bytes being one unit of 64.
-    assert_eq!(passed, 1_000);
+    for (relay_rate, relay_messages) in [(Some(64_000), None), (None, Some(1_000))] {
+        let config = BaseConfig { relay_rate, relay_messages, ..BaseConfig::default() };
+        let (mut world, a, b) = two_on_udp(config);
+        let routes = world.base.routes();
+        let mut round = || {
+            let mut judged = send_data(b.id, 63);
+            let verdict = routes.reader().judge(FIRST, a.udp, &mut judged, world.now);
+            let forward = world.base.handle_datagram(FIRST, a.udp, &mut send_data(b.id, 63), world.now);
+            let copied = world.copy.relay(FIRST, a.udp, &send_data(b.id, 63), world.now);
+            let passed = usize::from(matches!(verdict, Verdict::Forward { .. }))
+                + usize::from(matches!(forward, Forward::Udp { .. }))
+                + usize::from(copied.is_some());
+            assert!(passed > 0 || verdict == Verdict::OverRate { from: a.id, to: b.id });
+            passed
+        };
+        assert_eq!((0..2_000).map(|_| round()).sum::<usize>(), 1_000);
+        assert_eq!(round(), 0);
+        world.now += ms(100);
+        let round = || {
+            let copied = world.copy.relay(FIRST, a.udp, &send_data(b.id, 63), world.now).is_some();
+            let verdict = routes.reader().judge(FIRST, a.udp, &mut send_data(b.id, 63), world.now);
+            usize::from(copied) + usize::from(matches!(verdict, Verdict::Forward { .. }))
+        };
+        assert_eq!((0..200).map(|_| round()).sum::<usize>(), 100);
+        // Nobody else has paid for it.
+        assert!(world.copy.relay(FIRST, b.udp, &send_data(a.id, 63), world.now).is_some());
+    }
+}
+
+#[test]
+fn what_is_not_relayed_costs_nothing() {
+    let config = BaseConfig { relay_rate: Some(32_000), relay_messages: Some(400), ..BaseConfig::default() };
+    let (world, a, b) = two_on_udp(config);
+    let routes = world.base.routes();
+    let judge = |length| routes.reader().judge(FIRST, a.udp, &mut send_data(b.id, length), world.now);
+    let passes = |verdict| matches!(verdict, Verdict::Forward { .. });
+    // 26 messages of 19 units; what is left of 500 is 6.
+    assert_eq!((0..1_000).filter(|_| passes(judge(1_200))).count(), 26);
+    assert_eq!((0..1_000).filter(|_| passes(judge(1))).count(), 6);
+    assert_eq!((0..1_000).filter(|_| passes(judge(1))).count(), 0);
+}
+
+#[test]
+fn who_cannot_count_a_device_does_not_forward_for_it() {
+    let config = BaseConfig { relay_messages: Some(5), ..BaseConfig::default() };
+    let mut world = World::with_room(config, 1);
+    let (mut a, mut b) = (Host::new(1), Host::new(2));
+    for host in [&mut a, &mut b] {
+        world.register(host);
+        world.confirm_udp(host);
+    }
+    let forwards = |world: &World, from: &Host, to: &Host| {
+        world.copy.judge(FIRST, from.udp, &send_data(to.id, 10), world.now).is_some()
+    };
+    assert!(forwards(&world, &a, &b));
+    assert!(!forwards(&world, &b, &a), "there is no room for another");
+    let routes = world.base.routes();
+    let passes = || {
+        let verdict = routes.reader().judge(FIRST, b.udp, &mut send_data(a.id, 10), world.now);
+        matches!(verdict, Verdict::Forward { .. })
+    };
+    assert_eq!((0..10).filter(|_| passes()).count(), 5, "a worker forwards for it");
+    // It gets the address of the one that is counted.
+    b.udp = a.udp;
+    world.confirm_udp(&mut b);
+    assert!(!forwards(&world, &b, &b));
+}
+
+#[test]
+fn a_session_that_has_ended_leaves_its_budget_to_another() {
+    let config = BaseConfig { relay_messages: Some(5), ..BaseConfig::default() };
+    let mut world = World::with_room(config, 200);
+    for n in 0..1_000 {
+        let mut host = Host::new((n % 100) as u8);
+        world.register(&mut host);
+        world.confirm_udp(&mut host);
+        let relay = || world.copy.relay(FIRST, host.udp, &send_data(host.id, 10), world.now);
+        assert_eq!((0..10).filter_map(|_| relay()).count(), 5, "session {n}");
+        world.base.handle_frame(host.conn, &mut [bowline_proto::wire::tcp::LEAVE], world.now);
+        world.flush();
+        world.advance(secs(1));
+    }
 }
 
 /// What somebody sends who goes by his copy of the routes; that a worker does the same is asserted where the datagram comes.

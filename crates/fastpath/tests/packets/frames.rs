@@ -30,10 +30,10 @@ pub(crate) fn make_tap(node: &Node) {
     node.ip(&format!("link set dev {TAP} address {mac} up"));
 }
 
-struct Tap(File);
+pub(crate) struct Tap(File);
 
 impl Tap {
-    fn of(node: &Node) -> Self {
+    pub(crate) fn of(node: &Node) -> Self {
         Self(node.enter(|| {
             let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
             attach(&file);
@@ -47,7 +47,7 @@ impl Tap {
     }
 
     /// Datagrams that the far end has merged: how many it does not say, as a virtual machine does not.
-    fn put_merged(&self, frame: &[u8], size: usize) {
+    pub(crate) fn put_merged(&self, frame: &[u8], size: usize) {
         const NEEDS_CHECKSUM: u8 = 1;
         const GSO_UDP_L4: u8 = 5;
         let udp = ETHERNET + ip_len(frame);
@@ -106,7 +106,7 @@ fn pseudo_header(frame: &[u8]) -> u64 {
 }
 
 /// Of these addresses, each as it is: an IPv4 one that is mapped goes into an IPv6 header.
-fn frame(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let length = (UDP + payload.len()) as u16;
     let kind: u16 = if from.is_ipv4() { 0x0800 } else { 0x86dd };
     let mut frame = [&TAP_MAC[..], &FAR_MAC, &kind.to_be_bytes()].concat();
@@ -192,7 +192,7 @@ fn an_ipv4_address_counts_in_ipv4_alone() {
         let at = SocketAddr::from((device, 1_000));
         let id = DeviceId::of_public_key(&[9; 32]);
         let via = Via { socket: SocketId(0), ip: Some(base.into()) };
-        world.fast_path.seized(&SourceKey::new(SocketId(0), at), id);
+        world.fast_path.seized(&SourceKey::new(SocketId(0), at), id, None);
         world.fast_path.placed(id, Some(Reached { via, to: at, ..world.a.leg() }));
         let [from, to_base] =
             [(device, 1_000), (base, PORT)].map(|(ip, port)| SocketAddr::from((ip.to_ipv6_mapped(), port)));
@@ -213,7 +213,7 @@ fn merged_messages_of_a_virtual_machine_are_looked_at_one_by_one() {
         for sent in &alike {
             assert_eq!(world.b.receive(), relayed(sent, world.a.id));
         }
-        assert_eq!(world.fast_path.counts(), Counts { messages: 3, bytes: 450, no_way: 0 });
+        assert_eq!(world.fast_path.counts(), Counts { messages: 3, bytes: 450, ..Counts::default() });
         // As if the base had relayed the second for somebody else.
         let forged = message(relay::RECV_DATA, DeviceId::of_public_key(&[9; 32]), 200, 1);
         let mixed = [to(&world.b, 200), forged];
@@ -271,7 +271,11 @@ fn nobody_speaks_from_outside_for_an_ipv4_device_on_the_machine_itself() {
         let tap = Tap::of(&world.middle);
         for ip in [world.a.base.ip(), world.b.base.ip(), Ipv4Addr::LOCALHOST.into()] {
             let device = SocketAddr::new(ip, 1_000);
-            world.fast_path.seized(&SourceKey::new(SocketId(0), device), DeviceId::of_public_key(&[9; 32]));
+            world.fast_path.seized(
+                &SourceKey::new(SocketId(0), device),
+                DeviceId::of_public_key(&[9; 32]),
+                None,
+            );
             world.is_dropped(&tap, &frame(device, world.a.base, &to(&world.b, 10)), &format!("from {ip}"));
         }
     });
@@ -284,7 +288,11 @@ fn nobody_speaks_from_outside_for_an_ipv6_device_on_the_machine_itself() {
         let tap = Tap::of(&world.middle);
         for ip in [world.a.base.ip(), Ipv6Addr::LOCALHOST.into()] {
             let device = SocketAddr::new(ip, 1_000);
-            world.fast_path.seized(&SourceKey::new(SocketId(0), device), DeviceId::of_public_key(&[9; 32]));
+            world.fast_path.seized(
+                &SourceKey::new(SocketId(0), device),
+                DeviceId::of_public_key(&[9; 32]),
+                None,
+            );
             let before = world.fast_path.counts();
             tap.put(&frame(device, world.a.base, &to(&world.b, 10)));
             assert_eq!(world.fast_path.counts(), before, "from {ip}");
@@ -347,7 +355,7 @@ fn default_routes_that_routers_advertise_stay() {
         let accepts = || std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{TAP}/accept_ra")).unwrap();
         let before = node.enter(accepts);
         let interfaces = [TAP.to_owned()];
-        let setup = Setup { interfaces: &interfaces, sockets: &[], devices: 1 };
+        let setup = Setup { interfaces: &interfaces, sockets: &[], devices: 1, limits: None };
         let _fast_path = node.enter(|| FastPath::start(setup)).unwrap();
         assert!(default_route().is_some(), "the machine has lost its way out");
         assert_eq!(node.enter(accepts), before);

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod frames;
+mod limits;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -14,11 +15,13 @@ use bowline_fastpath::{Counts, Error, FastPath, Setup};
 use bowline_lab::{Lab, Node, connect, in_network_as_root};
 use bowline_proto::{
     DeviceId,
-    base::{Follower as _, Reached, SocketId, SourceKey, Via},
+    base::{Follower as _, Limits, Reached, SharedBudget, SocketId, SourceKey, Via},
     wire::relay,
 };
 use quinn_udp::{Transmit, UdpSocketState};
 
+/// As many as the base of a [`World`] may have.
+const DEVICES: usize = 100;
 const PORT: u16 = 4477;
 const PATIENCE: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(3_600);
@@ -41,6 +44,8 @@ struct Device {
     socket: UdpSocket,
     /// Where the base is, for it.
     base: SocketAddr,
+    /// Where there are limits.
+    budget: Option<Box<dyn SharedBudget>>,
 }
 
 #[derive(Clone, Copy)]
@@ -66,6 +71,7 @@ impl Device {
             id: DeviceId::of_public_key(&[link; 32]),
             socket,
             base: SocketAddr::new(family.ip(link, 1), PORT),
+            budget: None,
         }
     }
 
@@ -113,6 +119,10 @@ impl Device {
 
 impl World {
     fn new(lab: &Lab, family: Family) -> Self {
+        Self::with(lab, family, None)
+    }
+
+    fn with(lab: &Lab, family: Family, limits: Option<Limits>) -> Self {
         let (left, middle, right) = (lab.node("left"), lab.node("middle"), lab.node("right"));
         for (node, port, link) in [(&left, "l0", 1), (&right, "r0", 2)] {
             connect(node, "eth0", &middle, port);
@@ -130,15 +140,19 @@ impl World {
         worker.set_read_timeout(Some(PATIENCE)).unwrap();
         frames::make_tap(&middle);
         let interfaces = ["l0", "r0", frames::TAP].map(str::to_owned);
-        let setup = Setup { interfaces: &interfaces, sockets: &sockets, devices: 100 };
+        let setup = Setup { interfaces: &interfaces, sockets: &sockets, devices: DEVICES, limits };
         let fast_path = middle.enter(|| FastPath::start(setup)).unwrap();
         let (a, b) = (Device::new(&left, family, 1), Device::new(&right, family, 2));
-        let world = Self { left, middle, right, fast_path, worker, a, b };
+        let mut world = Self { left, middle, right, fast_path, worker, a, b };
+        for device in [&mut world.a, &mut world.b] {
+            device.budget = world.fast_path.budget();
+        }
         for device in [&world.a, &world.b] {
             // As a base answers whoever registers an address: the kernel knows its neighbours from then on.
             world.worker.send_to(MARK, device.address()).unwrap();
             assert_eq!(device.receive(), MARK);
-            world.fast_path.seized(&device.source(), device.id);
+            let budget = device.budget.as_ref().map(|budget| budget.number());
+            world.fast_path.seized(&device.source(), device.id, budget);
             world.fast_path.placed(device.id, Some(device.leg()));
         }
         world
@@ -312,8 +326,12 @@ fn what_is_not_plain_comes_to_the_base() {
             world.comes_to_the_base(&message(kind, b.id, 10, 0));
         }
         // From an address that is nobody's.
-        let stranger =
-            Device { id: a.id, socket: world.left.udp(SocketAddr::new(a.address().ip(), 0)), base: a.base };
+        let stranger = Device {
+            id: a.id,
+            socket: world.left.udp(SocketAddr::new(a.address().ip(), 0)),
+            base: a.base,
+            budget: None,
+        };
         stranger.send(&to(b, 10));
         assert_eq!(world.passed_up(), to(b, 10));
         // To another port of the machine, where no base is.
@@ -352,8 +370,12 @@ fn a_device_that_moves_or_leaves_is_followed() {
         world.goes_on(&to(b, 10));
         let before = b.leg();
 
-        let moved =
-            Device { id: b.id, socket: world.right.udp(SocketAddr::new(b.address().ip(), 0)), base: b.base };
+        let moved = Device {
+            id: b.id,
+            socket: world.right.udp(SocketAddr::new(b.address().ip(), 0)),
+            base: b.base,
+            budget: None,
+        };
         moved.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         fast_path.placed(b.id, Some(moved.leg()));
         // A worker had looked it up just before, and comes late.
@@ -384,7 +406,7 @@ fn a_device_that_moves_or_leaves_is_followed() {
         fast_path.let_go(&world.a.source());
         world.comes_to_the_base(&to(b, 16));
         let other = DeviceId::of_public_key(&[9; 32]);
-        fast_path.seized(&world.a.source(), other);
+        fast_path.seized(&world.a.source(), other, None);
         world.a.send(&to(b, 17));
         assert_eq!(b.receive(), relayed(&to(b, 17), other));
     });
@@ -457,7 +479,7 @@ fn interfaces_that_it_cannot_use_are_named() {
         let node = lab.node("base");
         let start_all = |interfaces: &[&str]| {
             let interfaces: Vec<_> = interfaces.iter().map(|&name| name.to_owned()).collect();
-            let setup = Setup { interfaces: &interfaces, sockets: &[], devices: 1 };
+            let setup = Setup { interfaces: &interfaces, sockets: &[], devices: 1, limits: None };
             node.enter(|| FastPath::start(setup).map(drop))
         };
         let start = |interface| start_all(&[interface]);

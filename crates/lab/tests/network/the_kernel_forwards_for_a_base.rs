@@ -19,6 +19,11 @@ const FAST: [&str; 4] = ["--fast-path", "wan", "--admin", ADMIN];
 
 /// Messages that a base has relayed by this path.
 fn relayed(node: &Node, path: &str) -> u64 {
+    counted(node, &format!("bowline_relayed_messages_total{{path=\"{path}\"}} "))
+}
+
+/// What a base has counted under this name.
+fn counted(node: &Node, name: &str) -> u64 {
     let page = node.enter(|| {
         let mut stream = TcpStream::connect(ADMIN).unwrap();
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: {ADMIN}\r\nConnection: close\r\n\r\n").unwrap();
@@ -26,8 +31,7 @@ fn relayed(node: &Node, path: &str) -> u64 {
         stream.read_to_string(&mut page).unwrap();
         page
     });
-    let name = format!("bowline_relayed_messages_total{{path=\"{path}\"}} ");
-    let value = page.lines().find_map(|line| line.strip_prefix(&name));
+    let value = page.lines().find_map(|line| line.strip_prefix(name));
     value.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
 }
 
@@ -69,22 +73,51 @@ fn devices_talk_roam_and_come_back_while_the_kernel_forwards() {
 }
 
 #[test]
+fn a_device_gets_no_more_than_its_limit_while_the_kernel_forwards() {
+    const A_SECOND: u64 = 50;
+    with_bowline_as_root(|lab| {
+        let internet = Internet::new(lab);
+        let server = internet.server(lab, "base", 10);
+        let file = server.home().join("base.toml");
+        std::fs::write(&file, format!("[base.limits]\nrelay_messages_per_second = {A_SECOND}\n")).unwrap();
+        let config = file.display().to_string();
+        let base = Base::start_with(&server, &BASE, &[&FAST[..], &["--config", &config]].concat());
+        let homes = [1, 2, 3].map(|number| internet.home(lab, number, Nat::Symmetric));
+        let listen =
+            |name, number| Listener::start(&homes[0].device_v4(lab, name, number), name, &base.names()[..1]);
+        let listeners = [listen("busy", 2), listen("quiet", 3)];
+        let ping = |at: usize, name, interval| {
+            let device = homes[at].device_v4(lab, name, 2);
+            Pinger::start(&device, &listeners[at - 1].id, interval, &base.names()[..1])
+        };
+        let quiet = ping(2, "within", Duration::from_millis(100));
+        quiet.wait_path("relay-udp", SOON, 0);
+        let started = Instant::now();
+        let busy = ping(1, "over", Duration::from_millis(2));
+        busy.wait_path("relay-udp", SOON, 0);
+
+        let over_rate = "bowline_dropped_total{reason=\"over_rate\"} ";
+        let before = (relayed(&server, "kernel"), counted(&server, over_rate));
+        let answers = quiet.wait_answers(50, SOON * 4, quiet.mark());
+        assert!(answers.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1), "{answers:?}");
+        let answered = busy.answers(0).len() as u64;
+        let most = A_SECOND + (started.elapsed().as_secs_f64() * A_SECOND as f64).ceil() as u64;
+        assert!(answered > A_SECOND && answered <= most, "{answered} answers, {most} at most");
+        // Its pings and the answers to them, by the kernel for the most part: some it leaves to the workers, who tell the device.
+        let after = (relayed(&server, "kernel"), counted(&server, over_rate));
+        assert!(after.0 - before.0 > 3 * A_SECOND, "{before:?}, {after:?}");
+        assert!(after.1 - before.1 > 10 * A_SECOND, "{before:?}, {after:?}");
+    });
+}
+
+#[test]
 fn a_base_says_what_it_lacks_for_a_fast_path() {
     with_bowline_as_root(|lab| {
         let node = lab.node("base");
-        let refusal = |arguments: &[&str], config: &str, text: &str| {
-            let file = node.home().join("base.toml");
-            std::fs::write(&file, config).unwrap();
-            let config = file.display().to_string();
-            let all =
-                [&["--config", &config, "base", "--listen", "127.0.0.1:0", "--state", "state"], arguments]
-                    .concat();
-            let ended = run_to_end(&node, &all, Duration::from_secs(10));
-            assert_eq!(ended.code, Some(1), "{ended:?}");
-            assert!(ended.notes.join(" ").contains(text), "{ended:?}");
-        };
-        refusal(&["--fast-path", "eth7"], "", "cannot use eth7: there is no such network interface");
-        let limited = "[base]\nfast_path = [\"lo\"]\n[base.limits]\nrelay_bytes_per_second = 1000000\n";
-        refusal(&[], limited, "relay_bytes_per_second");
+        let arguments = ["base", "--listen", "127.0.0.1:0", "--state", "state", "--fast-path", "eth7"];
+        let ended = run_to_end(&node, &arguments, Duration::from_secs(10));
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let why = "cannot use eth7: there is no such network interface";
+        assert!(ended.notes.join(" ").contains(why), "{ended:?}");
     });
 }

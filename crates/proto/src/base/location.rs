@@ -40,9 +40,10 @@ impl Session {
         cookie: Cookie,
         udp: Arc<[UdpAddress]>,
         info_by: Instant,
+        budget: Budget,
     ) -> Arc<Self> {
         let location = Mutex::new(Location::new(cookie, udp, info_by));
-        Arc::new(Self { device, budget: Budget::default(), location })
+        Arc::new(Self { device, budget, location })
     }
 
     pub(super) fn budget(&self) -> &Budget {

@@ -43,7 +43,7 @@ pub use conn::Frames;
 pub use counters::{Counters, Delays, Sizes};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-pub use routes::{Follower, Reached, Reader, Routes, SourceKey, Verdict};
+pub use routes::{Follower, Limits, Reached, Reader, Routes, SharedBudget, SourceKey, Verdict};
 pub use talk::{Speaker, Step, Talk};
 
 use self::{

@@ -271,7 +271,8 @@ impl Base {
     fn insert(&mut self, conn: ConnId, cookie: &Cookie, register: &Register, now: Instant) {
         self.versions += 1;
         let info_by = now + self.config.info_timeout;
-        let session = Session::new(register.device, *cookie, self.udp_of(conn), info_by);
+        let budget = self.routes.new_budget();
+        let session = Session::new(register.device, *cookie, self.udp_of(conn), info_by, budget);
         let device = Device {
             public_key: register.public_key,
             boot: register.boot,

@@ -27,17 +27,15 @@ use std::{
 };
 
 pub(super) use budget::Budget;
-use budget::{Rates, take_many};
-pub use follower::{Follower, Reached};
+pub use budget::Limits;
+use budget::Rates;
+pub use follower::{Follower, Reached, SharedBudget};
 use papaya::{HashMapRef, LocalGuard};
 pub use reader::{Reader, Verdict};
 use siphasher::sip::SipHasher24;
 
 use super::{
-    BaseConfig, ConnId, Over, SocketId, ToBase, Via,
-    config::{RELAY_UNIT, SMALL_DATA},
-    location::Session,
-    memory::Keyed,
+    BaseConfig, ConnId, Over, SocketId, ToBase, Via, config::SMALL_DATA, location::Session, memory::Keyed,
 };
 use crate::{
     bucket::Rate,
@@ -319,21 +317,6 @@ impl Routes {
         }
     }
 
-    /// Whether what devices may have relayed is limited.
-    pub(super) fn has_rates(&self) -> bool {
-        self.rates.is_some()
-    }
-
-    /// Whether a device may have one more message relayed, of so many bytes. It costs at least one unit of them.
-    pub(super) fn within_rate(&self, budget: &Budget, length: usize, now: Instant) -> bool {
-        let Some(rates) = self.rates else { return true };
-        let (units, now) = ((length / RELAY_UNIT + 1) as u32, self.nanos(now));
-        let within =
-            |rate: Option<Rate>, full_at, n| rate.is_none_or(|rate| take_many(full_at, n, rate, now));
-        within(rates.messages, &budget.messages_full_at, 1)
-            && within(rates.bytes, &budget.bytes_full_at, units)
-    }
-
     /// A NAT-INIT came, of so many bytes. If it says nothing new the device's binding lives on, and this is the answer.
     pub(super) fn renew(
         &self,
@@ -428,11 +411,16 @@ impl Routes {
 
     /// Makes an address a device's; gives back whose it was.
     pub(super) fn seize(&self, key: SourceKey, session: Arc<Session>, now: Instant) -> Option<DeviceId> {
-        let device = session.device();
+        let (device, budget) = (session.device(), session.budget().number());
         let source = Source { device, session, heard: AtomicU64::new(self.nanos(now)) };
-        let before = self.sources.pin().insert(key, source).map(|before| before.device);
-        if let Some(follower) = self.follower() {
-            follower.seized(&key, device);
+        // Until the follower knows, nobody else gets the budget that he has counted against.
+        let sources = self.sources.pin();
+        let before = sources.insert(key, source).map(|before| before.device);
+        match self.follower() {
+            // What he cannot count is not his.
+            Some(follower) if self.has_rates() && budget.is_none() => follower.let_go(&key),
+            Some(follower) => follower.seized(&key, device, budget),
+            None => {}
         }
         before
     }

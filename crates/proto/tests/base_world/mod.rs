@@ -132,12 +132,17 @@ impl World {
     }
 
     pub(crate) fn with(config: BaseConfig) -> Self {
+        Self::with_room(config, 1_000)
+    }
+
+    /// Whoever follows the routes can count for so many devices.
+    pub(crate) fn with_room(config: BaseConfig, devices: usize) -> Self {
         let now = Instant::now();
         let id = SecretKey::from_seed(&[0xba; 32]).device_id();
         let mut world = Self {
             judges: config.relay_rate.is_none() && config.relay_messages.is_none(),
             workers_answer: true,
-            copy: Arc::default(),
+            copy: follower::Copy::with_room_for(devices),
             answered_by_worker: 0,
             base: Base::new(config, id, [7; 32], now),
             id,
@@ -156,6 +161,7 @@ impl World {
 
     /// To be called anew when the base has new routes.
     pub(crate) fn follow(&mut self) {
+        self.copy.tables().limits = self.base.relay_limits();
         assert!(self.base.have_followed(Arc::clone(&self.copy) as _), "somebody has the routes already");
     }
 
@@ -341,7 +347,11 @@ impl World {
         }
         let forward = self.base.handle_datagram(via, from, &mut datagram, self.now);
         match (verdict, forward) {
-            (None, _) => {}
+            (None, Forward::Udp { via, to }) => {
+                let copied = copied.map(|(leg, message)| (leg.via, leg.to, message));
+                assert_eq!(copied, Some((via, to, datagram)), "who follows the routes would do otherwise");
+            }
+            (None, _) => assert!(copied.is_none(), "the base would not do {copied:?}"),
             (Some(Verdict::Forward { via, to }), forward) => {
                 assert_eq!(forward, Forward::Udp { via, to }, "a worker would forward it otherwise");
                 assert_eq!(datagram, judged);

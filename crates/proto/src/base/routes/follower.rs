@@ -3,7 +3,12 @@
 //! It is told of what [`Routes`] is told of, and forwards plain messages between devices on UDP as [`super::Reader`] would. What it cannot
 //! or will not do it leaves to the workers, so it may forget anything at any time, but must not keep what it was told to drop.
 
-use std::{fmt::Debug, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    fmt::Debug,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Instant,
+};
 
 use super::{Routes, SourceKey, limit};
 use crate::{
@@ -24,10 +29,24 @@ pub struct Reached {
     pub until: Instant,
 }
 
+/// What a device may still have relayed, in memory that whoever forwards counts in. Dropped, it is the follower's again.
+pub trait SharedBudget: Debug + Send + Sync {
+    /// When all messages, and all units of data, that the device may have relayed would be there again: nanoseconds since
+    /// [`Limits::start`](super::Limits::start). Zero when the follower gives it.
+    fn full_at(&self) -> &[AtomicU64; 2];
+
+    /// What the follower knows it by.
+    fn number(&self) -> u32;
+}
+
 /// Who keeps a copy of the table. It is told by the machine's thread of everything, by the workers that something lives on.
 pub trait Follower: Debug + Send + Sync {
-    /// Messages from there are this device's from now on.
-    fn seized(&self, source: &SourceKey, device: DeviceId);
+    /// A budget for a device, where there are [`Limits`](super::Limits). `None`: there is no more room, and what that device sends is left
+    /// to the workers.
+    fn budget(&self) -> Option<Box<dyn SharedBudget>>;
+
+    /// Messages from there are this device's from now on, and count against this budget; `None`: there are no limits.
+    fn seized(&self, source: &SourceKey, device: DeviceId, budget: Option<u32>);
 
     /// Messages from there are nobody's.
     fn let_go(&self, source: &SourceKey);
