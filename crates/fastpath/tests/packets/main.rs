@@ -4,6 +4,7 @@
 
 mod frames;
 mod limits;
+mod tables;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
