@@ -111,8 +111,11 @@ fn take_many(full_at: &AtomicU64, n: u32, rate: Rate, now: u64) -> bool {
 impl Routes {
     /// A full budget for a session.
     pub(in crate::base) fn new_budget(&self) -> Budget {
-        let shared = self.follower().filter(|_| self.has_rates()).and_then(|follower| follower.budget());
-        shared.map_or_else(|| Budget::Own(Default::default()), Budget::Shared)
+        let own = || Budget::Own(Default::default());
+        match self.follower() {
+            Some(follower) if self.has_rates() => follower.budget().map_or_else(own, Budget::Shared),
+            _ => own(),
+        }
     }
 
     /// Whether what devices may have relayed is limited.
