@@ -2,10 +2,11 @@
 //! share that size go into one `sendmmsg`.
 //!
 //! A message that is not longer than the size leaves whole, so single datagrams ride along with runs. When a device takes no runs
-//! (EIO, EINVAL) they are sent one by one from then on.
+//! (EIO, EINVAL) they are sent one by one from then on. The system says the same of a run from an address that the machine has no more:
+//! what does not leave one by one either says nothing about runs.
 
 use std::{
-    io::IoSlice,
+    io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd as _,
     sync::Arc,
@@ -16,7 +17,10 @@ use nix::{
     cmsg_space,
     errno::Errno,
     libc,
-    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, sendmmsg},
+    sys::socket::{
+        ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage,
+        sendmmsg, sendmsg,
+    },
 };
 
 use super::{
@@ -167,17 +171,62 @@ impl Egress {
             tracing::debug!(to = %run.to, count = run.count, %error, "UDP send");
             return;
         }
-        if self.runs_pass {
+        let all: Vec<u8> = runs.pieces(run).flat_map(|piece| &bytes[piece]).copied().collect();
+        let singles = all.chunks(run.size).map(|datagram| port.send(run.via.ip, run.to, datagram, None));
+        let passed = singles.take_while(Result::is_ok).count();
+        self.dropped += (run.count - passed) as u64;
+        if passed == 0 {
+            tracing::debug!(to = %run.to, count = run.count, %error, "UDP send");
+        } else if self.runs_pass {
             self.runs_pass = false;
             tracing::info!(%error, "a network device takes no runs of datagrams: they are sent one by one");
         }
-        let all: Vec<u8> = runs.pieces(run).flat_map(|piece| &bytes[piece]).copied().collect();
-        for datagram in all.chunks(run.size) {
-            if port.send(run.via.ip, run.to, datagram, None).is_err() {
-                self.dropped += 1;
-            }
+    }
+}
+
+/// One datagram, or a run of them that lie together. It draws no conclusion from an error, which may be of this destination or this
+/// source address alone.
+pub(super) fn send_one(
+    port: &Port,
+    source: Option<IpAddr>,
+    to: SocketAddr,
+    contents: &[u8],
+    segment: Option<usize>,
+) -> io::Result<()> {
+    let segment = segment.map(|size| u16::try_from(size).unwrap_or(u16::MAX));
+    let size = segment.as_ref().map(ControlMessage::UdpGsoSegments);
+    let (info4, info6);
+    let source = match source {
+        None => None,
+        Some(IpAddr::V4(ip)) => {
+            info4 = info_v4(ip);
+            Some(ControlMessage::Ipv4PacketInfo(&info4))
+        }
+        Some(IpAddr::V6(ip)) => {
+            info6 = info_v6(ip);
+            Some(ControlMessage::Ipv6PacketInfo(&info6))
+        }
+    };
+    let with: Vec<_> = size.into_iter().chain(source).collect();
+    let (fd, contents, to) = (port.socket.as_raw_fd(), [IoSlice::new(contents)], SockaddrStorage::from(to));
+    loop {
+        match sendmsg(fd, &contents, &with, MsgFlags::empty(), Some(&to)) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Names the address that a datagram leaves from.
+fn info_v4(source: Ipv4Addr) -> libc::in_pktinfo {
+    let [none, source] = [0, u32::from(source).to_be()].map(|s_addr| libc::in_addr { s_addr });
+    libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: none }
+}
+
+/// The same for IPv6.
+fn info_v6(source: Ipv6Addr) -> libc::in6_pktinfo {
+    libc::in6_pktinfo { ipi6_ifindex: 0, ipi6_addr: libc::in6_addr { s6_addr: source.octets() } }
 }
 
 /// How many of the runs at the front share a call, and the segment size they share.
@@ -217,13 +266,11 @@ fn send<S: SockaddrLike + Copy>(
     let source = match port.is_on_every_address().then_some(via.ip.unwrap_or(unknown)) {
         None => None,
         Some(IpAddr::V4(ip)) => {
-            let [none, source] = [0, u32::from(ip).to_be()].map(|s_addr| libc::in_addr { s_addr });
-            info4 = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: none };
+            info4 = info_v4(ip);
             Some(ControlMessage::Ipv4PacketInfo(&info4))
         }
         Some(IpAddr::V6(ip)) => {
-            let source = libc::in6_addr { s6_addr: ip.octets() };
-            info6 = libc::in6_pktinfo { ipi6_ifindex: 0, ipi6_addr: source };
+            info6 = info_v6(ip);
             Some(ControlMessage::Ipv6PacketInfo(&info6))
         }
     };
@@ -244,7 +291,10 @@ mod tests {
     use bowline_proto::base::SocketId;
 
     use super::{
-        super::batch::{Had, Onward},
+        super::{
+            batch::{Had, Onward},
+            outgoing::Sender,
+        },
         *,
     };
 
@@ -301,6 +351,33 @@ mod tests {
                 assert_eq!(passed, (vec![source.unwrap_or(chosen); 3], 0), "{every} {source:?}");
                 assert_eq!(egress.most_segments(), segments, "runs still pass");
             }
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_machine_has_no_more_stops_what_leaves_from_it_and_nothing_else() {
+        let gone = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])];
+        for (every, chosen, gone) in [("0.0.0.0:0", V4, gone[0]), ("[::]:0", V6, gone[1])] {
+            let Ok(socket) = UdpSocket::bind(every) else { continue };
+            socket.set_nonblocking(true).unwrap();
+            let port = Port::new(socket).unwrap();
+            let mut egress = Egress::new(vec![Arc::clone(&port)]);
+            let segments = egress.most_segments();
+            assert_eq!(pass(&mut egress, &port, Some(gone)), (vec![], 3), "{every}");
+            assert_eq!(egress.most_segments(), segments, "runs still pass");
+            assert_eq!(pass(&mut egress, &port, None), (vec![chosen; 3], 0), "{every}");
+
+            // The owner of the machine sends by the same socket.
+            let (ports, mut sender) = (vec![port], Sender::default());
+            let receiver = UdpSocket::bind(SocketAddr::new(chosen, 0)).unwrap();
+            let mut push = |ip, count| {
+                let via = Via { socket: SocketId(0), ip };
+                (0..count).for_each(|_| sender.push(&ports, via, receiver.local_addr().unwrap(), &[7; 100]));
+                sender.flush(&ports);
+                sender.dropped()
+            };
+            assert_eq!([push(Some(gone), 1), push(Some(gone), 3), push(None, 3)], [1, 4, 4], "{every}");
+            assert_eq!(Egress::new(ports).most_segments(), segments, "runs still pass");
         }
     }
 

@@ -28,7 +28,9 @@ use std::{
 };
 
 use bowline_proto::base::Via;
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+#[cfg(not(target_os = "linux"))]
+use quinn_udp::Transmit;
+use quinn_udp::{RecvMeta, UdpSocketState};
 use tokio::io::Interest;
 #[cfg(unix)]
 use tokio::io::unix::AsyncFd;
@@ -88,8 +90,13 @@ impl Port {
         contents: &[u8],
         segment_size: Option<usize>,
     ) -> io::Result<()> {
-        let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip };
-        self.state.try_send((&self.socket).into(), &transmit)
+        #[cfg(target_os = "linux")]
+        return egress::send_one(self, src_ip, to, contents, segment_size);
+        #[cfg(not(target_os = "linux"))]
+        {
+            let transmit = Transmit { destination: to, ecn: None, contents, segment_size, src_ip };
+            self.state.try_send((&self.socket).into(), &transmit)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the owner of the machine sends over UDP: its own answers, and messages that came over TCP.
 //!
-//! Runs of one destination and size are copied together and leave as one call, a copy being cheaper than a call. When
-//! a socket's buffer is full the datagram is dropped, as the network would.
+//! Runs of one destination and size are copied together and leave as one call, a copy being cheaper than a call, until a network device
+//! takes none. When a socket's buffer is full the datagram is dropped, as the network would.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -20,6 +20,8 @@ pub(crate) struct Sender {
     runs: Vec<Run>,
     /// Buffers of runs that were sent.
     spare: Vec<Vec<u8>>,
+    /// A device has refused a run whose datagrams it took.
+    singly: bool,
     dropped: u64,
 }
 
@@ -53,7 +55,8 @@ impl Sender {
         let Some(port) = port_of(ports, &via) else { return };
         let place = self.runs.iter().position(|run| run.to == to && run.via == via);
         if let Some(place) = place {
-            if self.runs[place].takes(datagram, port.state.max_gso_segments()) {
+            let most = if self.singly { 1 } else { port.state.max_gso_segments() };
+            if self.runs[place].takes(datagram, most) {
                 self.runs[place].put(datagram);
                 return;
             }
@@ -91,15 +94,24 @@ impl Sender {
                 tracing::debug!(to = %run.to, count = run.count, %error, "UDP send");
             }
             // Not every device takes runs: the same one by one.
-            Err(_) => {
-                for datagram in run.bytes.chunks(run.size) {
-                    if port.send(run.via.ip, run.to, datagram, None).is_err() {
-                        self.dropped += 1;
-                    }
-                }
+            Err(error) => {
+                let singles =
+                    run.bytes.chunks(run.size).map(|datagram| port.send(run.via.ip, run.to, datagram, None));
+                let passed = singles.take_while(Result::is_ok).count();
+                self.dropped += (run.count - passed) as u64;
+                self.singly |= passed > 0 && says_no_runs(&error);
             }
         }
         run.bytes.clear();
         self.spare.push(run.bytes);
     }
+}
+
+/// What the system says where a device takes no runs, and elsewhere, too.
+fn says_no_runs(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let is_of_the_device = error.raw_os_error() == Some(nix::libc::EIO);
+    #[cfg(not(unix))]
+    let is_of_the_device = false;
+    is_of_the_device || error.kind() == io::ErrorKind::InvalidInput
 }
