@@ -69,18 +69,22 @@ pub fn read(path: &Path) -> Result<HashSet<DeviceId>, ListError> {
     Ok(devices)
 }
 
-/// What shows that a file is another than before.
+/// What shows that a file is another than before, or may be read by another: when it was written, its length, which file it is, and when
+/// who may read it changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Mark(Option<(SystemTime, u64, u64)>);
+pub(crate) struct Mark(Option<(SystemTime, u64, u64, (i64, i64))>);
 
 impl Mark {
     pub(crate) fn of(path: &Path) -> Self {
         let mark = |data: fs::Metadata| {
             #[cfg(unix)]
-            let inode = std::os::unix::fs::MetadataExt::ino(&data);
+            let (inode, changed) = {
+                use std::os::unix::fs::MetadataExt as _;
+                (data.ino(), (data.ctime(), data.ctime_nsec()))
+            };
             #[cfg(not(unix))]
-            let inode = 0;
-            Some((data.modified().ok()?, data.len(), inode))
+            let (inode, changed) = (0, (0, 0));
+            Some((data.modified().ok()?, data.len(), inode, changed))
         };
         Self(fs::metadata(path).ok().and_then(mark))
     }
@@ -88,6 +92,8 @@ impl Mark {
 
 /// Tells the owner of every change of the file, until the base ends. `mark` is the file's as it was read.
 pub(crate) async fn watch(path: PathBuf, mut mark: Mark, reload: Arc<Notify>, owner: mpsc::Sender<Control>) {
+    // What hindered reading may pass without a trace on the file: no descriptors, a folder that was closed, a file system that was away.
+    let mut unread = false;
     loop {
         let asked = tokio::select! {
             () = reload.notified() => true,
@@ -96,11 +102,18 @@ pub(crate) async fn watch(path: PathBuf, mut mark: Mark, reload: Arc<Notify>, ow
         };
         // Looked at before it is read: what is written meanwhile shows at the next look.
         let now = Mark::of(&path);
-        if !asked && now == mark {
+        let again = !asked && now == mark;
+        if again && !unread {
             continue;
         }
         mark = now;
-        let listed = read(&path).map_err(|error| error.to_string());
+        let listed = read(&path);
+        unread = matches!(listed, Err(ListError::Unreadable { .. }));
+        if again && unread {
+            // Told already.
+            continue;
+        }
+        let listed = listed.map_err(|error| error.to_string());
         if owner.send(Control::Listed(listed)).await.is_err() {
             return;
         }

@@ -85,6 +85,22 @@ async fn a_file_that_becomes_wrong_or_goes_away_leaves_the_list_as_it_was_and_is
     assert_eq!(stranger.read_error_code().await, ErrorCode::NotAllowed);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_list_that_was_written_anew_is_read_even_if_its_date_and_length_were_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("allow");
+    write(&path, &[id(1)]);
+    let dated = fs::metadata(&path).unwrap().modified().unwrap();
+    let base = Running::start(Config { allow_file: Some(path.clone()), ..on_loopback() }).await;
+    let mut device = Client::register(&base, 1).await;
+    // As `rsync --inplace --times` does. Whoever only changes who may read the file leaves the same traces.
+    fs::write(&path, format!("{}\n", id(2))).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(dated).unwrap();
+    assert_eq!(device.read_error_code().await, ErrorCode::NotAllowed);
+    Client::register(&base, 2).await.ping().await;
+}
+
 #[tokio::test]
 async fn a_base_does_not_start_open_because_its_list_cannot_be_read() {
     let bind = |config| Server::bind(config, SecretKey::from_seed(&[1; 32]));

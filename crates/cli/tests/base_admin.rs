@@ -9,10 +9,11 @@ use std::{
     fs,
     io::Read as _,
     net::{SocketAddr, TcpStream},
+    process::Command,
 };
 
 use nix::sys::signal::Signal;
-use support::{Home, Running, ask, eventually};
+use support::{Home, NOBODY, Running, ask, eventually, is_installed};
 
 /// A base with an admin address, and more arguments.
 struct Base {
@@ -134,6 +135,33 @@ fn on_sighup_the_list_of_devices_is_read_again_and_what_is_wrong_with_it_is_told
     drop(base.home);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_list_that_cannot_be_read_for_want_of_descriptors_is_read_when_there_are_some_again() {
+    if !is_installed("prlimit") {
+        return;
+    }
+    let folder = Home::new();
+    let list = folder.path().join("allow");
+    fs::write(&list, "").unwrap();
+    let base = Base::start(&format!("[base]\nallow_file = {list:?}\n"), "-v --drain 0");
+    let mut running = base.running;
+    let pid = running.id().to_string();
+    let may_have = |descriptors| {
+        let limit = format!("--nofile={descriptors}:");
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    };
+    may_have(3);
+    fs::write(&list, format!("{NOBODY}\n")).unwrap();
+    let told = running.stderr.line_with("cannot be read");
+    assert!(told.contains("stays in force"), "{told}");
+    may_have(1_024);
+    running.stderr.line_with("list of allowed devices was read again");
+    let told = running.end_by(Signal::SIGTERM).ok().stderr;
+    assert_eq!(told.matches("cannot be read").count(), 1, "it is told once: {told}");
+    drop(base.home);
+}
+
 #[test]
 fn who_only_reaches_out_is_told_to_name_a_key_where_the_base_has_a_list() {
     let device = Home::new();
@@ -168,7 +196,7 @@ fn logs_are_one_json_object_a_line_where_that_is_asked_for() {
 #[test]
 fn too_few_file_descriptors_are_told_at_the_start_and_nobody_who_is_here_suffers_when_they_run_out() {
     let home = Home::new();
-    let mut command = std::process::Command::new("sh");
+    let mut command = Command::new("sh");
     let program = env!("CARGO_BIN_EXE_bowline");
     let base = "base --listen 127.0.0.1:0 --state state --admin 127.0.0.1:0 --drain 0";
     command.args(["-c", &format!("ulimit -n 180; exec {program} {base}")]);
