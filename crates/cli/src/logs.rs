@@ -2,11 +2,19 @@
 //!
 //! Whatever a stranger can cause is written no more often than [`OFTEN`] from one place of the program: an attack fills counters, not
 //! disks. What was left out is told every [`REPORT`].
+//!
+//! A thread of its own writes: who reads standard error may stop reading (a journal whose disk hangs, a pager), and nothing else stops
+//! with him.
 
 use std::{
     collections::HashMap,
-    io::IsTerminal,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    io::{self, IsTerminal, Write},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -24,6 +32,11 @@ const OFTEN: Rate = Rate { burst: 100, every: Duration::from_millis(100) };
 /// How often it is told what was left out.
 const REPORT: Duration = Duration::from_secs(10);
 
+/// Lines that wait to be written; one more is left out.
+const WAITING: usize = 1_024;
+/// How long those that wait when the program ends may take.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -35,6 +48,9 @@ pub(crate) enum Format {
 }
 
 static LIMIT: OnceLock<Limit> = OnceLock::new();
+static LINES: OnceLock<Lines> = OnceLock::new();
+/// Lines that there was no room for.
+static UNREAD: AtomicU64 = AtomicU64::new(0);
 
 /// From here on, what the crates log is shown; `verbose` counts the `-v`s, `RUST_LOG` has precedence.
 pub(crate) fn start(verbose: u8, format: Format) {
@@ -47,8 +63,9 @@ pub(crate) fn start(verbose: u8, format: Format) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(by_count));
     let limit = LIMIT.get_or_init(Limit::default).clone();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let writer = LINES.get_or_init(Lines::start).clone();
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+    let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         Format::Text => registry.with(lines.with_ansi(ansi).with_filter(limit)).init(),
@@ -56,6 +73,15 @@ pub(crate) fn start(verbose: u8, format: Format) {
             let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
             registry.with(lines.with_filter(limit)).init();
         }
+    }
+}
+
+/// Waits until what was logged is written, for a moment at most.
+pub(crate) fn finish() {
+    let Some(Lines(lines)) = LINES.get() else { return };
+    let (written, all) = channel();
+    if lines.try_send(Line::Last(written)).is_ok() {
+        let _ = all.recv_timeout(PARTING);
     }
 }
 
@@ -67,6 +93,62 @@ pub(crate) async fn tell_left_out() {
         for (place, count) in limit.left_out() {
             tracing::warn!(place, count, "lines like this were left out");
         }
+        let count = UNREAD.swap(0, Relaxed);
+        if count > 0 {
+            tracing::warn!(count, "lines were left out: nobody read standard error");
+        }
+    }
+}
+
+/// On their way to standard error.
+#[derive(Debug, Clone)]
+struct Lines(SyncSender<Line>);
+
+#[derive(Debug)]
+enum Line {
+    Text(Vec<u8>),
+    /// Whoever waits is to hear that all before it is written.
+    Last(Sender<()>),
+}
+
+impl Lines {
+    fn start() -> Self {
+        let (lines, waiting) = sync_channel(WAITING);
+        // Without it, whoever logs writes.
+        let _ = thread::Builder::new().name("logs".to_owned()).spawn(|| write_all(waiting));
+        Self(lines)
+    }
+}
+
+fn write_all(lines: Receiver<Line>) {
+    for line in lines {
+        match line {
+            // Where standard error is closed or its disk is full there is nobody to tell.
+            Line::Text(text) => {
+                let _ = io::stderr().write_all(&text);
+            }
+            Line::Last(written) => {
+                let _ = written.send(()); // nobody waits that long
+            }
+        }
+    }
+}
+
+impl Write for Lines {
+    /// A whole line, as they are written here.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.0.try_send(Line::Text(line.to_owned())) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                UNREAD.fetch_add(1, Relaxed);
+            }
+            Err(TrySendError::Disconnected(_)) => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

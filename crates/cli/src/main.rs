@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(commands::run(cli));
     // Not waiting: a thread may still be reading from a terminal where nobody types.
     runtime.shutdown_background();
+    logs::finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough.

@@ -8,14 +8,19 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::MetadataExt,
+    process::Stdio,
 };
 
 use bowline_proto::{
     SecretKey,
     wire::tcp::{BaseFrame, GetCookie, Register},
 };
-use nix::sys::signal::Signal;
-use support::{Base, Home, NOBODY, PATIENCE};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use support::{Base, Home, NOBODY, PATIENCE, Process, eventually};
 
 #[test]
 fn it_prints_one_line_for_every_address_it_listens_on_and_nothing_else() {
@@ -103,6 +108,52 @@ fn a_second_signal_ends_it_at_once() {
     base.signal(Signal::SIGTERM);
     base.stderr.line_with("telling devices to leave");
     base.end_by(Signal::SIGTERM).ok();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn it_serves_where_what_it_says_goes_to_a_full_disk() {
+    let home = Home::new();
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut base = home.bowline(&format!("base --listen {address} --state state --drain 0 -vv"));
+    let mut base = Process(base.stdout(full()).stderr(full()).spawn().unwrap());
+    eventually(|| {
+        assert_eq!(base.0.try_wait().unwrap(), None, "it stays");
+        TcpStream::connect(address).is_ok()
+    });
+    Registered::at(&address.to_string());
+}
+
+#[test]
+fn a_reader_of_its_log_who_stops_reading_stops_nothing_else() {
+    let home = Home::new();
+    // Nothing goes into it any more, and nobody takes anything out.
+    let (_reader, full) = std::io::pipe().unwrap();
+    let waits = |waits| {
+        let flags = if waits { OFlag::empty() } else { OFlag::O_NONBLOCK };
+        fcntl(&full, FcntlArg::F_SETFL(flags)).unwrap();
+    };
+    waits(false);
+    while (&full).write(&[b'x'; 4_096]).is_ok() {}
+    while (&full).write(b"x").is_ok() {}
+    waits(true);
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut base =
+        home.bowline(&format!("base --listen {address} --admin 127.0.0.1:0 --state state --drain 1 -v"));
+    let mut base = Process(base.stdout(Stdio::null()).stderr(full).spawn().unwrap());
+    eventually(|| TcpStream::connect(address).is_ok());
+    let address = address.to_string();
+    let mut first = Registered::at(&address);
+    // Each has a line in the log.
+    for boot in 2..10 {
+        let second = Registered::with_boot(&address, boot);
+        assert_eq!(first.frame()[..2], [0x0f, 8], "ERROR 8: replaced");
+        first = second;
+    }
+    kill(Pid::from_raw(base.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(first.frame(), [0x16, 0, 1], "GOAWAY: leave within one second");
+    eventually(|| base.0.try_wait().unwrap().is_some_and(|ended| ended.success()));
 }
 
 #[test]

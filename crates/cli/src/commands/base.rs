@@ -88,15 +88,17 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let server = Server::bind(config, file.key().clone()).await?;
     let mut output = Output::new();
     for address in server.local_addrs() {
-        // Whoever waited for the first line may leave; the base stays.
-        match output.line(&format!("base {}@{address}", server.id())).await {
-            Err(error) if error.is::<ReaderGone>() => break,
-            result => result?,
+        if let Err(error) = output.line(&format!("base {}@{address}", server.id())).await {
+            // Whoever waited for the first line may leave, or its disk be full; the base stays.
+            if !error.is::<ReaderGone>() {
+                tracing::warn!("{error}");
+            }
+            break;
         }
     }
 
     if let Some(admin) = server.admin_addr() {
-        note(&format!("metrics and a page for people are at http://{admin}/"));
+        tell(format!("metrics and a page for people are at http://{admin}/"));
     }
     let handle = server.handle();
     let (drained, shutdown) = tokio::sync::oneshot::channel();
@@ -114,7 +116,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         }
     }
     if args.drain > 0 {
-        note(&format!("telling devices to leave, ending in {} s (a second signal ends at once)", args.drain));
+        tell(format!("telling devices to leave, ending in {} s (a second signal ends at once)", args.drain));
     }
     let _ = drained.send(args.drain);
     tokio::select! {
@@ -123,6 +125,11 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         () = tokio::time::sleep(Duration::from_secs(u64::from(args.drain)) + LAST_WORDS) => {}
     }
     Ok(())
+}
+
+/// Whoever reads standard error may have stopped: the base does not wait for him.
+fn tell(sentence: String) {
+    tokio::task::spawn_blocking(move || note(&sentence));
 }
 
 /// How long the last frames to the hosts may take once the time to leave is over.
