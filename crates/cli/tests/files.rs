@@ -273,6 +273,19 @@ fn what_cannot_be_sent_is_wrong_use_before_anybody_is_dialled() {
     assert!(reason.contains("missing"), "{reason}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_has_no_length_or_no_writer_is_refused_at_once_and_not_sent_empty() {
+    let home = Home::new();
+    let pipe = home.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (path, what) in [(pipe.to_str().unwrap(), "not a file"), ("/proc/self/status", "how long it is")] {
+        let mut sending = home.start(&format!("send-file --base 127.0.0.1:9 {path} {NOBODY}"));
+        sending.stderr.line_with(what);
+        assert_eq!(sending.end().code, Some(2));
+    }
+}
+
 #[test]
 fn the_folder_is_made_and_what_cannot_be_made_is_told_with_what_to_do() {
     let base = Base::start();

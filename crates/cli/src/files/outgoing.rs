@@ -1,7 +1,7 @@
 //! Sending one file.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::Path,
     sync::Arc,
@@ -40,10 +40,15 @@ impl Outgoing {
     /// Opens it; what is wrong is told in a sentence.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let shown = path.display();
-        let file = File::open(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
-        let found = file.metadata().map_err(|error| format!("{shown} cannot be read: {error}"))?;
-        if !found.is_file() {
+        let unreadable = |error| format!("{shown} cannot be read: {error}");
+        // Looked at before it is opened: a named pipe opens when somebody writes to it, which may be never.
+        if !fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(format!("{shown} is not a file (for a folder: tar c {shown} | bowline pipe …)"));
+        }
+        let file = File::open(path).map_err(unreadable)?;
+        let found = file.metadata().map_err(unreadable)?;
+        if found.len() == 0 && (&file).read(&mut [0]).map_err(unreadable)? > 0 {
+            return Err(format!("{shown} does not say how long it is (bowline pipe … < {shown})"));
         }
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| format!("the name of {shown} is not UTF-8"))?.to_owned();
