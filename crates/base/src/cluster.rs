@@ -1,7 +1,7 @@
 //! The owner's side of the cluster: the link, if there is one, and where other bases reach this one over UDP.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -87,13 +87,16 @@ impl Cluster {
         if !self.udp {
             return Vec::new();
         }
+        // A server on this machine sees it where others would find themselves.
+        let seen = seen.map(|ip| ip.to_canonical());
+        let seen = seen.map(|ip| if ip.is_loopback() { leaves_from().unwrap_or(ip) } else { ip });
         let mut list: Vec<UdpAddress> = Vec::new();
         for &(socket, local) in &self.mains {
             let fits = |ip: &IpAddr| ip.is_ipv4() == local.is_ipv4();
             let address = self.address.filter(|address| fits(&address.ip())).or_else(|| {
                 let concrete = Some(local.ip()).filter(|ip| !ip.is_unspecified());
                 let advertised = self.advertise.iter().copied().find(fits);
-                let ip = advertised.or(concrete).or(seen.map(|ip| ip.to_canonical()).filter(fits))?;
+                let ip = advertised.or(concrete).or(seen.filter(fits))?;
                 Some(SocketAddr::new(ip, local.port()))
             });
             // One of each family: every address that is listened on leads to the same machine.
@@ -104,6 +107,18 @@ impl Cluster {
         }
         list
     }
+}
+
+/// The address by which this machine would send to others elsewhere. Nothing is sent: the system only looks up the way.
+fn leaves_from() -> Option<IpAddr> {
+    let by = |any: IpAddr, elsewhere: IpAddr| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((elsewhere, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    // Addresses for documentation, which nobody has.
+    let v4 = by(Ipv4Addr::UNSPECIFIED.into(), [192, 0, 2, 1].into());
+    v4.or_else(|| by(Ipv6Addr::UNSPECIFIED.into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()))
 }
 
 #[cfg(test)]
@@ -131,5 +146,19 @@ mod tests {
             ["10.0.0.5:5000"]
         );
         assert_eq!(addresses("[cluster]\nudp = false", &any, "192.0.2.9"), [""; 0]);
+    }
+
+    #[test]
+    fn a_base_beside_its_nats_server_is_where_the_machine_is_and_not_on_the_loopback() {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        // A machine that reaches nobody has no other base to be told.
+        if socket.connect("198.51.100.1:9").is_err() {
+            return;
+        }
+        let machine = SocketAddr::new(socket.local_addr().unwrap().ip(), 4477).to_string();
+        for seen in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(addresses("", &["0.0.0.0:4477"], seen), [machine.as_str()], "{seen}");
+        }
+        assert_eq!(addresses("", &["127.0.0.1:4477"], "127.0.0.1"), ["127.0.0.1:4477"], "nowhere else");
     }
 }
