@@ -1,5 +1,8 @@
 //! What the system gives this process: file descriptors and memory. Where it cannot be asked, there is no limit to keep to.
 
+#[cfg(target_os = "linux")]
+use std::path::Path;
+
 /// Descriptors for what is not a connection of a host: sockets of workers have their own count, these are all others.
 const SPARE: u64 = 64;
 
@@ -52,17 +55,24 @@ pub(crate) fn memory_used() -> Option<u64> {
     None
 }
 
-/// Four fifths of what the process may have: of its control group's limit, or else of the machine's memory.
+/// Four fifths of what the process may have: of its control group's limit or that of one above it, or else of the machine's memory.
 #[cfg(target_os = "linux")]
 pub(crate) fn memory_allowed() -> Option<u64> {
     let machine = || Some(nix::sys::sysinfo::sysinfo().ok()?.ram_total());
     let group = || -> Option<u64> {
         let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-        let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        std::fs::read_to_string(format!("/sys/fs/cgroup/{path}/memory.max")).ok()?.trim().parse().ok()
+        limit_of(Path::new("/sys/fs/cgroup"), groups.lines().find_map(|line| line.strip_prefix("0::/"))?)
     };
     let all = [group(), machine()].into_iter().flatten().min()?;
     Some(all / 5 * 4)
+}
+
+/// The least limit of a control group and all above it, each of which counts for what is in it.
+#[cfg(target_os = "linux")]
+fn limit_of(root: &Path, group: &str) -> Option<u64> {
+    let limit =
+        |group| std::fs::read_to_string(root.join(group).join("memory.max")).ok()?.trim().parse().ok();
+    Path::new(group).ancestors().filter_map(limit).min()
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -78,6 +88,24 @@ mod tests {
     fn descriptors_and_connections_are_each_other_s_inverse() {
         assert_eq!(connections_within(descriptors_for(1_000, 32), 32), 1_000);
         assert_eq!(connections_within(10, 32), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_group_may_have_no_more_than_those_above_it() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("system.slice/base.service");
+        std::fs::create_dir_all(&group).unwrap();
+        let limit = |group: &Path, limit: &str| std::fs::write(group.join("memory.max"), limit).unwrap();
+        limit(&group, "max\n");
+        assert_eq!(limit_of(root.path(), "system.slice/base.service"), None);
+        limit(&root.path().join("system.slice"), "1000000\n");
+        assert_eq!(limit_of(root.path(), "system.slice/base.service"), Some(1_000_000));
+        limit(&group, "2000000\n");
+        assert_eq!(limit_of(root.path(), "system.slice/base.service"), Some(1_000_000));
+        // The root has no such file, but in a container, which sees its own group there.
+        limit(root.path(), "500000\n");
+        assert_eq!(limit_of(root.path(), ""), Some(500_000));
     }
 
     #[cfg(target_os = "linux")]
