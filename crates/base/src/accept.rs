@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 
 use tokio::{net::TcpListener, sync::mpsc, time::sleep};
 
-use crate::server::Event;
+use crate::owner::Event;
 
 /// The first pause after an error that another connection would meet, too; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);

@@ -38,7 +38,7 @@ use crate::{
     forward::Plane,
     frames,
     outbox::{BULK, Batch, End, Full, Outbox},
-    server::Event,
+    owner::Event,
 };
 
 /// Who has read so much lets others have their turn. A full block is more, however much of it was there before: of those who bring

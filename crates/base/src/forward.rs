@@ -29,7 +29,7 @@ use crate::{
     conn::Conn,
     frames,
     outbox::{Frames, Full, Joined, Waiting},
-    server::Event,
+    owner::Event,
     udp::{Port, outgoing::Sender},
 };
 

@@ -11,8 +11,8 @@ use bowline_proto::{
 use crate::{
     config::Config,
     control::{Cluster, Control, Queues, Snapshot},
+    owner::{Owner, max_connections},
     resources,
-    server::{Owner, max_connections},
     udp::worker::Counts,
 };
 

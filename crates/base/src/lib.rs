@@ -21,6 +21,7 @@ mod frames;
 mod goodbye;
 mod inspect;
 mod outbox;
+mod owner;
 mod resources;
 mod server;
 mod udp;
