@@ -501,3 +501,29 @@ fn a_base_whose_name_takes_long_to_resolve_is_tried_where_it_was_and_then_where_
     world.resolved(0, Ok(vec![addr(UDP), addr("203.0.113.10:4477")]));
     assert_eq!((at(&world, UDP), at(&world, "203.0.113.10:4477")), (2, 1), "where it is now comes next");
 }
+
+#[test]
+fn a_key_in_two_places_keeps_a_host_away_for_longer_each_time_and_for_a_minute_again_after_an_hour_in_peace()
+{
+    let mut world = World::greeted(HostConfig::default(), "203.0.113.9");
+    // How long it stays away when a base says so, in seconds.
+    let mut away = || {
+        world.hand_over(&refusal(ErrorCode::Cloned, 0));
+        let lookups = world.lookups.len();
+        let since = world.now;
+        while world.lookups.len() == lookups {
+            world.advance(secs(1));
+        }
+        world.greet();
+        (world.now - since).as_secs()
+    };
+    assert_eq!([(); 8].map(|()| away()), [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+    world.welcomed(vec![]);
+    world.advance(config::CLONED_BACKOFF.1);
+    world.hand_over(&refusal(ErrorCode::Cloned, 0));
+    let lookups = world.lookups.len();
+    world.advance(secs(59));
+    assert_eq!(world.lookups.len(), lookups);
+    world.advance(secs(1));
+    assert_eq!(world.lookups.len(), lookups + 1);
+}

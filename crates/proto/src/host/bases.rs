@@ -57,7 +57,8 @@ pub(super) struct Bases {
     race: Option<Race>,
     wait: Wait,
     lost_races: u32,
-    cloned: u32,
+    /// How often in a row another device was found to use this key, and until when that counts.
+    cloned: (u32, Instant),
     session: Option<Session>,
     old: Vec<OldSession>,
     leave: Option<Leaving>,
@@ -95,7 +96,7 @@ impl Bases {
             race: None,
             wait: Wait::No,
             lost_races: 0,
-            cloned: 0,
+            cloned: (0, now),
             session: None,
             old: Vec::new(),
             leave: None,

@@ -265,8 +265,10 @@ impl Bases {
                 self.wait_for_key(conn, REPLACED_WAIT, ctx, now);
             }
             ErrorCode::Cloned => {
-                let wait = CLONED_BACKOFF.0.saturating_mul(1 << self.cloned.min(6)).min(CLONED_BACKOFF.1);
-                self.cloned += 1;
+                let (times, until) = self.cloned;
+                let times = if now < until { times } else { 0 };
+                let wait = CLONED_BACKOFF.0.saturating_mul(1 << times.min(6)).min(CLONED_BACKOFF.1);
+                self.cloned = (times + 1, now + wait + CLONED_BACKOFF.1);
                 ctx.event(Event::Replaced);
                 self.wait_for_key(conn, wait, ctx, now);
             }
