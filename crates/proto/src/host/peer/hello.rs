@@ -115,10 +115,7 @@ impl Peer {
     /// Whether a HELLO-REPLY with this token, from there, answers a HELLO of ours: the exact pair, in time.
     pub(in crate::host) fn match_reply(&self, token: &Token, came_by: Hop, now: Instant) -> Option<Answer> {
         let sent = self.tokens.iter().find(|t| t.token == *token && t.at + TOKEN_LIFE > now)?;
-        let local = came_by.source;
-        let same_local = |source: Option<IpAddr>| source.is_none() || local.is_none() || source == local;
-        let same = |hop: &Hop| hop.to == came_by.to && hop.socket == came_by.socket && same_local(hop.source);
-        let hop = *sent.hops.iter().find(|hop| same(hop))?;
+        let hop = *sent.hops.iter().find(|hop| hop.leads_back(&came_by))?;
         Some(Answer { hop, rtt: now - sent.at, length: sent.length })
     }
 
