@@ -195,19 +195,8 @@ pub(super) fn send_one(
 ) -> io::Result<()> {
     let segment = segment.map(|size| u16::try_from(size).unwrap_or(u16::MAX));
     let size = segment.as_ref().map(ControlMessage::UdpGsoSegments);
-    let (info4, info6);
-    let source = match source {
-        None => None,
-        Some(IpAddr::V4(ip)) => {
-            info4 = info_v4(ip);
-            Some(ControlMessage::Ipv4PacketInfo(&info4))
-        }
-        Some(IpAddr::V6(ip)) => {
-            info6 = info_v6(ip);
-            Some(ControlMessage::Ipv6PacketInfo(&info6))
-        }
-    };
-    let with: Vec<_> = size.into_iter().chain(source).collect();
+    let source = source.map(Source::from);
+    let with: Vec<_> = size.into_iter().chain(source.as_ref().map(Source::message)).collect();
     let (fd, contents, to) = (port.socket.as_raw_fd(), [IoSlice::new(contents)], SockaddrStorage::from(to));
     loop {
         match sendmsg(fd, &contents, &with, MsgFlags::empty(), Some(&to)) {
@@ -218,15 +207,35 @@ pub(super) fn send_one(
     }
 }
 
-/// Names the address that a datagram leaves from.
-fn info_v4(source: Ipv4Addr) -> libc::in_pktinfo {
-    let [none, source] = [0, u32::from(source).to_be()].map(|s_addr| libc::in_addr { s_addr });
-    libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: none }
+/// The address that a datagram leaves from.
+enum Source {
+    V4(libc::in_pktinfo),
+    V6(libc::in6_pktinfo),
 }
 
-/// The same for IPv6.
-fn info_v6(source: Ipv6Addr) -> libc::in6_pktinfo {
-    libc::in6_pktinfo { ipi6_ifindex: 0, ipi6_addr: libc::in6_addr { s6_addr: source.octets() } }
+impl From<IpAddr> for Source {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => {
+                let [none, ip] = [0, u32::from(ip).to_be()].map(|s_addr| libc::in_addr { s_addr });
+                Self::V4(libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: ip, ipi_addr: none })
+            }
+            IpAddr::V6(ip) => {
+                let ip = libc::in6_addr { s6_addr: ip.octets() };
+                Self::V6(libc::in6_pktinfo { ipi6_ifindex: 0, ipi6_addr: ip })
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Names it to the system.
+    fn message(&self) -> ControlMessage<'_> {
+        match self {
+            Self::V4(info) => ControlMessage::Ipv4PacketInfo(info),
+            Self::V6(info) => ControlMessage::Ipv6PacketInfo(info),
+        }
+    }
 }
 
 /// How many of the runs at the front share a call, and the segment size they share.
@@ -260,22 +269,11 @@ fn send<S: SockaddrLike + Copy>(
     messages: &[&[IoSlice<'_>]],
 ) -> Result<usize, Errno> {
     let size = ControlMessage::UdpGsoSegments(&segment);
-    let (info4, info6);
     // These headers have room for a source address, and what an earlier call wrote there: where none is known, that is said.
     let unknown = if port.local_addr().is_ipv4() { UNKNOWN_V4 } else { UNKNOWN_V6 };
-    let source = match port.is_on_every_address().then_some(via.ip.unwrap_or(unknown)) {
-        None => None,
-        Some(IpAddr::V4(ip)) => {
-            info4 = info_v4(ip);
-            Some(ControlMessage::Ipv4PacketInfo(&info4))
-        }
-        Some(IpAddr::V6(ip)) => {
-            info6 = info_v6(ip);
-            Some(ControlMessage::Ipv6PacketInfo(&info6))
-        }
-    };
+    let source = port.is_on_every_address().then(|| Source::from(via.ip.unwrap_or(unknown)));
     let (fd, to, none) = (port.socket.as_raw_fd(), &with.to[..], MsgFlags::empty());
-    let sent = match (segment, source) {
+    let sent = match (segment, source.as_ref().map(Source::message)) {
         (0, None) => sendmmsg(fd, &mut with.singles, messages, to, [], none),
         (0, Some(source)) => sendmmsg(fd, &mut with.singles, messages, to, [source], none),
         (_, None) => sendmmsg(fd, &mut with.runs, messages, to, [size], none),
