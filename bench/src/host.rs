@@ -20,7 +20,11 @@ use bowline_proto::{
         udp::{NatConfirm, NatInit, NatOk, PADDED_LEN},
     },
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -64,6 +68,46 @@ impl BaseProcess {
         });
         Self { process, id }
     }
+
+    /// In which of the base's sockets that wire's datagrams wait: each sender has one, which the system chooses. The base is stopped for
+    /// a moment, so that one datagram is seen waiting.
+    pub(crate) fn queue_of(&self, wire: &Wire, base: SocketAddrV4) -> u64 {
+        let pid = Pid::from_raw(self.process.pid() as i32);
+        let waiting = || -> Vec<u64> {
+            let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).expect("a process that runs");
+            let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+            // Of a line: bytes that wait to be sent and to be read, and the socket's number.
+            let full = lines.filter(|line| !line[4].ends_with(":00000000"));
+            full.filter_map(|line| line[9].parse().ok()).collect()
+        };
+        let until = |done: &dyn Fn(&[u64]) -> bool| {
+            let began = Instant::now();
+            loop {
+                let now = waiting();
+                if done(&now) {
+                    return now;
+                }
+                assert!(began.elapsed() < PATIENCE, "no datagram is seen in the base's queues, or too many");
+            }
+        };
+        until(&<[u64]>::is_empty);
+        kill(pid, Signal::SIGSTOP).expect("a process that runs");
+        while !is_stopped(pid) {
+            std::thread::yield_now();
+        }
+        wire.send(None, base, &[0], None).expect("there is room for one");
+        let found = until(&|now| !now.is_empty());
+        kill(pid, Signal::SIGCONT).expect("a process that is stopped");
+        found[0]
+    }
+}
+
+/// Whether none of its threads runs any more.
+fn is_stopped(pid: Pid) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process that runs");
+    let stats = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    // The state stands after the name, which is in brackets.
+    stats.into_iter().all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
 }
 
 /// A UDP socket on every address of a machine.
@@ -324,10 +368,13 @@ impl Host {
                 .map(|ok| ok.challenge)
         });
         let confirm = NatConfirm { cookie, seq, challenge }.encode();
-        wire.send(self.ip, self.base, &confirm, None).expect("a datagram can be sent");
-        wire.expect("confirmed NAT-OK", |datagram| {
-            NatOk::decode(datagram).ok().filter(|ok| ok.confirmed && ok.cookie == cookie)
+        let is_confirmed = (0..5).any(|_| {
+            wire.send(self.ip, self.base, &confirm, None).expect("a datagram can be sent");
+            wire.comes_within(Duration::from_millis(500), |datagram| {
+                NatOk::decode(datagram).is_ok_and(|ok| ok.confirmed && ok.cookie == cookie)
+            })
         });
+        assert!(is_confirmed, "no confirmed NAT-OK came");
     }
 
     /// Has each UDP address of the base know where it is, beside the first, which does.

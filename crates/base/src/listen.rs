@@ -16,7 +16,7 @@ use crate::config::{Config, DEFAULT_PORT, SECOND_PORT_OFFSET};
 const BACKLOG: i32 = 4_096;
 /// Asked of the system for each UDP socket, which may give less: some 450 datagrams, a millisecond or two of one worker. What waits longer
 /// than that is worth less than what comes after it.
-const UDP_BUFFER: usize = 1 << 20;
+pub(crate) const UDP_BUFFER: usize = 1 << 20;
 /// Sockets of each worker on each port. The system spreads senders over them, and the worker takes from them by turns: who sends more
 /// than there is time for fills his own socket, and the others lose nothing by it.
 #[cfg(target_os = "linux")]

@@ -3,12 +3,23 @@
 
 mod client;
 
+use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::{
+    io::IoSlice,
+    os::fd::AsRawFd as _,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
 use bowline_base::{Config, config::Limits};
 use bowline_proto::wire::{
     frame::LENGTH_LEN,
     tcp::{BaseFrame, ErrorCode},
 };
 use client::{Client, Running, SOON, on_loopback, until};
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
@@ -36,11 +47,11 @@ fn open_to_one_source() -> Limits {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_storm_of_registrations_everybody_gets_an_answer_and_those_here_lose_nothing() {
     let limits = Limits { verifications_per_second: VERIFIED, ..open_to_one_source() };
-    let base = std::sync::Arc::new(Running::start(Config { limits, ..on_loopback() }).await);
+    let base = Arc::new(Running::start(Config { limits, ..on_loopback() }).await);
     let (mut a, mut b) = (Client::register(&base, 1).await, Client::register(&base, 2).await);
     let mut storm = JoinSet::new();
     for n in 0..STORM {
-        let base = std::sync::Arc::clone(&base);
+        let base = Arc::clone(&base);
         storm.spawn(async move {
             let seed = [&n.to_be_bytes()[..], &[0x57; 28]].concat();
             let mut client = Client::connect_with(&base, seed.try_into().unwrap()).await;
@@ -148,4 +159,74 @@ async fn malformed_messages_as_fast_as_they_can_be_sent_cost_those_here_nothing(
         counters.malformed_frames == 100 && counters.malformed_datagrams > 1_000
     })
     .await;
+}
+
+/// Datagrams that the system dropped in the sockets of a port: the last column of proc_net_udp(5).
+#[cfg(target_os = "linux")]
+fn lost_at(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/self/net/udp").unwrap();
+    let of_port = format!(":{port:04X}");
+    let lines =
+        table.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&of_port)));
+    lines.filter_map(|line| line.split_whitespace().next_back()?.parse::<u64>().ok()).sum()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_floods_a_base_over_udp_takes_nothing_from_those_whose_messages_wait_in_the_same_queues() {
+    const FLOODS: usize = 8;
+    const OTHERS: u8 = 32;
+    const MESSAGES: u8 = 5;
+    // Sixteen queues: of so many others, several share one with a flood.
+    let config = Config { workers: std::num::NonZero::new(1), limits: open_to_one_source(), ..on_loopback() };
+    let base = Running::start(config).await;
+    let mut sink = Client::register(&base, 200).await;
+    sink.confirm_udp().await;
+    let mut others = Vec::new();
+    for n in 0..OTHERS {
+        let mut other = Client::register(&base, n).await;
+        other.confirm_udp().await;
+        others.push(other);
+    }
+    let flooding = Arc::new(AtomicBool::new(true));
+    // So many at once that the worker gets too little of the machine's time to take it all, too.
+    let floods: Vec<_> = (0..FLOODS)
+        .map(|_| {
+            let (to, flooding) = (SockaddrStorage::from(base.address), Arc::clone(&flooding));
+            std::thread::spawn(move || {
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+                // As many as one call takes.
+                let (bytes, control) =
+                    ([IoSlice::new(&[0xff; 64 * 3])], [ControlMessage::UdpGsoSegments(&3)]);
+                while flooding.load(Relaxed) {
+                    // The system may have no room for these; it has for the next.
+                    let _ = sendmsg(socket.as_raw_fd(), &bytes, &control, MsgFlags::empty(), Some(&to));
+                }
+            })
+        })
+        .collect();
+    until(async || lost_at(base.address.port()) > 10_000).await;
+    // It takes a moment until it is known who floods. From then on all arrives, though the floods go on.
+    let mut round = 0;
+    until(async || {
+        round += 1;
+        for n in 0..MESSAGES {
+            for (number, other) in others.iter_mut().enumerate() {
+                other.send_udp(sink.id, &[round, number as u8, n]).await;
+            }
+            tokio::task::yield_now().await;
+        }
+        let mut came = std::collections::HashSet::new();
+        while came.len() < usize::from(OTHERS * MESSAGES)
+            && let Ok((_, message)) = timeout(Duration::from_millis(500), sink.recv_udp()).await
+        {
+            came.extend((message[0] == round).then_some(message));
+        }
+        came.len() == usize::from(OTHERS * MESSAGES)
+    })
+    .await;
+    let before = lost_at(base.address.port());
+    until(async || lost_at(base.address.port()) > before + 10_000).await;
+    flooding.store(false, Relaxed);
+    floods.into_iter().for_each(|flood| flood.join().unwrap());
 }

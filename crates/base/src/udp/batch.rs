@@ -123,6 +123,18 @@ impl Batch {
         if count < BATCH_SIZE { Had::Some } else { Had::More }
     }
 
+    /// Senders of what came, from this place of the round on, and how many datagrams of theirs.
+    pub(crate) fn senders(&self, from: usize) -> impl Iterator<Item = (SocketAddr, usize)> {
+        self.received[from..]
+            .iter()
+            .map(|received| (received.from, received.length.div_ceil(received.stride)))
+    }
+
+    /// How many came so far, those that the system merged as one.
+    pub(crate) fn len(&self) -> usize {
+        self.received.len()
+    }
+
     /// Whether anything came.
     pub(crate) fn is_empty(&self) -> bool {
         self.received.is_empty()

@@ -2,6 +2,7 @@
 //!
 //! - [`Port`]: a socket, how it receives (batches, what the system merged), and what it may be asked to send
 //! - [`worker`]: the data plane, a thread for each core
+//! - `police`: who fills a socket's queue is kept from crowding others out, by a filter of the system (`filter_linux`)
 //! - `turns`: which of its sockets a worker reads next, and which wake it
 //! - [`batch`]: the datagrams of one round of a worker, and the runs that they leave as
 //! - `egress_linux`, `egress_portable`: runs into as few calls as the system allows
@@ -13,8 +14,12 @@ pub(crate) mod batch;
 #[cfg_attr(target_os = "linux", path = "egress_linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "egress_portable.rs")]
 mod egress;
+#[cfg_attr(target_os = "linux", path = "filter_linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "filter_none.rs")]
+mod filter;
 pub(crate) mod kernel;
 pub(crate) mod outgoing;
+mod police;
 mod turns;
 pub(crate) mod worker;
 
@@ -81,6 +86,18 @@ impl Port {
 
     fn receive(&self, slices: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> io::Result<usize> {
         self.state.recv((&self.socket).into(), slices, metas)
+    }
+
+    fn queue(&self) -> police::Queue {
+        filter::queue(&self.socket)
+    }
+
+    /// Asks the system to let in what this order says.
+    fn police(&self, order: police::Order<'_>) -> io::Result<()> {
+        match order {
+            police::Order::Police(senders, share) => filter::police(&self.socket, senders, share),
+            police::Order::Release => filter::release(&self.socket),
+        }
     }
 
     fn send(

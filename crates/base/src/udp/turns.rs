@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Instant,
 };
 
 use bowline_proto::base::SocketId;
@@ -15,6 +16,7 @@ use bowline_proto::base::SocketId;
 use super::{
     Lanes, Port, Readiness,
     batch::{Batch, Had},
+    police::Police,
 };
 
 /// One socket of a worker, and whether it can be read.
@@ -25,6 +27,7 @@ pub(super) struct Lane {
     readiness: Option<Readiness>,
     /// Whether datagrams leave by it, too.
     sends: bool,
+    police: Police,
 }
 
 impl Lane {
@@ -33,7 +36,8 @@ impl Lane {
         for (number, lanes) in ports.iter().enumerate() {
             for (lane, port) in lanes.iter().enumerate() {
                 let (id, readiness) = (SocketId(number as u16), Some(port.readiness()?));
-                all.push(Self { id, port: Arc::clone(port), readiness, sends: lane == 0 });
+                let (sends, police) = (lane == 0, Police::default());
+                all.push(Self { id, port: Arc::clone(port), readiness, sends, police });
             }
         }
         Ok(all)
@@ -55,7 +59,24 @@ impl Lane {
         Ok(())
     }
 
-    fn receive(&self, batch: &mut Batch) -> Had {
+    /// Looks who fills it; whether somebody is policed.
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        if let Some(order) = self.police.look(now, || self.port.queue())
+            && let Err(error) = self.port.police(order)
+        {
+            tracing::debug!(%error, "a socket takes no filter");
+        }
+        self.police.is_on()
+    }
+
+    fn receive(&mut self, batch: &mut Batch) -> Had {
+        let before = batch.len();
+        let had = self.read(batch);
+        self.police.read(had == Had::More, batch.senders(before));
+        had
+    }
+
+    fn read(&self, batch: &mut Batch) -> Had {
         let Some(readiness) = &self.readiness else { return batch.receive(self.id, &self.port) };
         let mut had = Had::Nothing;
         // The runtime is told that a socket which gave less than it could is empty. What comes later wakes it: its events are read
@@ -166,13 +187,13 @@ pub(super) async fn receive(lanes: &mut [Lane], turns: &mut Turns, batch: &mut B
 }
 
 /// Fills the batch with what is there.
-fn fill(lanes: &[Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
+fn fill(lanes: &mut [Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
     let start = turns.next;
     let (mut hungry, mut served) = (None, 0);
     let mut more = false;
     for offset in 0..lanes.len() {
         let place = (start + offset) % lanes.len();
-        let lane = &lanes[place];
+        let lane = &mut lanes[place];
         if !batch.has_room() {
             more = true;
             break;
@@ -186,7 +207,7 @@ fn fill(lanes: &[Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
                 Had::Nothing if lane.is_watched() => continue,
                 Had::Nothing => break,
                 Had::Some => {}
-                Had::More => hungry = hungry.or(Some(lane)),
+                Had::More => hungry = hungry.or(Some(place)),
             }
             served += 1;
             turns.served(place);
@@ -194,8 +215,8 @@ fn fill(lanes: &[Lane], turns: &mut Turns, batch: &mut Batch) -> bool {
         }
     }
     // One that is alone may have the rest of the room; of several, none delays the others by more than its turn.
-    while let Some(lane) = hungry.filter(|_| served == 1 && batch.has_room()) {
-        if lane.receive(batch) != Had::More {
+    while let Some(place) = hungry.filter(|_| served == 1 && batch.has_room()) {
+        if lanes[place].receive(batch) != Had::More {
             hungry = None;
         }
     }

@@ -4,6 +4,8 @@
 //! no two of them touch one socket. They are several, *lanes*: a sender always comes by the same one, and the worker takes from
 //! them by turns, so that a flood fills one lane and delays the others by one turn.
 //!
+//! Who fills a lane all the same is policed there (`police`).
+//!
 //! While there is always more to read, the lanes that a worker sends by are not watched: each datagram that has left would look
 //! whether somebody waits there for room. They are asked each round.
 //!
@@ -43,6 +45,7 @@ use super::{
     Lanes,
     batch::{Batch, Onward},
     egress::Egress,
+    police::LOOK,
     turns::{Lane, Turns, receive},
 };
 
@@ -230,7 +233,7 @@ impl Workers {
             workers.counts.push(Arc::clone(&counts));
             let (routes, to_owner, stopped) = (Arc::clone(routes), to_owner.clone(), stopped.clone());
             let worker = Worker { ports: lanes, routes, to_owner, counts, strangers: Bucket::default() };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = thread::Builder::new().name(format!("relay-{number}"));
             workers.threads.push(thread.spawn(move || runtime.block_on(worker.run(stopped)))?);
         }
@@ -276,6 +279,7 @@ impl Worker {
         let mut egress = Egress::new(firsts);
         let mut turns = Turns::new(lanes.len());
         let mut busy = 0;
+        let (mut looked, mut policing) = (Instant::now(), false);
         // The same one each time: to wait anew is to be put into a list anew, for every datagram of a quiet base.
         let mut stop = pin!(stopped.changed());
         loop {
@@ -283,8 +287,15 @@ impl Worker {
                 biased;
                 _ = &mut stop => return,
                 more = receive(&mut lanes, &mut turns, &mut batch) => more,
+                // What is let in must grow again while nothing comes.
+                () = tokio::time::sleep_until((looked + LOOK).into()), if policing => false,
             };
-            self.round(&mut batch, &mut egress);
+            let now = Instant::now();
+            self.round(&mut batch, &mut egress, now);
+            if now >= looked + LOOK {
+                looked = now;
+                policing = lanes.iter_mut().filter_map(|lane| lane.look(now).then_some(())).count() > 0;
+            }
             busy = if more { busy + 1 } else { 0 };
             if busy == BUSY_ROUNDS {
                 lanes.iter_mut().for_each(Lane::stop_watching);
@@ -297,8 +308,7 @@ impl Worker {
     }
 
     /// Judges what came, and sends it on.
-    fn round(&mut self, batch: &mut Batch, egress: &mut Egress) {
-        let now = Instant::now();
+    fn round(&mut self, batch: &mut Batch, egress: &mut Egress, now: Instant) {
         let mut round = Round::default();
         let mut reader = self.routes.reader();
         let strangers = &mut self.strangers;
