@@ -30,7 +30,7 @@ use crate::{
     frames,
     outbox::{Frames, Full, Joined, Waiting},
     owner::Event,
-    udp::{Port, outgoing::Sender},
+    udp::{lanes::Lanes, outgoing::Sender},
 };
 
 /// What all connections share.
@@ -38,7 +38,7 @@ use crate::{
 pub(crate) struct Plane {
     routes: Arc<Routes>,
     /// Those of the first worker, to send from.
-    ports: Vec<Arc<Port>>,
+    ports: Vec<Arc<Lanes>>,
     /// Those that the machine knows. Each belongs to its task: what is taken out here may be remembered for a while.
     conns: papaya::HashMap<ConnId, Weak<Conn>>,
     pub(crate) blocks: Arc<Pool>,
@@ -138,7 +138,7 @@ struct Walk {
 }
 
 impl Plane {
-    pub(crate) fn new(routes: Arc<Routes>, ports: Vec<Arc<Port>>, events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(routes: Arc<Routes>, ports: Vec<Arc<Lanes>>, events: mpsc::Sender<Event>) -> Self {
         let (conns, blocks, counts) = (papaya::HashMap::new(), Arc::default(), Counts::default());
         Self { routes, ports, conns, blocks, events, counts }
     }

@@ -176,7 +176,7 @@ impl Owner {
             listed: inspector.listed,
             cluster: self.cluster_view(now),
             devices: self.base.devices().take(devices).collect(),
-            locals: self.ports.iter().map(|port| port.local_addr()).collect(),
+            locals: self.ports.iter().map(|lanes| lanes.local_addr()).collect(),
         }
     }
 }

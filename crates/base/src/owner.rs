@@ -26,7 +26,7 @@ use crate::{
     inspect::Inspector,
     outbox::{End, Outbox, Total},
     udp::{
-        Port,
+        lanes::Lanes,
         outgoing::Sender,
         worker::{Datagrams, FromWorkers, Note},
     },
@@ -85,7 +85,7 @@ pub(crate) async fn next_datagrams(from: &mut FromWorkers) -> FromUdp {
 pub(crate) struct Owner {
     pub(crate) base: Base,
     /// Those of the first worker, to send from.
-    pub(crate) ports: Vec<Arc<Port>>,
+    pub(crate) ports: Vec<Arc<Lanes>>,
     udp_lists: Vec<Vec<UdpAddress>>,
     pub(crate) sender: Sender,
     pub(crate) cluster: cluster::Cluster,
@@ -113,7 +113,7 @@ impl Owner {
     pub(crate) fn new(
         config: &Config,
         base: Base,
-        ports: Vec<Arc<Port>>,
+        ports: Vec<Arc<Lanes>>,
         udp_lists: Vec<Vec<UdpAddress>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
@@ -374,7 +374,7 @@ fn to_base(
     ToBase { prefix, over }: ToBase,
     message: &[u8],
     sender: &mut Sender,
-    ports: &[Arc<Port>],
+    ports: &[Arc<Lanes>],
     cluster: &mut cluster::Cluster,
 ) {
     match over {

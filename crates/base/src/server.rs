@@ -30,7 +30,7 @@ use crate::{
     listen::{self, BindError, LANES, udp_addresses},
     owner::{EVENTS_AT_ONCE, GOODBYES, Owner, max_connections, next_datagrams},
     resources,
-    udp::{Lanes, Port, kernel, worker::Workers},
+    udp::{Port, kernel, lanes::Lanes, worker::Workers},
 };
 
 /// Events on their way to the owner; a connection whose event does not fit stops reading. Each may be 64 KiB of frames, and
@@ -64,7 +64,7 @@ pub struct Server {
     /// What hosts that come to each listener are told.
     udp: Vec<[(SocketId, SocketAddr); 2]>,
     /// For each worker, its sockets by number.
-    ports: Vec<Vec<Lanes>>,
+    ports: Vec<Vec<Arc<Lanes>>>,
     /// File descriptors that this process may have.
     descriptors: u64,
     /// Messages between devices on UDP that never come to a worker.
@@ -144,7 +144,7 @@ impl Server {
             return Ok(());
         }
         let first = self.ports.first().into_iter().flatten();
-        let sockets: Vec<SocketAddr> = first.filter_map(|lanes| Some(lanes.first()?.local_addr())).collect();
+        let sockets: Vec<SocketAddr> = first.map(|lanes| lanes.local_addr()).collect();
         let (devices, limits) = (self.config.limits.devices, self.base.relay_limits());
         let fast_path = FastPath::start(Setup { interfaces, sockets: &sockets, devices, limits })?;
         let followed = self.base.have_followed(Arc::clone(&fast_path) as _);
@@ -186,11 +186,10 @@ impl Server {
         for (slot, of_workers) in sockets.iter_mut().zip(listening.udp) {
             let mut sockets = of_workers.into_iter();
             for ports in &mut self.ports {
-                let lanes: Lanes =
-                    sockets.by_ref().take(LANES).map(Port::new).collect::<std::io::Result<_>>()?;
-                if let Some(first) = lanes.first() {
-                    *slot = (SocketId(ports.len() as u16), first.local_addr());
-                }
+                let mut lanes = sockets.by_ref().take(LANES).map(Port::new);
+                let Some(first) = lanes.next() else { continue };
+                let lanes = Lanes::new(first?, lanes.collect::<std::io::Result<_>>()?);
+                *slot = (SocketId(ports.len() as u16), lanes.local_addr());
                 ports.push(lanes);
             }
         }
@@ -218,8 +217,7 @@ impl Server {
         let advertise = &self.config.advertise;
         let udp_list = |at| udp_addresses(at, &self.local_addrs, &self.udp, advertise);
         let udp_lists = (0..self.udp.len()).map(udp_list).collect();
-        let first = self.ports.first().into_iter().flatten();
-        let ports: Vec<Arc<Port>> = first.filter_map(|lanes| lanes.first().cloned()).collect();
+        let ports = self.ports.first().cloned().unwrap_or_default();
         let (workers, mut from_workers) = match Workers::start(self.ports, &self.base.routes()) {
             Ok(started) => started,
             Err(error) => {
@@ -287,7 +285,7 @@ impl Server {
         owner.flush();
         owner.cluster.finish().await;
         let counters = owner.counters(workers.counts());
-        let locals: Vec<SocketAddr> = owner.ports.iter().map(|port| port.local_addr()).collect();
+        let locals: Vec<SocketAddr> = owner.ports.iter().map(|lanes| lanes.local_addr()).collect();
         tracing::info!(?counters, not_received = kernel::dropped(&locals), "stopped");
     }
 }

@@ -26,7 +26,8 @@ use nix::{
 use super::{
     Port,
     batch::{Batch, Run, Runs},
-    port_of,
+    lanes::Lanes,
+    lanes_of,
 };
 
 /// Messages of one call. The system's own limit is 1,024.
@@ -39,7 +40,7 @@ const UNKNOWN_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Sends the runs of one worker.
 #[derive(Debug)]
 pub(crate) struct Egress {
-    ports: Vec<Arc<Port>>,
+    ports: Vec<Arc<Lanes>>,
     headers: Vec<Headers>,
     /// No device has refused a run so far.
     runs_pass: bool,
@@ -74,8 +75,8 @@ impl<S: SockaddrLike + Copy> Messages<S> {
 }
 
 impl Headers {
-    fn new(port: &Port) -> Self {
-        match (port.local_addr().is_ipv4(), port.is_on_every_address()) {
+    fn new(lanes: &Lanes) -> Self {
+        match (lanes.local_addr().is_ipv4(), lanes.local_addr().ip().is_unspecified()) {
             (true, false) => Self::V4(Messages::new(cmsg_space!(u16), None)),
             (false, false) => Self::V6(Messages::new(cmsg_space!(u16), None)),
             (true, true) => Self::V4(Messages::new(
@@ -91,15 +92,15 @@ impl Headers {
 }
 
 impl Egress {
-    pub(crate) fn new(ports: Vec<Arc<Port>>) -> Self {
-        let headers = ports.iter().map(|port| Headers::new(port)).collect();
-        let runs_pass = ports.iter().all(|port| port.state.max_gso_segments() > 1);
+    pub(crate) fn new(ports: Vec<Arc<Lanes>>) -> Self {
+        let headers = ports.iter().map(|lanes| Headers::new(lanes)).collect();
+        let runs_pass = ports.iter().all(|lanes| lanes.max_gso_segments() > 1);
         Self { ports, headers, runs_pass, dropped: 0 }
     }
 
     /// The most datagrams of a run.
     pub(crate) fn most_segments(&self) -> usize {
-        let most = self.ports.iter().map(|port| port.state.max_gso_segments()).min().unwrap_or(1);
+        let most = self.ports.iter().map(|lanes| lanes.max_gso_segments()).min().unwrap_or(1);
         if self.runs_pass { most } else { 1 }
     }
 
@@ -134,7 +135,10 @@ impl Egress {
     /// One call for messages of one port, source address and segment size; how many are dealt with.
     fn call(&mut self, segment: u16, runs: &[Run], messages: &[&[IoSlice<'_>]], batch: &Batch) -> usize {
         let Some(first) = runs.first() else { return 0 };
-        let Some(port) = port_of(&self.ports, &first.via) else { return runs.len() };
+        let Some(lanes) = lanes_of(&self.ports, &first.via) else { return runs.len() };
+        let port = lanes.to(first.to.ip());
+        let count = lanes.together(runs.iter().map(|run| run.to.ip()));
+        let (runs, messages) = (&runs[..count], &messages[..count]);
         let result = match &mut self.headers[usize::from(first.via.socket.0)] {
             Headers::V4(with) => {
                 with.to.clear();
@@ -154,9 +158,15 @@ impl Egress {
             }
         };
         match result {
-            Ok(sent) => sent.max(1),
+            Ok(sent) => {
+                lanes.took();
+                sent.max(1)
+            }
             Err(Errno::EINTR) => 0,
             Err(error) => {
+                if error == Errno::EAGAIN {
+                    lanes.refused();
+                }
                 self.refused(error, first, &batch.runs, batch.bytes());
                 1
             }
@@ -165,13 +175,14 @@ impl Egress {
 
     /// The system did not take the first message of a call.
     fn refused(&mut self, error: Errno, run: &Run, runs: &Runs, bytes: &[u8]) {
-        let Some(port) = port_of(&self.ports, &run.via) else { return };
+        let Some(lanes) = lanes_of(&self.ports, &run.via) else { return };
         if run.count == 1 || !matches!(error, Errno::EIO | Errno::EINVAL) {
             self.dropped += run.count as u64;
             tracing::debug!(to = %run.to, count = run.count, %error, "UDP send");
             return;
         }
         let all: Vec<u8> = runs.pieces(run).flat_map(|piece| &bytes[piece]).copied().collect();
+        let port = lanes.to(run.to.ip());
         let singles = all.chunks(run.size).map(|datagram| port.send(run.via.ip, run.to, datagram, None));
         let passed = singles.take_while(Result::is_ok).count();
         self.dropped += (run.count - passed) as u64;
@@ -311,16 +322,16 @@ mod tests {
     }
 
     /// Lets three datagrams pass through a socket on every address; where each came from, and how many got lost.
-    fn pass(egress: &mut Egress, port: &Arc<Port>, source: Option<IpAddr>) -> (Vec<IpAddr>, u64) {
-        let localhost = SocketAddr::new(if port.local_addr().is_ipv4() { V4 } else { V6 }, 0);
+    fn pass(egress: &mut Egress, lanes: &Arc<Lanes>, source: Option<IpAddr>) -> (Vec<IpAddr>, u64) {
+        let localhost = SocketAddr::new(if lanes.local_addr().is_ipv4() { V4 } else { V6 }, 0);
         let (client, receiver) = (UdpSocket::bind(localhost).unwrap(), UdpSocket::bind(localhost).unwrap());
         receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let mut batch = Batch::new();
         for _ in 0..3 {
-            client.send_to(&[7; 100], (localhost.ip(), port.local_addr().port())).unwrap();
+            client.send_to(&[7; 100], (localhost.ip(), lanes.local_addr().port())).unwrap();
         }
         // On the loopback they are there when the call returns.
-        while batch.receive(SocketId(0), port) != Had::Nothing {}
+        while batch.receive(SocketId(0), lanes.to(localhost.ip())) != Had::Nothing {}
         let via = Via { socket: SocketId(0), ip: source };
         let to = receiver.local_addr().unwrap();
         batch.each(egress.most_segments(), |_, _, _| Some(Onward { via, to, skip: 0, prefix: None }));
@@ -341,11 +352,11 @@ mod tests {
         {
             let Ok(socket) = UdpSocket::bind(every) else { continue };
             socket.set_nonblocking(true).unwrap();
-            let port = Port::new(socket).unwrap();
-            let mut egress = Egress::new(vec![Arc::clone(&port)]);
+            let lanes = Lanes::new(Port::new(socket).unwrap(), Vec::new());
+            let mut egress = Egress::new(vec![Arc::clone(&lanes)]);
             let segments = egress.most_segments();
             for &source in named {
-                let passed = pass(&mut egress, &port, source);
+                let passed = pass(&mut egress, &lanes, source);
                 assert_eq!(passed, (vec![source.unwrap_or(chosen); 3], 0), "{every} {source:?}");
                 assert_eq!(egress.most_segments(), segments, "runs still pass");
             }
@@ -358,15 +369,15 @@ mod tests {
         for (every, chosen, gone) in [("0.0.0.0:0", V4, gone[0]), ("[::]:0", V6, gone[1])] {
             let Ok(socket) = UdpSocket::bind(every) else { continue };
             socket.set_nonblocking(true).unwrap();
-            let port = Port::new(socket).unwrap();
-            let mut egress = Egress::new(vec![Arc::clone(&port)]);
+            let lanes = Lanes::new(Port::new(socket).unwrap(), Vec::new());
+            let mut egress = Egress::new(vec![Arc::clone(&lanes)]);
             let segments = egress.most_segments();
-            assert_eq!(pass(&mut egress, &port, Some(gone)), (vec![], 3), "{every}");
+            assert_eq!(pass(&mut egress, &lanes, Some(gone)), (vec![], 3), "{every}");
             assert_eq!(egress.most_segments(), segments, "runs still pass");
-            assert_eq!(pass(&mut egress, &port, None), (vec![chosen; 3], 0), "{every}");
+            assert_eq!(pass(&mut egress, &lanes, None), (vec![chosen; 3], 0), "{every}");
 
             // The owner of the machine sends by the same socket.
-            let (ports, mut sender) = (vec![port], Sender::default());
+            let (ports, mut sender) = (vec![lanes], Sender::default());
             let receiver = UdpSocket::bind(SocketAddr::new(chosen, 0)).unwrap();
             let mut push = |ip, count| {
                 let via = Via { socket: SocketId(0), ip };

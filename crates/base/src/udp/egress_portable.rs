@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{Port, batch::Batch, port_of};
+use super::{batch::Batch, lanes::Lanes, lanes_of};
 
 /// Sends the runs of one worker.
 #[derive(Debug)]
 pub(crate) struct Egress {
-    ports: Vec<Arc<Port>>,
+    ports: Vec<Arc<Lanes>>,
     dropped: u64,
     /// One datagram, its pieces put together.
     datagram: Vec<u8>,
 }
 
 impl Egress {
-    pub(crate) fn new(ports: Vec<Arc<Port>>) -> Self {
+    pub(crate) fn new(ports: Vec<Arc<Lanes>>) -> Self {
         Self { ports, dropped: 0, datagram: Vec::new() }
     }
 
@@ -31,12 +31,12 @@ impl Egress {
     /// Sends all runs of a round.
     pub(crate) fn send(&mut self, batch: &Batch) {
         for run in batch.runs.all() {
-            let Some(port) = port_of(&self.ports, &run.via) else { continue };
+            let Some(lanes) = lanes_of(&self.ports, &run.via) else { continue };
             self.datagram.clear();
             for piece in batch.runs.pieces(run) {
                 self.datagram.extend_from_slice(&batch.bytes()[piece]);
             }
-            if let Err(error) = port.send(run.via.ip, run.to, &self.datagram, None) {
+            if let Err(error) = lanes.to(run.to.ip()).send(run.via.ip, run.to, &self.datagram, None) {
                 self.dropped += 1;
                 tracing::debug!(to = %run.to, %error, "UDP send");
             }

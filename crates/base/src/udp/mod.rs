@@ -1,6 +1,7 @@
 //! The base's UDP sockets: one of each address for every worker, and what is done to them.
 //!
 //! - [`Port`]: a socket, how it receives (batches, what the system merged), and what it may be asked to send
+//! - [`lanes`]: those of a worker on one port, and which of them is sent by
 //! - [`worker`]: the data plane, a thread for each core
 //! - `police`: who fills a socket's queue is kept from crowding others out, by a filter of the system (`filter_linux`)
 //! - `turns`: which of its sockets a worker reads next, and which wake it
@@ -18,6 +19,7 @@ mod egress;
 #[cfg_attr(not(target_os = "linux"), path = "filter_none.rs")]
 mod filter;
 pub(crate) mod kernel;
+pub(crate) mod lanes;
 pub(crate) mod outgoing;
 mod police;
 mod turns;
@@ -40,8 +42,7 @@ use tokio::io::Interest;
 #[cfg(unix)]
 use tokio::io::unix::AsyncFd;
 
-/// The sockets of one worker on one port.
-pub(crate) type Lanes = Vec<Arc<Port>>;
+use lanes::Lanes;
 
 /// One of the base's UDP sockets. It never blocks.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ impl Readiness {
     }
 }
 
-/// The port of a route, among those of a worker or the owner.
-fn port_of<'a>(ports: &'a [Arc<Port>], via: &Via) -> Option<&'a Port> {
-    ports.get(usize::from(via.socket.0)).map(|port| &**port)
+/// The sockets of a route, among those of a worker or the owner.
+fn lanes_of<'a>(ports: &'a [Arc<Lanes>], via: &Via) -> Option<&'a Lanes> {
+    ports.get(usize::from(via.socket.0)).map(|lanes| &**lanes)
 }

@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use bowline_proto::base::Via;
 
-use super::{Port, port_of};
+use super::{lanes::Lanes, lanes_of};
 
 /// The most that one send call takes, with IP and UDP headers under 64 KiB.
 const LARGEST_RUN: usize = 65_000;
@@ -51,11 +51,11 @@ impl Run {
 impl Sender {
     /// Takes a datagram; it leaves at the next [`Sender::flush`] at the latest. Those to one destination keep their
     /// order.
-    pub(crate) fn push(&mut self, ports: &[Arc<Port>], via: Via, to: SocketAddr, datagram: &[u8]) {
-        let Some(port) = port_of(ports, &via) else { return };
+    pub(crate) fn push(&mut self, ports: &[Arc<Lanes>], via: Via, to: SocketAddr, datagram: &[u8]) {
+        let Some(lanes) = lanes_of(ports, &via) else { return };
         let place = self.runs.iter().position(|run| run.to == to && run.via == via);
         if let Some(place) = place {
-            let most = if self.singly { 1 } else { port.state.max_gso_segments() };
+            let most = if self.singly { 1 } else { lanes.max_gso_segments() };
             if self.runs[place].takes(datagram, most) {
                 self.runs[place].put(datagram);
                 return;
@@ -73,7 +73,7 @@ impl Sender {
     }
 
     /// Sends all runs.
-    pub(crate) fn flush(&mut self, ports: &[Arc<Port>]) {
+    pub(crate) fn flush(&mut self, ports: &[Arc<Lanes>]) {
         for run in std::mem::take(&mut self.runs) {
             self.send(ports, run);
         }
@@ -84,12 +84,16 @@ impl Sender {
         self.dropped
     }
 
-    fn send(&mut self, ports: &[Arc<Port>], mut run: Run) {
-        let Some(port) = port_of(ports, &run.via) else { return };
+    fn send(&mut self, ports: &[Arc<Lanes>], mut run: Run) {
+        let Some(lanes) = lanes_of(ports, &run.via) else { return };
+        let port = lanes.to(run.to.ip());
         let segment_size = (run.count > 1).then_some(run.size);
         match port.send(run.via.ip, run.to, &run.bytes, segment_size) {
-            Ok(()) => {}
+            Ok(()) => lanes.took(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock || run.count == 1 => {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    lanes.refused();
+                }
                 self.dropped += run.count as u64;
                 tracing::debug!(to = %run.to, count = run.count, %error, "UDP send");
             }

@@ -14,8 +14,9 @@ use std::{
 use bowline_proto::base::SocketId;
 
 use super::{
-    Lanes, Port, Readiness,
+    Port, Readiness,
     batch::{Batch, Had},
+    lanes::Lanes,
     police::Police,
 };
 
@@ -31,10 +32,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn all(ports: &[Lanes]) -> std::io::Result<Vec<Self>> {
+    pub(super) fn all(ports: &[Arc<Lanes>]) -> std::io::Result<Vec<Self>> {
         let mut all = Vec::new();
         for (number, lanes) in ports.iter().enumerate() {
-            for (lane, port) in lanes.iter().enumerate() {
+            for (lane, port) in lanes.all().enumerate() {
                 let (id, readiness) = (SocketId(number as u16), Some(port.readiness()?));
                 let (sends, police) = (lane == 0, Police::default());
                 all.push(Self { id, port: Arc::clone(port), readiness, sends, police });
@@ -246,8 +247,9 @@ mod tests {
                 Port::new(socket).unwrap()
             };
             // The first of each port is what the worker sends by.
-            let ports = [[port(), port()], [port(), port()]].map(Vec::from);
-            let lanes = Lane::all(&ports).unwrap();
+            let ports = [[port(), port()], [port(), port()]];
+            let lanes = ports.clone().map(|[first, other]| Lanes::new(first, vec![other]));
+            let lanes = Lane::all(&lanes).unwrap();
             let (turns, ports) = (Turns::new(lanes.len()), ports.concat());
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
             Self { lanes, turns, batch: Batch::new(), ports, sender }

@@ -42,9 +42,9 @@ use tokio::sync::{mpsc, watch};
 use crate::control::Queues;
 
 use super::{
-    Lanes,
     batch::{Batch, Onward},
     egress::Egress,
+    lanes::Lanes,
     police::LOOK,
     turns::{Lane, Turns, receive},
 };
@@ -221,18 +221,21 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts one worker for each set of ports.
-    pub(crate) fn start(sets: Vec<Vec<Lanes>>, routes: &Arc<Routes>) -> std::io::Result<(Self, FromWorkers)> {
+    pub(crate) fn start(
+        sets: Vec<Vec<Arc<Lanes>>>,
+        routes: &Arc<Routes>,
+    ) -> std::io::Result<(Self, FromWorkers)> {
         let (handshakes, handshakes_out) = mpsc::channel(HANDSHAKES);
         let (data, data_out) = mpsc::channel(DATA);
         let (notes, notes_out) = mpsc::channel(NOTES);
         let to_owner = ToOwner { handshakes, data, notes };
         let (stop, stopped) = watch::channel(());
         let mut workers = Self { stop, threads: Vec::new(), counts: Vec::new() };
-        for (number, lanes) in sets.into_iter().enumerate() {
+        for (number, ports) in sets.into_iter().enumerate() {
             let counts = Arc::new(Counts::default());
             workers.counts.push(Arc::clone(&counts));
             let (routes, to_owner, stopped) = (Arc::clone(routes), to_owner.clone(), stopped.clone());
-            let worker = Worker { ports: lanes, routes, to_owner, counts, strangers: Bucket::default() };
+            let worker = Worker { ports, routes, to_owner, counts, strangers: Bucket::default() };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = thread::Builder::new().name(format!("relay-{number}"));
             workers.threads.push(thread.spawn(move || runtime.block_on(worker.run(stopped)))?);
@@ -258,7 +261,7 @@ impl Drop for Workers {
 }
 
 struct Worker {
-    ports: Vec<Lanes>,
+    ports: Vec<Arc<Lanes>>,
     routes: Arc<Routes>,
     to_owner: ToOwner,
     counts: Arc<Counts>,
@@ -274,9 +277,8 @@ impl Worker {
                 return;
             }
         };
-        let firsts = self.ports.iter().filter_map(|lanes| lanes.first().cloned()).collect();
         let mut batch = Batch::new();
-        let mut egress = Egress::new(firsts);
+        let mut egress = Egress::new(self.ports.clone());
         let mut turns = Turns::new(lanes.len());
         let mut busy = 0;
         let (mut looked, mut policing) = (Instant::now(), false);

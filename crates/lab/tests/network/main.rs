@@ -18,6 +18,7 @@ mod a_transfer_survives_what_networks_do;
 mod data_that_is_direct_is_just_the_data;
 mod delays_are_kept;
 mod devices_on_one_link_meet_without_a_base;
+mod devices_that_vanish_from_the_bases_link_stop_nobody;
 mod forged_announcements_are_ignored;
 mod home_routers_are_punched;
 mod links_of_1280_bytes_carry_everything;
