@@ -78,6 +78,29 @@ fn a_base_that_names_a_time_to_come_back_is_left_alone_until_then() {
 }
 
 #[test]
+fn hosts_that_are_refused_at_once_come_back_one_after_the_other() {
+    for wait in [1, 10] {
+        let back = |seed| {
+            let bases = vec!["203.0.113.9".parse().unwrap()];
+            let mut world =
+                World::seeded(HostConfig { bases, link_local: false, ..HostConfig::default() }, seed);
+            world.greet();
+            let refused = world.now;
+            world.hand_over(&refusal(ErrorCode::Busy, wait));
+            world.advance(secs(60));
+            world.lookups[1].0 - refused
+        };
+        let (wait, mut slots) = (secs(wait.into()), [0; 10]);
+        for after in (0..100).map(back) {
+            assert!(after >= wait && after < wait * 2, "{after:?} after {wait:?}");
+            slots[((after - wait).as_nanos() * 10 / wait.as_nanos()) as usize] += 1;
+        }
+        // Ten in each tenth of the time would be even.
+        assert!(slots.iter().all(|slot| (1..=25).contains(slot)), "{slots:?}");
+    }
+}
+
+#[test]
 fn a_host_that_was_replaced_stays_away_for_a_minute_whatever_the_network_does() {
     let mut world = World::registered(HostConfig::default());
     world.hand_over(&refusal(ErrorCode::Replaced, 0));

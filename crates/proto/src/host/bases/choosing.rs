@@ -276,7 +276,9 @@ impl Bases {
                 self.entries[base].rest = Some(now + wait);
             }
             _ if retry_after > 0 => {
-                self.entries[base].avoid = Some(now + wait);
+                // Of many who were refused at once each comes at a moment of its own: at once they would be refused again.
+                let spread = ctx.random_below(wait.min(RACE_BACKOFF.1));
+                self.entries[base].avoid = Some(now + wait + spread);
             }
             _ => {}
         }
