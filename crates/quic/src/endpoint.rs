@@ -262,8 +262,7 @@ impl Endpoint {
     /// was killed, 70 after it went silent; never where there is no base to say so. A connection without this is given up after 180 seconds
     /// of silence, and until then goes on where its other end comes back: who can go on later anyway need not wait as long. Cancel safe.
     pub async fn gone(&self, connection: &Connection) {
-        let ask = || paths::wake(&self.inner.quinn, &self.inner.socket);
-        gone::wait(&self.inner.bowline, connection, ask).await;
+        gone::wait(&self.inner.bowline, connection, || self.inner.paths.ask()).await;
     }
 
     /// Ends all connections, tells the other ends, and closes the bowline endpoint. Takes two seconds at most for it, mostly far less.

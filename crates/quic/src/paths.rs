@@ -14,6 +14,7 @@ use std::{
 };
 
 use bowline::{DeviceId, Event, EventItem, Events, Path};
+use tokio::sync::Notify;
 
 use crate::{
     config::{NUDGE, NUDGE_EACH, UNUSED_LOOK},
@@ -23,7 +24,11 @@ use crate::{
 
 /// The counters of all devices that there are connections to.
 #[derive(Debug, Default)]
-pub(crate) struct Paths(Mutex<HashMap<DeviceId, Weak<AtomicU64>>>);
+pub(crate) struct Paths {
+    counters: Mutex<HashMap<DeviceId, Weak<AtomicU64>>>,
+    /// Somebody wants all connections woken.
+    asked: Notify,
+}
 
 impl Paths {
     /// The counter of a device, for as long as anybody holds it.
@@ -53,9 +58,14 @@ impl Paths {
         }
     }
 
+    /// Has every connection send something, as soon as they can bear it.
+    pub(crate) fn ask(&self) {
+        self.asked.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Weak<AtomicU64>>> {
         // Nothing panics while it holds this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,6 +93,10 @@ pub(crate) async fn watch(
                 wake(&quinn, &socket);
                 continue;
             }
+            () = paths.asked.notified() => {
+                nudges.ask(Instant::now());
+                continue;
+            }
             // Nothing is ever sent there: it ends when nobody holds the other end.
             _ = in_use.changed(), if is_in_use => continue,
             // Nobody tells when the last connection has ended.
@@ -103,7 +117,7 @@ pub(crate) async fn watch(
     }
 }
 
-/// When all connections are to be woken. It is the change of one device's path that asks for it, and each of the others sends for it
+/// When all connections are to be woken. It is the change of one device's path that asks for it, or doubt about one, and each of the others sends for it
 /// and has its other end answer: so where there are many, it happens rarely.
 #[derive(Debug, Default)]
 struct Nudges {
@@ -131,7 +145,7 @@ impl Nudges {
 }
 
 /// Has every connection send something.
-pub(crate) fn wake(quinn: &quinn::Endpoint, socket: &Arc<Socket>) {
+fn wake(quinn: &quinn::Endpoint, socket: &Arc<Socket>) {
     // To quinn this is a change of the own address: every connection sends a PING by it.
     if let Err(error) = quinn.rebind_abstract(Arc::clone(socket) as _) {
         tracing::debug!(%error, "connections were not woken");
