@@ -33,7 +33,13 @@ mod symmetric_nats_stay_on_the_relay;
 mod the_kernel_forwards_for_a_base;
 mod the_lab_tells_the_truth;
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use bowline_lab::Node;
 
 /// Pings come this often in tests that look for gaps.
 const OFTEN: Duration = Duration::from_millis(20);
@@ -43,3 +49,18 @@ const SOON: Duration = Duration::from_secs(5);
 const A_ROUND: Duration = Duration::from_secs(35);
 /// Both listening addresses of the base that `Internet::server(_, _, 10)` gets.
 const BASE: [&str; 2] = ["203.0.113.10:4477", "[2001:db8:113::10]:4477"];
+/// A base's admin address, where it has one.
+const ADMIN: &str = "127.0.0.1:4480";
+
+/// What a base counts under this name.
+fn counted(node: &Node, name: &str) -> u64 {
+    let page = node.enter(|| {
+        let mut stream = TcpStream::connect(ADMIN).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {ADMIN}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    });
+    let value = page.lines().find_map(|line| line.strip_prefix(name));
+    value.unwrap_or_else(|| panic!("no {name} in {page}")).parse::<f64>().unwrap() as u64
+}

@@ -1,10 +1,6 @@
 //! Row 6, as what stays on the relay: a base whose kernel forwards for it (`fast_path`) is the same to its devices, in all that they do.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bowline_lab::{
     Internet, Nat, Node,
@@ -12,27 +8,13 @@ use bowline_lab::{
     with_bowline_as_root,
 };
 
-use crate::{BASE, OFTEN, SOON};
+use crate::{ADMIN, BASE, OFTEN, SOON, counted};
 
-const ADMIN: &str = "127.0.0.1:4480";
 const FAST: [&str; 4] = ["--fast-path", "wan", "--admin", ADMIN];
 
 /// Messages that a base has relayed by this path.
 fn relayed(node: &Node, path: &str) -> u64 {
     counted(node, &format!("bowline_relayed_messages_total{{path=\"{path}\"}} "))
-}
-
-/// What a base has counted under this name.
-fn counted(node: &Node, name: &str) -> u64 {
-    let page = node.enter(|| {
-        let mut stream = TcpStream::connect(ADMIN).unwrap();
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {ADMIN}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
-        page
-    });
-    let value = page.lines().find_map(|line| line.strip_prefix(name));
-    value.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
 }
 
 #[test]
