@@ -25,6 +25,8 @@ pub(crate) struct Cluster {
     /// What the operator says, in order of preference; ports may be missing.
     address: Option<SocketAddr>,
     advertise: Vec<IpAddr>,
+    /// This machine's address as the NATS server sees it, once there was one.
+    seen: Option<IpAddr>,
     udp: bool,
     /// The main UDP socket of each listening address.
     mains: Vec<(SocketId, SocketAddr)>,
@@ -34,7 +36,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(bus: Option<Bus>, config: &Config, mains: Vec<(SocketId, SocketAddr)>) -> Self {
         let (address, udp) = (config.cluster.address, config.cluster.udp);
-        Self { bus, next: None, address, advertise: config.advertise.clone(), udp, mains, dropped: 0 }
+        let advertise = config.advertise.clone();
+        Self { bus, next: None, address, advertise, seen: None, udp, mains, dropped: 0 }
     }
 
     /// The next thing that came; never, where there is no cluster.
@@ -82,21 +85,28 @@ impl Cluster {
         }
     }
 
-    /// Where other bases reach this one over UDP; `seen` is this machine's address as the NATS server sees it.
-    pub(crate) fn udp_addresses(&self, seen: Option<IpAddr>) -> Vec<UdpAddress> {
+    /// The NATS server sees this machine at this address.
+    pub(crate) fn set_seen(&mut self, seen: Option<IpAddr>) {
+        self.seen = seen.map(|ip| ip.to_canonical());
+    }
+
+    /// Where other bases reach this one over UDP, at present.
+    pub(crate) fn udp_addresses(&self) -> Vec<UdpAddress> {
         if !self.udp {
             return Vec::new();
         }
         // A server on this machine sees it where others would find themselves.
-        let seen = seen.map(|ip| ip.to_canonical());
-        let seen = seen.map(|ip| if ip.is_loopback() { leaves_from().unwrap_or(ip) } else { ip });
+        let seen = |v4| match self.seen {
+            Some(ip) if ip.is_loopback() => leaves_from(v4).or(Some(ip)),
+            other => other,
+        };
         let mut list: Vec<UdpAddress> = Vec::new();
         for &(socket, local) in &self.mains {
             let fits = |ip: &IpAddr| ip.is_ipv4() == local.is_ipv4();
             let address = self.address.filter(|address| fits(&address.ip())).or_else(|| {
                 let concrete = Some(local.ip()).filter(|ip| !ip.is_unspecified());
                 let advertised = self.advertise.iter().copied().find(fits);
-                let ip = advertised.or(concrete).or(seen.filter(fits))?;
+                let ip = advertised.or(concrete).or_else(|| seen(local.is_ipv4()).filter(fits))?;
                 Some(SocketAddr::new(ip, local.port()))
             });
             // One of each family: every address that is listened on leads to the same machine.
@@ -109,16 +119,17 @@ impl Cluster {
     }
 }
 
-/// The address by which this machine would send to others elsewhere. Nothing is sent: the system only looks up the way.
-fn leaves_from() -> Option<IpAddr> {
-    let by = |any: IpAddr, elsewhere: IpAddr| {
-        let socket = UdpSocket::bind((any, 0)).ok()?;
-        socket.connect((elsewhere, 9)).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
+/// The address of a family by which this machine would send to others elsewhere. Nothing is sent: the system only looks up the way.
+fn leaves_from(v4: bool) -> Option<IpAddr> {
     // Addresses for documentation, which nobody has.
-    let v4 = by(Ipv4Addr::UNSPECIFIED.into(), [192, 0, 2, 1].into());
-    v4.or_else(|| by(Ipv6Addr::UNSPECIFIED.into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()))
+    let (any, elsewhere): (IpAddr, IpAddr) = if v4 {
+        (Ipv4Addr::UNSPECIFIED.into(), [192, 0, 2, 1].into())
+    } else {
+        (Ipv6Addr::UNSPECIFIED.into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into())
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((elsewhere, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 #[cfg(test)]
@@ -128,8 +139,9 @@ mod tests {
     fn addresses(config: &str, mains: &[&str], seen: &str) -> Vec<String> {
         let config: Config = toml::from_str(config).unwrap();
         let mains = (0..).zip(mains).map(|(n, main)| (SocketId(n), main.parse().unwrap())).collect();
-        let list = Cluster::new(None, &config, mains).udp_addresses(seen.parse().ok());
-        list.iter().map(|udp| udp.address.to_string()).collect()
+        let mut cluster = Cluster::new(None, &config, mains);
+        cluster.set_seen(seen.parse().ok());
+        cluster.udp_addresses().iter().map(|udp| udp.address.to_string()).collect()
     }
 
     #[test]

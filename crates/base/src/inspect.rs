@@ -77,6 +77,8 @@ impl Owner {
         if let Some(hook) = &mut self.hook {
             hook.confirm(|device| self.base.is_registered(device), Instant::now());
         }
+        // The machine may have its address only now, or another.
+        self.base.set_cluster_udp(self.cluster.udp_addresses(), Instant::now());
     }
 
     /// Somebody asks or tells something.

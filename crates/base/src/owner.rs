@@ -289,8 +289,8 @@ impl Owner {
             match next {
                 Some(Next::Heard(heard)) => {
                     if let Heard::Up { seen } = heard {
-                        let udp = self.cluster.udp_addresses(seen);
-                        self.base.set_cluster_udp(udp, now);
+                        self.cluster.set_seen(seen);
+                        self.base.set_cluster_udp(self.cluster.udp_addresses(), now);
                     }
                     self.base.handle_bus(heard.input(), now);
                 }

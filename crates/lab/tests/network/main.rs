@@ -3,6 +3,7 @@
 //! Each file says in its opening comment which row of the first issue it holds. All run the real `bowline` program, one of them the library of
 //! streams beside it.
 
+mod a_base_beside_its_nats_server_is_where_its_machine_is;
 mod a_base_on_a_full_disk_says_so;
 mod a_base_that_dies_is_replaced;
 mod a_base_that_is_silent_holds_nobody_up;
