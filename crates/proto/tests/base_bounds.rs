@@ -101,6 +101,30 @@ fn registrations_of_one_source_are_limited_and_told_when_to_return() {
 }
 
 #[test]
+fn of_many_who_are_refused_at_one_address_each_is_told_a_turn_of_its_own_within_a_minute() {
+    let mut world = with(|c| c.register_rate = Rate { burst: 2, every: ms(500) });
+    let refused = |world: &mut World, count: u8| -> Vec<u16> {
+        let mut told = Vec::new();
+        for n in 1..=count {
+            let mut host = Host::new(n);
+            host.tcp = addr("192.0.2.7:1");
+            world.try_register(&mut host);
+            if world.closed.contains(&host.conn) {
+                told.push(world.error(host.conn).1);
+            }
+        }
+        told
+    };
+    let told = refused(&mut world, 202);
+    // Two a second, as many as there will be.
+    assert_eq!(told[..8], [1, 1, 2, 2, 3, 3, 4, 4]);
+    assert!(told.is_sorted() && told[119..].iter().all(|&wait| wait == 60), "{told:?}");
+    // A flood is forgotten as soon as it is over.
+    world.advance(secs(60));
+    assert_eq!(refused(&mut world, 4), [1, 1]);
+}
+
+#[test]
 fn a_flood_of_registrations_from_everywhere_costs_a_bounded_number_of_verifications() {
     let mut world = with(|c| c.verify_rate = Rate { burst: 4, every: secs(1) });
     let mut errors = Vec::new();

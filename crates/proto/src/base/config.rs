@@ -165,6 +165,9 @@ pub(super) const COALESCE_FIRST: Duration = Duration::from_millis(250);
 /// It doubles up to this while changes go on.
 pub(super) const COALESCE_MAX: Duration = Duration::from_secs(10);
 
+/// Who is refused for the rate of its source is told to come back when it is its turn, after so long at the latest: who shares an address with a
+/// flood is not kept out for longer than that by what the flood was told.
+pub(super) const LATEST_TURN: Duration = Duration::from_secs(60);
 /// How often tables of sources are swept, and how many entries at a time.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(10);
 pub(super) const SWEEP_ENTRIES: usize = 1_024;

@@ -12,6 +12,7 @@ use std::{
 use rand::Rng;
 use siphasher::sip::SipHasher13;
 
+use super::config::LATEST_TURN;
 use crate::bucket::{Bucket, Rate};
 
 /// SipHash under keys from the machine's seed.
@@ -107,9 +108,17 @@ impl<K: Copy + Eq + Hash, V> Expiring<K, V> {
 pub(super) struct Buckets<K> {
     rate: Rate,
     limit: usize,
-    buckets: Map<K, Bucket>,
+    buckets: Map<K, Limited>,
     /// The same keys, in the order in which they are looked at next.
     ring: VecDeque<K>,
+}
+
+/// What is known of one source.
+#[derive(Debug, Default)]
+struct Limited {
+    bucket: Bucket,
+    /// When the last one that was refused may come back.
+    turn: Option<Instant>,
 }
 
 impl<K: Copy + Eq + Hash> Buckets<K> {
@@ -117,7 +126,8 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
         Self { rate, limit: limit.max(1), buckets: Map::with_hasher(keyed), ring: VecDeque::new() }
     }
 
-    /// Takes one for this source, or says when there will be one.
+    /// Takes one for this source, or says when to come back. Of many that are refused at once each has a turn of its own: told the same,
+    /// all would come for the one that there is by then.
     pub(super) fn take(&mut self, key: K, now: Instant) -> Result<(), Instant> {
         if !self.buckets.contains_key(&key) {
             // Two looked at for each that is new: the table shrinks as fast as it may grow.
@@ -129,15 +139,22 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
             }
             self.ring.push_back(key);
         }
-        let bucket = self.buckets.entry(key).or_default();
-        if bucket.take(self.rate, now) { Ok(()) } else { Err(bucket.next(self.rate, now)) }
+        let Limited { bucket, turn } = self.buckets.entry(key).or_default();
+        if bucket.take(self.rate, now) {
+            return Ok(());
+        }
+        let next = bucket.next(self.rate, now);
+        let latest = next.max(now + LATEST_TURN);
+        let at = turn.map_or(next, |turn| next.max(turn + self.rate.every)).min(latest);
+        *turn = Some(at);
+        Err(at)
     }
 
     /// Looks at the next few and forgets those that are full again.
     pub(super) fn sweep(&mut self, count: usize, now: Instant) {
         for _ in 0..count.min(self.ring.len()) {
             let Some(key) = self.ring.pop_front() else { return };
-            if self.buckets.get(&key).is_none_or(|bucket| bucket.is_full(now)) {
+            if self.buckets.get(&key).is_none_or(|limited| limited.bucket.is_full(now)) {
                 self.buckets.remove(&key);
             } else {
                 self.ring.push_back(key);
