@@ -167,6 +167,39 @@ fn devices_at_two_bases_reach_each_other_over_udp_between_them_or_over_nats_alon
 }
 
 #[test]
+fn a_base_with_a_copied_key_stays_out_of_the_cluster_and_takes_nothing_from_the_one_that_is_there() {
+    let runtime = Runtime::new().unwrap();
+    let nats = Nats::start();
+    let mut bases = cluster(&nats, 2, "");
+    let mut copied = Member::new(&format!("nats://127.0.0.1:{}", nats.port), "");
+    let key = |member: &Member| member.home.path().join("state/base.key");
+    std::fs::create_dir(copied.home.path().join("state")).unwrap();
+    std::fs::copy(key(&bases[0]), key(&copied)).unwrap();
+    runtime.block_on(async {
+        let source = device(&[bases[1].name()]).await;
+        let target = device(&[bases[0].name()]).await;
+        online(&source).await;
+        online(&target).await;
+        let streams = [Stream::start(&source, &target)];
+        // Longer than a lease: the first base is one that is there.
+        flow(&streams, 600).await;
+        copied.run().stderr.line_with("stays out of the cluster");
+        assert!(copied.shows("bowline_cluster_bus_up 0.0"));
+        flow(&streams, 400).await;
+        let [stream] = streams;
+        let (sent, lost) = stream.end().await;
+        // In the moment in which the newcomer is taken for a start anew.
+        assert!(lost < sent / 50, "of {sent} messages {lost} were lost");
+
+        // It takes over when the other one is gone.
+        bases[0].running.take().unwrap().end_by(Signal::SIGKILL);
+        eventually(|| copied.shows("bowline_cluster_bus_up 1.0"));
+        let target = echo(&[copied.name()]).await;
+        all_answer(&source, &[target.id()], 1).await;
+    });
+}
+
+#[test]
 fn a_base_without_its_nats_server_serves_its_devices_and_joins_when_it_is_there() {
     let runtime = Runtime::new().unwrap();
     let mut nats = Nats::start();

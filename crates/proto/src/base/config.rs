@@ -174,6 +174,8 @@ pub(super) const SWEEP_ENTRIES: usize = 1_024;
 
 /// How often a base writes its lease in the store of its cluster.
 pub(super) const LEASE_RENEW: Duration = Duration::from_secs(3);
+/// Between a lease and the next that answers one of another process with this base's key.
+pub(super) const RIVAL_ANSWER: Duration = Duration::from_secs(1);
 /// A lease that is not written again is void after this time.
 pub const LEASE_LIFE: Duration = Duration::from_secs(10);
 /// While the bus is gone, what is known of other bases holds for as long.

@@ -10,15 +10,15 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 
-use super::{Base, Link, socket_towards};
+use super::{Base, Link, Standing, socket_towards};
 use crate::{
     base::{
         Output, Via,
         config::{
             BASE_PING_EVERY, BASE_PING_UNANSWERED, BASE_REPLY_RATE, BASE_UDP_FRESH, BUS_GRACE, LEASE_LIFE,
-            MAX_MEMBERS,
+            LEASE_RENEW, MAX_MEMBERS, RIVAL_ANSWER,
         },
         routes::BaseLeg,
     },
@@ -69,10 +69,7 @@ impl Base {
         let Some(cluster) = &mut self.cluster else { return };
         if lease.base == own {
             if lease.incarnation != cluster.incarnation {
-                tracing::warn!(
-                    base = %own,
-                    "another process in the cluster has the key of this base: give each base a key of its own"
-                );
+                self.handle_rival(now);
             }
             return;
         }
@@ -97,6 +94,65 @@ impl Base {
                 self.add_member(&lease, now);
             }
             None => self.add_member(&lease, now),
+        }
+    }
+
+    /// A lease under this base's ID that this process has not written.
+    fn handle_rival(&mut self, now: Instant) {
+        let patience = LEASE_LIFE + LEASE_LIFE.mul_f64(self.rng.random());
+        let Some(cluster) = &mut self.cluster else { return };
+        match &mut cluster.standing {
+            Standing::Yielded { until, .. } => *until = now + patience,
+            Standing::New { others: 0, .. } => {
+                cluster.standing = Standing::New { since: now, others: 1 };
+            }
+            Standing::New { .. } => {
+                tracing::error!(
+                    base = %self.id,
+                    "another process in the cluster has the key of this base, and was there before: this one stays out of the \
+                     cluster while that one is there; give each base a key of its own"
+                );
+                cluster.standing = Standing::Yielded { until: now + patience, bus: cluster.is_up() };
+                cluster.link = Link::Down { until: now };
+                cluster.questions.clear();
+                cluster.wants.clear();
+            }
+            Standing::Settled => {
+                tracing::warn!(
+                    base = %self.id,
+                    "another process in the cluster has the key of this base: give each base a key of its own"
+                );
+                // The others are to know at once who is meant; two who are both sure do not outdo each other.
+                if cluster.is_up() && now + LEASE_RENEW >= cluster.lease_at + RIVAL_ANSWER {
+                    self.renew_lease(now);
+                }
+            }
+        }
+    }
+
+    /// While another process has this base's place, the bus is only remembered; whether that is so.
+    pub(super) fn note_bus_while_yielded(&mut self, there: bool) -> bool {
+        match self.cluster.as_mut().map(|cluster| &mut cluster.standing) {
+            Some(Standing::Yielded { bus, .. }) => {
+                *bus = there;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Time passes for who has this base's place.
+    pub(super) fn standing_due(&mut self, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        match cluster.standing {
+            Standing::New { since, .. } if cluster.is_up() && since + LEASE_LIFE <= now => {
+                cluster.standing = Standing::Settled;
+            }
+            Standing::Yielded { until, bus: true } if until <= now => {
+                cluster.standing = Standing::New { since: now, others: 0 };
+                self.bus_up(now);
+            }
+            _ => {}
         }
     }
 

@@ -71,6 +71,7 @@ pub(super) struct Cluster {
     seq: u64,
     link: Link,
     lease_at: Instant,
+    standing: Standing,
     /// While the store takes no leases: until then nobody's silence there means anything.
     leases_rest: Option<Instant>,
     pub(super) members: Map<DeviceId, Member>,
@@ -98,6 +99,19 @@ enum Link {
     },
 }
 
+/// Whether the lease under this base's ID is this process's: another one may have its key, as on a machine that was copied. Whoever was here
+/// first keeps it; for the other one it is as if there were no bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It has been written lately. So many leases of other processes were read since: one of them may be what this base left behind
+    /// before it was started again.
+    New { since: Instant, others: u32 },
+    /// It has been written for longer than what was left behind would have lasted.
+    Settled,
+    /// Another process writes it, and is gone if nothing is read of it until then. `bus`: it is there.
+    Yielded { until: Instant, bus: bool },
+}
+
 /// One of the parts that all devices are divided into by a hash.
 #[derive(Debug)]
 struct Shard {
@@ -123,6 +137,7 @@ impl Cluster {
             seq: 0,
             link: Link::Down { until: now },
             lease_at: now,
+            standing: Standing::New { since: now, others: 0 },
             leases_rest: None,
             members: Map::with_hasher(keyed),
             incarnations: Map::with_hasher(keyed),
@@ -221,11 +236,15 @@ impl Base {
         }
         let read = match input {
             BusInput::Up => {
-                self.bus_up(now);
+                if !self.note_bus_while_yielded(true) {
+                    self.bus_up(now);
+                }
                 Ok(())
             }
             BusInput::Down => {
-                self.bus_down(now);
+                if !self.note_bus_while_yielded(false) {
+                    self.bus_down(now);
+                }
                 Ok(())
             }
             BusInput::Lease(bytes) => Lease::decode(bytes).map(|lease| self.handle_lease(lease, now)),
@@ -302,6 +321,9 @@ impl Base {
     fn bus_up(&mut self, now: Instant) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.link = Link::Up;
+        if cluster.standing != Standing::Settled {
+            cluster.standing = Standing::New { since: now, others: 0 };
+        }
         cluster.connection += 1;
         cluster.leases_rest = None;
         cluster.questions.clear();
@@ -374,6 +396,8 @@ impl Base {
         self.deadlines.by(Key::Cluster, now + CLUSTER_TICK);
         let turn = cluster.turn;
         cluster.turn = (turn + 1) % SHARDS;
+        self.standing_due(now);
+        let Some(cluster) = &mut self.cluster else { return };
         let renew = cluster.is_up() && cluster.lease_at <= now && self.draining != super::Draining::Done;
         if renew {
             self.renew_lease(now);
