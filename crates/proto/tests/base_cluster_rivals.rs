@@ -26,12 +26,15 @@ fn leases(world: &mut World) -> usize {
 
 #[test]
 fn a_base_that_finds_another_with_its_key_stays_out_of_the_cluster_until_that_one_is_gone() {
-    let mut world = joined(&[]);
+    let other = Other::new(0x0b);
+    let mut world = joined(&[&other]);
     let rival = rival(&world);
     for _ in 0..20 {
         reads_lease_of(&mut world, &rival);
+        reads_lease_of(&mut world, &other);
         world.advance(secs(3));
     }
+    assert_eq!(world.base.members(world.now), []);
     // It was written once more before it was known that the other one lives.
     assert!(leases(&mut world) <= 1);
     assert_eq!(world.base.bus_is_up(), Some(false));

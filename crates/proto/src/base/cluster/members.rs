@@ -73,6 +73,9 @@ impl Base {
             }
             return;
         }
+        if matches!(cluster.standing, Standing::Yielded { .. }) {
+            return;
+        }
         let known = cluster.members.get_mut(&lease.base);
         match known {
             Some(member) if member.incarnation == lease.incarnation => {
