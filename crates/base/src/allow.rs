@@ -12,13 +12,19 @@ use std::{
 };
 
 use bowline_proto::DeviceId;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 use crate::control::Control;
 
 /// How often the file's length and date are looked at. Editors and tools replace files rather than write them, and not every file
 /// system tells of changes: looking works everywhere.
 const LOOK: Duration = Duration::from_secs(1);
+/// A file system that does not answer for as long (one over a network) is told of. It is waited for, on a thread of its own.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the list cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,31 +96,64 @@ impl Mark {
     }
 }
 
+/// The file as it was looked at last.
+#[derive(Debug)]
+struct Watched {
+    path: PathBuf,
+    mark: Mark,
+    /// What hindered reading may pass without a trace on the file: no descriptors, a folder that was closed, a file system that was away.
+    unread: bool,
+}
+
+impl Watched {
+    /// Looks again; the list, or what is wrong, where there is something new. May take as long as the file system does.
+    fn look(&mut self, asked: bool) -> Option<Result<HashSet<DeviceId>, ListError>> {
+        // Looked at before it is read: what is written meanwhile shows at the next look.
+        let now = Mark::of(&self.path);
+        let again = !asked && now == self.mark;
+        if again && !self.unread {
+            return None;
+        }
+        self.mark = now;
+        let listed = read(&self.path);
+        self.unread = matches!(listed, Err(ListError::Unreadable { .. }));
+        // What was told already is not told again.
+        (!again || !self.unread).then_some(listed)
+    }
+}
+
 /// Tells the owner of every change of the file, until the base ends. `mark` is the file's as it was read.
-pub(crate) async fn watch(path: PathBuf, mut mark: Mark, reload: Arc<Notify>, owner: mpsc::Sender<Control>) {
-    // What hindered reading may pass without a trace on the file: no descriptors, a folder that was closed, a file system that was away.
-    let mut unread = false;
+pub(crate) async fn watch(path: PathBuf, mark: Mark, reload: Arc<Notify>, owner: mpsc::Sender<Control>) {
+    let mut watched = Watched { path: path.clone(), mark, unread: false };
     loop {
         let asked = tokio::select! {
             () = reload.notified() => true,
             () = tokio::time::sleep(LOOK) => false,
             () = owner.closed() => return,
         };
-        // Looked at before it is read: what is written meanwhile shows at the next look.
-        let now = Mark::of(&path);
-        let again = !asked && now == mark;
-        if again && !unread {
-            continue;
-        }
-        mark = now;
-        let listed = read(&path);
-        unread = matches!(listed, Err(ListError::Unreadable { .. }));
-        if again && unread {
-            // Told already.
-            continue;
-        }
-        let listed = listed.map_err(|error| error.to_string());
-        if owner.send(Control::Listed(listed)).await.is_err() {
+        let mut look = spawn_blocking(move || {
+            let listed = watched.look(asked);
+            (watched, listed)
+        });
+        let looked = match timeout(LOOK_PATIENCE, &mut look).await {
+            Ok(looked) => looked,
+            Err(_) => {
+                let silent =
+                    format!("the list of allowed devices {} cannot be looked at: no answer", path.display());
+                if owner.send(Control::Listed(Err(silent))).await.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    looked = &mut look => looked,
+                    () = owner.closed() => return,
+                }
+            }
+        };
+        let Ok((back, listed)) = looked else { return };
+        watched = back;
+        if let Some(listed) = listed
+            && owner.send(Control::Listed(listed.map_err(|error| error.to_string()))).await.is_err()
+        {
             return;
         }
     }

@@ -101,6 +101,34 @@ async fn a_list_that_was_written_anew_is_read_even_if_its_date_and_length_were_k
     Client::register(&base, 2).await.ping().await;
 }
 
+/// A pipe that nobody writes to stands for a file system that hangs.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_list_that_cannot_be_looked_at_holds_up_nothing_and_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, pipe) = (folder.path().join("allow"), folder.path().join("pipe"));
+    write(&path, &[id(1)]);
+    let base = Running::start(Config { allow_file: Some(path.clone()), ..on_loopback() }).await;
+    let mut device = Client::register(&base, 1).await;
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Whatever waits for it goes on when the test has ended. A base that stands still holds up the test, too.
+    let (ended, wait) = std::sync::mpsc::channel::<()>();
+    let stuck = path.clone();
+    let release = std::thread::spawn(move || {
+        if wait.recv_timeout(2 * client::SOON) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("the base stands still");
+            std::process::abort();
+        }
+        let writing = nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_NONBLOCK;
+        nix::fcntl::open(&stuck, writing, nix::sys::stat::Mode::empty())
+    });
+    fs::rename(&pipe, &path).unwrap();
+    until(async || base.handle.inspect(0).await.unwrap().listed == Some((1, 1))).await;
+    device.ping().await;
+    drop(ended);
+    assert!(release.join().unwrap().is_ok(), "something waited for the list");
+}
+
 #[tokio::test]
 async fn a_base_does_not_start_open_because_its_list_cannot_be_read() {
     let bind = |config| Server::bind(config, SecretKey::from_seed(&[1; 32]));
