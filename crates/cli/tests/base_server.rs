@@ -86,6 +86,17 @@ fn on_sigterm_it_tells_devices_to_leave_and_then_ends_well() {
 }
 
 #[test]
+fn a_device_that_does_not_leave_does_not_keep_it_from_ending_in_order() {
+    let home = Home::new();
+    let mut base = home.start("base --listen 127.0.0.1:0 --state state --drain 1 -v");
+    let line = base.stdout.line_with("base ");
+    // It neither reads nor closes, as one whose network is gone.
+    let _device = Registered::at(line.split_once('@').unwrap().1);
+    let ended = base.end_by(Signal::SIGTERM).ok();
+    assert!(ended.stderr.contains(" stopped "), "it says what it has counted: {}", ended.stderr);
+}
+
+#[test]
 fn a_key_that_two_devices_use_is_told_to_both_and_in_the_log() {
     let mut base = Base::start();
     let address = base.name.split_once('@').unwrap().1.to_owned();

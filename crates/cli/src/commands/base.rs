@@ -132,5 +132,6 @@ fn tell(sentence: String) {
     tokio::task::spawn_blocking(move || note(&sentence));
 }
 
-/// How long the last frames to the hosts may take once the time to leave is over.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long the end may take once the time to leave is over: longer than the base itself gives connections that do not close (3 s) and its
+/// cluster (1 s), so that only one that hangs is cut off.
+const LAST_WORDS: Duration = Duration::from_secs(6);
