@@ -412,6 +412,7 @@ fn without_the_bus_or_a_store_that_takes_leases_other_bases_count_for_a_minute()
 
     let mut world = joined(&[&other]);
     bus(&mut world, BusInput::LeaseFailed);
+    assert_eq!(world.base.counters().store_failures, 1, "an alarm asks for it");
     assert_eq!(lifetime(&mut world, |world| bus(world, BusInput::LeaseFailed)), 60);
 
     // It takes them again: the other one's is on its way.

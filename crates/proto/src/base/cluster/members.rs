@@ -237,6 +237,7 @@ impl Base {
 
     /// The store takes no leases: those of the others are not missing there because their bases are dead.
     pub(super) fn lease_failed(&mut self, now: Instant) {
+        self.counters.store_failures += 1;
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.leases_rest.is_none() {
             tracing::warn!(
