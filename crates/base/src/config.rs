@@ -175,11 +175,11 @@ impl Config {
         self.workers.map_or_else(cores, NonZeroUsize::get).min(MAX_WORKERS)
     }
 
-    /// How many sockets listen and receive.
-    pub(crate) fn sockets(&self) -> usize {
+    /// How many sockets listen and receive, with so many lanes.
+    pub(crate) fn sockets(&self, lanes: usize) -> usize {
         // Each address has one for TCP, and two ports for UDP; without any written there are two addresses.
         let addresses = if self.listen.is_empty() { 2 } else { self.listen.len() };
-        addresses * (1 + 2 * crate::listen::LANES * self.workers())
+        addresses * (1 + 2 * lanes * self.workers())
     }
 
     /// The same for the machine.

@@ -11,6 +11,7 @@ use bowline_proto::{
 use crate::{
     config::Config,
     control::{Cluster, Control, Queues, Snapshot},
+    listen::LANES,
     owner::{Owner, max_connections},
     resources,
     udp::worker::Counts,
@@ -41,7 +42,7 @@ impl Inspector {
             listed: None,
             memory: (0, allowed.unwrap_or(u64::MAX)),
             short_of_memory: false,
-            descriptors: (0, resources::descriptors_for(max_connections(config), config.sockets())),
+            descriptors: (0, resources::descriptors_for(max_connections(config), config.sockets(LANES))),
             fast_path: None,
         }
     }

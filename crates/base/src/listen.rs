@@ -10,19 +10,24 @@ use std::{
 use bowline_proto::base::{SocketId, UdpAddress};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{Config, DEFAULT_PORT, SECOND_PORT_OFFSET};
+use crate::{
+    config::{Config, DEFAULT_PORT, SECOND_PORT_OFFSET},
+    resources::descriptors_for,
+};
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 4_096;
 /// Asked of the system for each UDP socket, which may give less: some 450 datagrams, a millisecond or two of one worker. What waits longer
 /// than that is worth less than what comes after it.
 pub(crate) const UDP_BUFFER: usize = 1 << 20;
-/// Sockets of each worker on each port. The system spreads senders over them, and the worker takes from them by turns: who sends more
+/// Sockets of each worker on each port, where there are descriptors for them ([`lanes_within`]). The system spreads senders over them, and the worker takes from them by turns: who sends more
 /// than there is time for fills his own socket, and the others lose nothing by it.
 #[cfg(target_os = "linux")]
 pub(crate) const LANES: usize = 16;
 #[cfg(not(target_os = "linux"))]
 pub(crate) const LANES: usize = 1;
+/// One in so many of the descriptors that a process may have is for these sockets; the others are for who connects.
+const LANES_SHARE: u64 = 4;
 /// With port 0, the port the system gave TCP may be taken for UDP: tried again with others.
 const FREE_PORT_TRIES: usize = 16;
 
@@ -101,18 +106,27 @@ pub enum BindError {
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) tcp: TcpListener,
-    /// Of each port, [`LANES`] sockets for each worker.
+    /// Of each port, so many sockets for each worker as it has lanes.
     pub(crate) udp: [Vec<UdpSocket>; 2],
 }
 
+/// The sockets of each worker on each port: many cores must not take all descriptors of a process that may have few.
+pub(crate) fn lanes_within(descriptors: u64, config: &Config) -> usize {
+    let fits = |&lanes: &usize| descriptors_for(0, config.sockets(lanes)) <= descriptors / LANES_SHARE;
+    std::iter::successors(Some(LANES), |lanes| Some(lanes / 2))
+        .take_while(|&lanes| lanes > 1)
+        .find(fits)
+        .unwrap_or(1)
+}
+
 /// Opens the sockets of all listening addresses.
-pub(crate) fn open_all(config: &Config) -> Result<Vec<Listening>, BindError> {
-    let workers = config.workers();
+pub(crate) fn open_all(config: &Config, lanes: usize) -> Result<Vec<Listening>, BindError> {
+    let sockets = config.workers() * lanes;
     if !config.listen.is_empty() {
-        return config.listen.iter().map(|&address| open(address, workers)).collect();
+        return config.listen.iter().map(|&address| open(address, sockets)).collect();
     }
-    let mut all = vec![open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)), workers)?];
-    match open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)), workers) {
+    let mut all = vec![open(SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)), sockets)?];
+    match open(SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)), sockets) {
         Ok(v6) => all.push(v6),
         Err(error @ (BindError::NoSuchAddress(_) | BindError::System { .. })) => {
             tracing::warn!(%error, "no IPv6");
@@ -122,28 +136,28 @@ pub(crate) fn open_all(config: &Config) -> Result<Vec<Listening>, BindError> {
     Ok(all)
 }
 
-fn open(address: SocketAddr, workers: usize) -> Result<Listening, BindError> {
+fn open(address: SocketAddr, sockets: usize) -> Result<Listening, BindError> {
     let mut tries = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        match open_once(address, workers) {
+        match open_once(address, sockets) {
             Err(BindError::InUse { .. }) if tries > 0 => {}
             other => return other,
         }
     }
 }
 
-fn open_once(address: SocketAddr, workers: usize) -> Result<Listening, BindError> {
+fn open_once(address: SocketAddr, sockets: usize) -> Result<Listening, BindError> {
     let any_port = address.port() == 0;
     let tcp = listen_tcp(address)?;
     let main = tcp.local_addr().map_err(|e| failed("TCP", address, e))?;
-    let first = bind_udp(main, workers)?;
+    let first = bind_udp(main, sockets)?;
     let second = match main.port().checked_add(SECOND_PORT_OFFSET) {
         _ if any_port => SocketAddr::new(main.ip(), 0),
         Some(port) => SocketAddr::new(main.ip(), port),
         None => return Err(BindError::NoSecondPort(main.port())),
     };
-    let second = bind_udp(second, workers).map_err(|e| match e {
+    let second = bind_udp(second, sockets).map_err(|e| match e {
         BindError::InUse { address, .. } => BindError::SecondInUse { address, main: main.port() },
         other => other,
     })?;
@@ -164,7 +178,7 @@ fn listen_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// The sockets of all workers on one port, over which the system spreads what comes.
-fn bind_udp(address: SocketAddr, workers: usize) -> Result<Vec<UdpSocket>, BindError> {
+fn bind_udp(address: SocketAddr, sockets: usize) -> Result<Vec<UdpSocket>, BindError> {
     let open = || {
         let open_one = || -> io::Result<Socket> {
             let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
@@ -176,7 +190,7 @@ fn bind_udp(address: SocketAddr, workers: usize) -> Result<Vec<UdpSocket>, BindE
         first.bind(&address.into())?;
         let bound = first.local_addr()?;
         let mut all = vec![first];
-        for _ in 1..workers * LANES {
+        for _ in 1..sockets {
             let socket = open_one()?;
             share_port(&all[0])?;
             share_port(&socket)?;

@@ -27,7 +27,7 @@ use crate::{
     control::{CONTROL, Control, Handle},
     goodbye::Goodbyes,
     hook::Hook,
-    listen::{self, BindError, LANES, udp_addresses},
+    listen::{self, BindError, LANES, lanes_within, udp_addresses},
     owner::{EVENTS_AT_ONCE, GOODBYES, Owner, max_connections, next_datagrams},
     resources,
     udp::{Port, kernel, lanes::Lanes, worker::Workers},
@@ -67,6 +67,8 @@ pub struct Server {
     ports: Vec<Vec<Arc<Lanes>>>,
     /// File descriptors that this process may have.
     descriptors: u64,
+    /// Sockets of each worker on each port.
+    lanes: usize,
     /// Messages between devices on UDP that never come to a worker.
     fast_path: Option<Arc<FastPath>>,
     handle: Handle,
@@ -113,6 +115,7 @@ impl Server {
             udp: Vec::new(),
             ports: vec![Vec::new(); config.workers()],
             descriptors: u64::MAX,
+            lanes: LANES,
             fast_path: None,
             handle: Handle { control, reload: Arc::default() },
             admin: None,
@@ -126,7 +129,7 @@ impl Server {
             let opened = admin::listen(address);
             server.admin = Some(opened.map_err(|error| BindError::Admin { address, error })?);
         }
-        for listening in listen::open_all(&server.config)? {
+        for listening in listen::open_all(&server.config, server.lanes)? {
             let address = listening.tcp.local_addr().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
             server.add(listening).map_err(|error| BindError::System {
                 transport: "TCP and UDP",
@@ -155,10 +158,11 @@ impl Server {
 
     /// Asks the system for the descriptors that the limits come to, and says what is missing.
     fn raise_descriptors(&mut self) {
-        let needed = resources::descriptors_for(max_connections(&self.config), self.config.sockets());
+        let needed = resources::descriptors_for(max_connections(&self.config), self.config.sockets(LANES));
         self.descriptors = resources::raise_descriptors(needed);
+        self.lanes = lanes_within(self.descriptors, &self.config);
         if self.descriptors < needed {
-            let room = resources::connections_within(self.descriptors, self.config.sockets());
+            let room = resources::connections_within(self.descriptors, self.config.sockets(self.lanes));
             tracing::warn!(
                 "the system gives this process {} file descriptors, which is enough for {room} connections; the limits in the \
                  configuration come to {needed}. Raise it (LimitNOFILE= in a systemd unit, `ulimit -Hn` in a shell), or lower `devices`",
@@ -186,7 +190,7 @@ impl Server {
         for (slot, of_workers) in sockets.iter_mut().zip(listening.udp) {
             let mut sockets = of_workers.into_iter();
             for ports in &mut self.ports {
-                let mut lanes = sockets.by_ref().take(LANES).map(Port::new);
+                let mut lanes = sockets.by_ref().take(self.lanes).map(Port::new);
                 let Some(first) = lanes.next() else { continue };
                 let lanes = Lanes::new(first?, lanes.collect::<std::io::Result<_>>()?);
                 *slot = (SocketId(ports.len() as u16), lanes.local_addr());
@@ -225,7 +229,7 @@ impl Server {
                 return;
             }
         };
-        let connections = resources::connections_within(self.descriptors, self.config.sockets());
+        let connections = resources::connections_within(self.descriptors, self.config.sockets(self.lanes));
         let mains = self.udp.iter().map(|[main, _]| *main).collect();
         let mut owner = Owner::new(&self.config, self.base, ports, udp_lists, events_in.clone());
         owner.max_conns = owner.max_conns.min(connections);

@@ -193,6 +193,27 @@ fn logs_are_one_json_object_a_line_where_that_is_asked_for() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_base_with_many_workers_starts_where_a_process_may_have_few_file_descriptors() {
+    let home = Home::new();
+    home.configure("[base]\nworkers = 64\n");
+    let base = "base --listen 127.0.0.1:0 --state state --drain 0";
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n 1024; exec {} {base}", env!("CARGO_BIN_EXE_bowline"))]);
+    command
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path().join("config"))
+        .current_dir(home.path());
+    let mut running = Running::start(&mut command);
+    let name = running.stdout.line_with("base ")["base ".len()..].to_owned();
+    let devices = [Home::new(), Home::new()];
+    let mut listener = devices[0].start(&format!("listen --base {name}"));
+    listener.stderr.line_with("registered at");
+    let id = devices[0].id();
+    devices[1].run(&format!("ping -c 3 -i 0.1 --base {name} {id}")).ok();
+}
+
 #[test]
 fn too_few_file_descriptors_are_told_at_the_start_and_nobody_who_is_here_suffers_when_they_run_out() {
     let home = Home::new();
