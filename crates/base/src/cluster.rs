@@ -1,7 +1,7 @@
 //! The owner's side of the cluster: the link, if there is one, and where other bases reach this one over UDP.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use bowline_proto::{
     wire::cluster::PREFIX_LEN,
 };
 
-use crate::config::Config;
+use crate::{config::Config, listen::leaves_from};
 
 /// How long the last words to store and bus may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -119,21 +119,10 @@ impl Cluster {
     }
 }
 
-/// The address of a family by which this machine would send to others elsewhere. Nothing is sent: the system only looks up the way.
-fn leaves_from(v4: bool) -> Option<IpAddr> {
-    // Addresses for documentation, which nobody has.
-    let (any, elsewhere): (IpAddr, IpAddr) = if v4 {
-        (Ipv4Addr::UNSPECIFIED.into(), [192, 0, 2, 1].into())
-    } else {
-        (Ipv6Addr::UNSPECIFIED.into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into())
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect((elsewhere, 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+
     use super::*;
 
     fn addresses(config: &str, mains: &[&str], seen: &str) -> Vec<String> {

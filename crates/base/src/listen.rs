@@ -238,12 +238,13 @@ fn failed(transport: &'static str, address: SocketAddr, error: io::Error) -> Bin
 
 /// What hosts that connect to listening address number `at` are told of UDP sockets: its own, under the address they
 /// reached it at (`::`) or the advertised one, then those of the other family where that one's address is known, so that
-/// a host with both families learns its reflexive addresses in both.
+/// a host with both families learns its reflexive addresses in both. `public`: the machine's own address of a family, IPv4 or not.
 pub(crate) fn udp_addresses(
     at: usize,
     tcp: &[SocketAddr],
     udp: &[[(SocketId, SocketAddr); 2]],
     advertise: &[IpAddr],
+    public: impl Fn(bool) -> Option<IpAddr>,
 ) -> Vec<UdpAddress> {
     let advertised = |v4: bool| advertise.iter().copied().find(|ip| ip.is_ipv4() == v4);
     let named = |sockets: &[(SocketId, SocketAddr); 2], ip: IpAddr| {
@@ -253,11 +254,75 @@ pub(crate) fn udp_addresses(
     let mut list = named(&udp[at], own).to_vec();
     let other =
         tcp.iter().zip(udp).filter(|(t, _)| t.is_ipv4() != tcp[at].is_ipv4()).find_map(|(t, sockets)| {
-            let bound = Some(t.ip()).filter(|ip| !ip.is_unspecified());
+            let bound = if t.ip().is_unspecified() { public(t.is_ipv4()) } else { Some(t.ip()) };
             Some((sockets, advertised(t.is_ipv4()).or(bound)?))
         });
     if let Some((sockets, ip)) = other {
         list.extend(named(sockets, ip));
     }
     list
+}
+
+/// The machine's address of this family, if it sends to others elsewhere by one that means this machine to them, too.
+pub(crate) fn public_address(v4: bool) -> Option<IpAddr> {
+    leaves_from(v4).filter(|&ip| is_public(ip))
+}
+
+/// The address of this family by which this machine would send to others elsewhere. Nothing is sent: the system only looks up
+/// the way.
+pub(crate) fn leaves_from(v4: bool) -> Option<IpAddr> {
+    // Addresses for documentation, which nobody has.
+    let (any, elsewhere): (IpAddr, IpAddr) = if v4 {
+        (Ipv4Addr::UNSPECIFIED.into(), [192, 0, 2, 1].into())
+    } else {
+        (Ipv6Addr::UNSPECIFIED.into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into())
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((elsewhere, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+/// Not of a range that means another machine in every network.
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            !(is_shared || ip.is_private() || ip.is_link_local() || ip.is_loopback() || ip.is_unspecified())
+        }
+        IpAddr::V6(ip) => {
+            !(ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback() || ip.is_unspecified())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_that_listens_everywhere_is_told_of_in_both_families_where_its_own_address_means_it() {
+        let tcp: Vec<SocketAddr> = ["0.0.0.0:4477", "[::]:4477"].map(|a| a.parse().unwrap()).to_vec();
+        let udp: Vec<[(SocketId, SocketAddr); 2]> =
+            (0..).zip(&tcp).map(|(n, &a)| [(SocketId(2 * n), a), (SocketId(2 * n + 1), a)]).collect();
+        let told = |at: usize, own: &str, advertise: &[IpAddr]| -> Vec<IpAddr> {
+            let own: IpAddr = own.parse().unwrap();
+            let public = |v4: bool| Some(own).filter(|&ip| ip.is_ipv4() == v4 && is_public(ip));
+            let list = udp_addresses(at, &tcp, &udp, advertise, public);
+            list.iter().step_by(2).map(|udp| udp.address.ip()).collect()
+        };
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let reached = ip("::");
+        assert_eq!(told(1, "203.0.113.9", &[]), [reached, ip("203.0.113.9")], "who came by IPv6");
+        assert_eq!(told(0, "2001:db8::9", &[]), [reached, ip("2001:db8::9")], "who came by IPv4");
+        for elsewhere in ["10.0.0.9", "192.168.1.9", "100.64.0.9", "169.254.1.9"] {
+            assert_eq!(told(1, elsewhere, &[]), [reached], "{elsewhere} is another machine elsewhere");
+        }
+        assert_eq!(told(0, "fd00::9", &[]), [reached], "a unique local address is another network's");
+        let advertised = [ip("198.51.100.7")];
+        assert_eq!(
+            told(1, "203.0.113.9", &advertised),
+            [reached, advertised[0]],
+            "what the operator says counts"
+        );
+    }
 }

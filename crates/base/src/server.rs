@@ -27,7 +27,7 @@ use crate::{
     control::{CONTROL, Control, Handle},
     goodbye::Goodbyes,
     hook::Hook,
-    listen::{self, BindError, LANES, lanes_within, udp_addresses},
+    listen::{self, BindError, LANES, lanes_within, public_address, udp_addresses},
     owner::{EVENTS_AT_ONCE, GOODBYES, Owner, max_connections, next_datagrams},
     resources,
     udp::{Port, kernel, lanes::Lanes, worker::Workers},
@@ -219,7 +219,7 @@ impl Server {
     pub async fn run(mut self, shutdown: impl Future<Output = Shutdown> + Send) {
         let (events_in, mut events) = mpsc::channel(EVENTS);
         let advertise = &self.config.advertise;
-        let udp_list = |at| udp_addresses(at, &self.local_addrs, &self.udp, advertise);
+        let udp_list = |at| udp_addresses(at, &self.local_addrs, &self.udp, advertise, public_address);
         let udp_lists = (0..self.udp.len()).map(udp_list).collect();
         let ports = self.ports.first().cloned().unwrap_or_default();
         let (workers, mut from_workers) = match Workers::start(self.ports, &self.base.routes()) {

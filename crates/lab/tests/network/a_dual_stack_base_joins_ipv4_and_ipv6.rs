@@ -36,3 +36,18 @@ fn ipv4_alone_and_ipv6_alone_meet_at_the_base() {
         assert!(answers.iter().all(|answer| answer.path == "relay-udp"), "{answers:?}");
     });
 }
+
+/// Nobody tells the base its addresses, and the device reaches it by IPv6, as one with both does where the base's name has both.
+#[test]
+fn who_came_by_ipv6_is_found_by_ipv4_too() {
+    with_bowline(|lab| {
+        let internet = Internet::new(lab);
+        let base = Base::start(&internet.server(lab, "base", 10), &["0.0.0.0:4477", "[::]:4477"]);
+        let [by_ipv4, by_ipv6] = BASE.map(|address| format!("{}@{address}", base.id()));
+        let [left, right] = [1, 2].map(|number| internet.home(lab, number, Nat::Home));
+        let listener = Listener::start(&left.device_v4(lab, "listener", 2), "listener", &[&by_ipv4]);
+        let pinger = Pinger::start(&right.device(lab, "pinger", 2), &listener.id, OFTEN, &[&by_ipv6]);
+        let address = pinger.wait_path("direct", SOON, 0).address.expect("a direct path has an address");
+        assert_eq!(address.ip().to_string(), "203.0.113.1");
+    });
+}
