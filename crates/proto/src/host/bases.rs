@@ -68,6 +68,7 @@ pub(super) struct Bases {
     clusters: BTreeMap<usize, DeviceId>,
     nat_unknown: Bucket,
     path_silent: Bucket,
+    race_again: Bucket,
     why_not: Option<String>,
     /// What a base said in this race says more than that another cannot be reached.
     why_was_said: bool,
@@ -106,6 +107,7 @@ impl Bases {
             clusters: BTreeMap::new(),
             nat_unknown: Bucket::default(),
             path_silent: Bucket::default(),
+            race_again: Bucket::default(),
             why_not: None,
             why_was_said: false,
             udp_reported: false,
@@ -340,13 +342,13 @@ impl Bases {
         match (message, current) {
             (BaseDatagram::RecvData(from, data), current) => {
                 if let Some(session) = current {
-                    session.bindings.heard();
+                    session.bindings.heard(now);
                 }
                 one(from, data, Path::RelayUdp)
             }
             (BaseDatagram::RecvJoined(from, body), current) => {
                 if let Some(session) = current {
-                    session.bindings.heard();
+                    session.bindings.heard(now);
                 }
                 joined(from, body, Path::RelayUdp, ctx)
             }
@@ -365,6 +367,7 @@ impl Bases {
             }
             (BaseDatagram::NatUnknown, Some(session)) => {
                 if self.nat_unknown.take(NAT_UNKNOWN_REACTION, now) {
+                    session.bindings.note_unknown();
                     session.bindings.restart(false, now);
                     session.info_now(now);
                 }

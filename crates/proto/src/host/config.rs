@@ -37,6 +37,12 @@ pub const MAX_KNOWN_ADDRESSES: usize = 4;
 pub const RETRY_AFTER_MAX: Duration = secs(600);
 /// First and last back-off after a lost race (full jitter, doubling).
 pub const RACE_BACKOFF: (Duration, Duration) = (secs(1), secs(60));
+/// … and below this while messages wait for a base.
+pub const RACE_WANTED: Duration = secs(5);
+/// A race in which no base has said anything for so long is begun anew when something comes over UDP.
+pub const RACE_STUCK: Duration = secs(1);
+/// A race is begun anew for that reason so often at most.
+pub const RACE_AGAIN: Rate = Rate { burst: 1, every: secs(5) };
 /// A session that lived at least so long starts its successor's race without back-off.
 pub const STABLE_SESSION: Duration = secs(10);
 /// After ERROR 8 without a newer session of one's own.
@@ -69,6 +75,8 @@ pub const UDP_QUIET: Duration = secs(1);
 pub const UDP_QUIET_INFO: Duration = ms(1250);
 /// … and data over TCP.
 pub const UDP_SILENT: Duration = ms(1750);
+/// While data would go over UDP that is silent: a NAT-INIT so often, for as long as the base may still know the binding.
+pub const UDP_SILENT_ASK: Duration = secs(1);
 
 /// A session that nothing came from over TCP for so long is over, whatever the system says: the base has dropped it, too.
 pub const SESSION_DEAD: Duration = secs(60);
@@ -261,9 +269,13 @@ pub const SILENCE_TALKING: Duration = ms(150);
 pub const TALKING: Duration = secs(1);
 /// A path that went silent in the middle of a talk causes one NAT-INIT and one INFO so often at most.
 pub const PATH_SILENT_REACTION: Rate = Rate { burst: 1, every: secs(1) };
+/// A peer of whom nothing came for so long, though messages went to it, has come back with the next message over the relay …
+pub const CAME_BACK: Duration = secs(2);
+/// … and so often at most, for each peer, a new ladder follows that, or that the base has come back.
+pub const CAME_BACK_LADDER: Rate = Rate { burst: 1, every: secs(10) };
 /// HELLOs on a path that has gone silent, at most one in so long.
 pub const PROBE_EVERY: Duration = secs(1);
-/// A suspect path without a reply for so long (or three round trips) is dropped.
+/// A suspect path without a reply for so long (or three round trips) is dropped, if the base has answered since.
 pub const SUSPECT_MIN: Duration = secs(1);
 /// A pair must be faster by this share …
 pub const FASTER_SHARE: f64 = 0.8;

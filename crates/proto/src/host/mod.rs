@@ -261,6 +261,9 @@ impl Host {
             return None;
         }
         self.peers.note_relayed(from, &self.ctx, now);
+        if self.bases.has_come_back() {
+            self.tick(now);
+        }
         let counter = if delivery.path == Path::RelayUdp {
             &mut self.ctx.counters.data_received_relay_udp
         } else {
@@ -326,6 +329,9 @@ impl Host {
             return;
         }
         self.bases.tick(&mut self.ctx, now);
+        if self.bases.take_came_back(&mut self.ctx, now) {
+            self.peers.handle_came_back(now);
+        }
         let relay = RelayView::of(&self.bases, now);
         if relay.path != self.relay_path {
             self.relay_path = relay.path;
@@ -378,6 +384,9 @@ impl Host {
     fn relay_route(&mut self, length: usize, now: Instant) -> Option<Relay> {
         if let Some(session) = self.bases.lingering_mut() {
             return session.bindings.route(length, now).map(Relay::Udp);
+        }
+        if self.bases.session().is_none() {
+            self.bases.note_wanted(&mut self.ctx, now);
         }
         let session = self.bases.session_mut()?;
         if let Some(hop) = session.bindings.route(length, now) {

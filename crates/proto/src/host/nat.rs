@@ -14,7 +14,7 @@ use super::{
     Hop,
     config::{
         BINDING_FAILED, BINDING_REST, NAT_CONFIRM_GAPS, NAT_INIT_GAPS, NAT_INIT_PADDED, NAT_OK_LIFE,
-        NAT_OUTSTANDING, SMALL_DATA, UDP_QUIET, UDP_QUIET_INFO, UDP_SILENT,
+        NAT_OUTSTANDING, SESSION_DEAD, SMALL_DATA, UDP_QUIET, UDP_QUIET_INFO, UDP_SILENT, UDP_SILENT_ASK,
     },
     context::{Context, Rtt, earlier},
     event::BindingStatus,
@@ -42,6 +42,12 @@ pub(super) struct Bindings {
     list: Vec<Binding>,
     chosen: Option<Chosen>,
     health: Health,
+    /// When something last came.
+    heard: Option<Instant>,
+    /// Data would have gone over UDP since it was last asked whether that is silent still.
+    missed: bool,
+    /// Something has come after a silence, and nobody has been told.
+    came_back: bool,
     /// Whether the user wants UDP to be used.
     on: bool,
 }
@@ -109,8 +115,8 @@ enum Health {
     Probing(Instant),
     /// … and INFO, too.
     ProbingTcp(Instant),
-    /// Too long: data goes over TCP until something comes.
-    Silent,
+    /// Too long: data goes over TCP until something comes. Whether that is still so was last asked at this moment.
+    Silent(Option<Instant>),
 }
 
 /// What a tick asks of the session.
@@ -138,7 +144,8 @@ impl Bindings {
                 rtt: Rtt::default(),
             })
             .collect();
-        Self { terms, list, chosen: None, health: Health::Quiet, on }
+        let (heard, missed, came_back) = (None, false, false);
+        Self { terms, list, chosen: None, health: Health::Quiet, heard, missed, came_back, on }
     }
 
     pub(super) fn has(&self, address: SocketAddr) -> bool {
@@ -187,7 +194,8 @@ impl Bindings {
 
     /// Where a message of `length` bytes goes over UDP, if it may.
     pub(super) fn route(&mut self, length: usize, now: Instant) -> Option<Hop> {
-        if self.health == Health::Silent {
+        if self.is_silent() {
+            self.missed = true;
             return None;
         }
         let binding = self.usable(now).filter(|binding| length <= binding.limit())?;
@@ -200,12 +208,12 @@ impl Bindings {
 
     /// How long a message may be that goes over UDP now.
     pub(super) fn limit(&self, now: Instant) -> Option<usize> {
-        self.usable(now).filter(|_| self.health != Health::Silent).map(Binding::limit)
+        self.usable(now).filter(|_| !self.is_silent()).map(Binding::limit)
     }
 
     /// Whether small messages may go over UDP now.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
-        self.health != Health::Silent && self.usable(now).is_some()
+        !self.is_silent() && self.usable(now).is_some()
     }
 
     fn usable(&self, now: Instant) -> Option<&Binding> {
@@ -228,7 +236,30 @@ impl Bindings {
 
     /// Whether relayed data waits for a sign of life that does not come.
     pub(super) fn is_probing(&self) -> bool {
-        matches!(self.health, Health::ProbingTcp(_) | Health::Silent)
+        matches!(self.health, Health::ProbingTcp(_) | Health::Silent(_))
+    }
+
+    fn is_silent(&self) -> bool {
+        matches!(self.health, Health::Silent(_))
+    }
+
+    /// When something last came from the base over UDP.
+    pub(super) fn last_heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
+    pub(super) fn has_come_back(&self) -> bool {
+        self.came_back
+    }
+
+    /// Whether something has come after a silence; said once.
+    pub(super) fn take_came_back(&mut self) -> bool {
+        std::mem::take(&mut self.came_back)
+    }
+
+    /// The base says that it does not know us, so the way to it is open again.
+    pub(super) fn note_unknown(&mut self) {
+        self.came_back |= self.is_silent();
     }
 
     /// The reflexive addresses that the base sees, for judging candidates.
@@ -237,8 +268,14 @@ impl Bindings {
     }
 
     /// Something came from this session's base over UDP.
-    pub(super) fn heard(&mut self) {
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.note_heard(now);
         self.health = Health::Quiet;
+    }
+
+    fn note_heard(&mut self, now: Instant) {
+        self.heard = Some(now);
+        self.came_back |= self.is_silent();
     }
 
     /// The system refuses to send there: too large a datagram says so of its size, anything else of the way.
@@ -247,7 +284,7 @@ impl Bindings {
         if too_large {
             self.list[index].full_size = false;
         } else if self.chosen.is_none_or(|chosen| chosen.index == index) {
-            self.health = Health::Silent;
+            self.health = Health::Silent(None);
         }
     }
 
@@ -275,6 +312,8 @@ impl Bindings {
             binding.rtt.sample(now - sent.at);
         }
         binding.answered = Some(now);
+        self.heard = Some(now);
+        self.came_back |= matches!(self.health, Health::Silent(_));
         // Seen from elsewhere all of a sudden: another way perhaps, on which nothing is proven, and the base has to hear of it.
         let elsewhere = binding.reflexive.replace(ok.seen).is_some_and(|known| known != ok.seen);
         binding.full_size &= !elsewhere;
@@ -440,9 +479,35 @@ impl Bindings {
         if let Health::ProbingTcp(since) = self.health
             && now >= since + UDP_SILENT
         {
-            self.health = Health::Silent;
+            self.health = Health::Silent(Some(now));
+        }
+        if self.ask_at().is_some_and(|at| at <= now) {
+            self.ask(now);
         }
         result
+    }
+
+    /// When to ask whether UDP is silent still: the base knows the binding for some time, and what it knows is at once of use again.
+    fn ask_at(&self) -> Option<Instant> {
+        let (Health::Silent(asked), true, Some(heard)) = (self.health, self.missed, self.heard) else {
+            return None;
+        };
+        let at = asked.map_or(heard, |at| at + UDP_SILENT_ASK);
+        (at < heard + SESSION_DEAD).then_some(at)
+    }
+
+    fn ask(&mut self, now: Instant) {
+        self.health = Health::Silent(Some(now));
+        self.missed = false;
+        let used = self.chosen.map(|chosen| chosen.index);
+        let index = used.or_else(|| self.list.iter().position(|b| b.answered.is_some()));
+        // A ladder that is still going on asks by itself.
+        if let Some(binding) =
+            index.map(|index| &mut self.list[index]).filter(|b| b.next > now + UDP_SILENT_ASK)
+        {
+            binding.next = now;
+            binding.keepalive = true;
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -450,7 +515,8 @@ impl Bindings {
             return None;
         }
         let health = match self.health {
-            Health::Quiet | Health::Silent => None,
+            Health::Quiet => None,
+            Health::Silent(_) => self.ask_at(),
             Health::Awaiting(since) => Some(since + UDP_QUIET),
             Health::Probing(since) => Some(since + UDP_QUIET_INFO),
             Health::ProbingTcp(since) => Some(since + UDP_SILENT),

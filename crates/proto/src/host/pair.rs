@@ -60,6 +60,13 @@ impl Pair {
         self.next = Some(now);
     }
 
+    /// The same, where the last ladder is over.
+    pub(super) fn restart_rested(&mut self, now: Instant) {
+        if matches!(self.stage, Stage::Rounds { .. }) {
+            self.restart(now);
+        }
+    }
+
     pub(super) fn is_due(&self, by: Instant) -> bool {
         self.next.is_some_and(|at| at <= by)
     }

@@ -12,6 +12,8 @@ use super::{
     context::{Rtt, earlier},
 };
 
+const UNCONFIRMED: &str = "nothing confirmed it for 75 seconds";
+
 /// A path that stands.
 #[derive(Debug)]
 pub(super) struct Standing {
@@ -141,7 +143,8 @@ impl Standing {
         }
     }
 
-    pub(super) fn tick(&mut self, rtt: &Rtt, now: Instant) -> Act {
+    /// `relay`: when something last came from the base.
+    pub(super) fn tick(&mut self, rtt: &Rtt, relay: Option<Instant>, now: Instant) -> Act {
         let patience = self.patience(rtt);
         if let Some((next, tries)) = self.size_probe
             && next <= now
@@ -167,10 +170,20 @@ impl Standing {
                 self.health = Health::Suspect(now);
                 Act::Suspect
             }
-            Health::Suspect(since) if now >= since + suspect_life(rtt) => Act::Drop("it does not answer"),
-            Health::Quiet if now >= self.heard + PROOF_LIFE => {
-                Act::Drop("nothing confirmed it for 75 seconds")
+            Health::Suspect(since) if now >= since + suspect_life(rtt) => {
+                if relay.is_some_and(|heard| heard >= since) {
+                    Act::Drop("it does not answer")
+                } else if now >= self.heard + PROOF_LIFE {
+                    Act::Drop(UNCONFIRMED)
+                } else if now >= self.suspect_at(since, rtt) {
+                    // Nothing is better at present: whatever is in the way may pass.
+                    self.probed = Some(now);
+                    Act::Probe { talking: false }
+                } else {
+                    Act::Nothing
+                }
             }
+            Health::Quiet if now >= self.heard + PROOF_LIFE => Act::Drop(UNCONFIRMED),
             _ => Act::Nothing,
         }
     }
@@ -190,6 +203,12 @@ impl Standing {
         rtt.patience(if talking { SILENCE_TALKING } else { SILENCE_MIN })
     }
 
+    /// When a suspect path is dropped, or asked once more where there is nothing else.
+    fn suspect_at(&self, since: Instant, rtt: &Rtt) -> Instant {
+        let life = since + suspect_life(rtt);
+        self.probed.map_or(life, |at| life.max(at + PROBE_EVERY))
+    }
+
     /// One HELLO a second at most is sent because of silence: one-way flows draw no more.
     fn probe_at(&self, since: Instant, patience: Duration) -> Instant {
         self.probed.map_or(since + patience, |at| (at + PROBE_EVERY).max(since + patience))
@@ -202,7 +221,7 @@ impl Standing {
             Health::Awaiting(since) => self.probe_at(since, patience),
             Health::Probing { first, again: false, .. } => first + patience / 2,
             Health::Probing { first, again: true, .. } => first + patience,
-            Health::Suspect(since) => since + suspect_life(rtt),
+            Health::Suspect(since) => self.suspect_at(since, rtt),
         };
         let size = self.size_probe.filter(|&(_, tries)| tries <= SIZE_GAPS.len() && !self.is_suspect());
         earlier(Some(health), size.map(|(next, _)| next))

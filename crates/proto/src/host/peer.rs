@@ -17,7 +17,8 @@ use super::{
     CandidateSource, Event, Hop, Lease, Path,
     candidate::{Judge, Rank},
     config::{
-        FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, PEER_BYTES, SIZE_BYTES, SIZE_WANTED, SMALL_DATA,
+        CAME_BACK_LADDER, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, PEER_BYTES, SIZE_BYTES,
+        SIZE_WANTED, SMALL_DATA,
     },
     context::{Context, Rtt, earlier},
     early::Early,
@@ -71,6 +72,10 @@ pub(super) struct Peer {
     pub(super) link_reaction: Bucket,
     /// Its path went silent in the middle of a talk, and nobody has looked into the reason yet.
     pub(super) went_silent: bool,
+    /// The first message to it after which nothing has come from it by any way.
+    unheard: Option<Instant>,
+    /// Ladders that began because it, or the base, came back.
+    came_back: Bucket,
     /// What may go to where it is said to be now.
     pub(super) early: Early,
     /// The moment under which the index of deadlines has it.
@@ -181,6 +186,8 @@ impl Peer {
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),
             went_silent: false,
+            unheard: None,
+            came_back: Bucket::default(),
             early: Early::default(),
             scheduled: None,
             leased: None,
@@ -208,6 +215,7 @@ impl Peer {
     /// Where a message of `length` bytes goes directly, if anywhere. `alone`: there is no relay, so that a size that
     /// any path should carry is worth trying before it is proven. The flag: the relay is to carry it as well.
     pub(super) fn direct_route(&mut self, length: usize, alone: bool, now: Instant) -> Option<(Hop, bool)> {
+        self.unheard.get_or_insert(now);
         let known = self.direct_limit()?;
         if length > SIZE_WANTED
             && let Some(pair) = self.standing_pair()
@@ -359,6 +367,22 @@ impl Peer {
         }
     }
 
+    /// Something came from it.
+    pub(super) fn note_heard(&mut self) {
+        self.unheard = None;
+    }
+
+    /// Messages pass again that did not for a while: what was tried meanwhile was tried in vain, and the next round may be far.
+    pub(super) fn handle_came_back(&mut self, now: Instant) {
+        let in_use = self.is_active() && self.role == Role::Wanted;
+        let looking = self.direct.as_ref().is_none_or(Standing::is_suspect);
+        if in_use && looking && self.came_back.take(CAME_BACK_LADDER, now) {
+            for pair in &mut self.pairs {
+                pair.restart_rested(now);
+            }
+        }
+    }
+
     /// This device moved: what was learned about unanswering addresses was learned elsewhere.
     pub(super) fn handle_moved(&mut self, judge: &Judge<'_>, now: Instant) {
         self.rests.clear();
@@ -452,7 +476,7 @@ impl Peer {
             }
             Activity::Active => {}
         }
-        self.tick_path(relay.path, ctx, now);
+        self.tick_path(relay, ctx, now);
         self.tick_punch(relay.mapping, ctx, now);
         self.tick_size(ctx, now);
         self.report_size(ctx);
@@ -490,11 +514,11 @@ impl Peer {
         }
     }
 
-    fn tick_path(&mut self, relay: Path, ctx: &mut Context, now: Instant) {
+    fn tick_path(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) {
         let Some(standing) = &mut self.direct else { return };
         let hop = standing.hop;
         let rtt = rtt_of(&self.pairs, hop);
-        match standing.tick(&rtt, now) {
+        match standing.tick(&rtt, relay.heard, now) {
             Act::Nothing => {}
             Act::Probe { talking } => {
                 self.went_silent |= talking;
@@ -502,13 +526,15 @@ impl Peer {
             }
             Act::ProbeSize => self.send_hello(hop, true, ctx, now),
             Act::Suspect => {
+                // Whether the base answers decides how long the path is held to.
+                self.went_silent = true;
                 self.doubt(now);
                 self.restart_pairs(now);
-                self.report(relay, "it went silent", ctx, now);
+                self.report(relay.path, "it went silent", ctx, now);
             }
             Act::Drop(reason) => {
                 self.direct = None;
-                self.report(relay, reason, ctx, now);
+                self.report(relay.path, reason, ctx, now);
             }
         }
     }

@@ -40,6 +40,8 @@ pub(super) struct RelayView {
     base: Option<IpAddr>,
     /// As its UDP addresses see us, and as it sees us over TCP.
     reflexive: [Option<IpAddr>; MAX_BASE_ADDRESSES + 1],
+    /// When something last came from it.
+    pub(super) heard: Option<Instant>,
     /// What its UDP addresses show of our NAT.
     pub(super) mapping: Mapping,
 }
@@ -52,6 +54,7 @@ impl RelayView {
                 conn: None,
                 base: None,
                 reflexive: Default::default(),
+                heard: None,
                 mapping: Mapping::Unknown,
             };
         };
@@ -65,7 +68,8 @@ impl RelayView {
         let seen = session.bindings.reflexive().chain([session.seen]).map(|address| Some(address.ip()));
         reflexive.iter_mut().zip(seen).for_each(|(slot, ip)| *slot = ip);
         let mapping = Mapping::of(session.bindings.reflexive());
-        Self { path, conn, base: Some(session.remote.ip()), reflexive, mapping }
+        let heard = if conn.is_some() { Some(session.last_heard()) } else { session.bindings.last_heard() };
+        Self { path, conn, base: Some(session.remote.ip()), reflexive, heard, mapping }
     }
 }
 
@@ -100,6 +104,9 @@ impl Peers {
     pub(super) fn handle_traffic(&mut self, id: DeviceId, traffic: &Traffic) {
         let Some(peer) = self.map.get_mut(&id) else { return };
         peer.used = peer.used.max(traffic.last);
+        if traffic.heard.is_some() {
+            peer.note_heard();
+        }
         if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop == traffic.hop) {
             if let Some(heard) = traffic.heard {
                 standing.note_data(heard);
@@ -245,6 +252,18 @@ impl Peers {
             ctx.push(Output::Write { conn, frames });
         }
         self.report_all(relay, "registered at a base", ctx, now);
+        self.handle_came_back(now);
+    }
+
+    /// The way to the base is open again.
+    pub(super) fn handle_came_back(&mut self, now: Instant) {
+        let ids: Vec<DeviceId> = self.map.keys().copied().collect();
+        for id in ids {
+            if let Some(peer) = self.map.get_mut(&id) {
+                peer.handle_came_back(now);
+            }
+            self.reschedule(id);
+        }
     }
 
     pub(super) fn report_all(

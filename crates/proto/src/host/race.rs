@@ -14,8 +14,8 @@ use std::{
 use super::{
     BaseName, ConnId, Output,
     config::{
-        BASE_PORT, CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, REGISTER_TIMEOUT, RESOLVE_PATIENCE,
-        WEB_PORT,
+        BASE_PORT, CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, RACE_STUCK, REGISTER_TIMEOUT,
+        RESOLVE_PATIENCE, WEB_PORT,
     },
     context::{Context, earlier},
     session::Opening,
@@ -34,6 +34,7 @@ pub(super) struct Race {
     entrants: Vec<Entrant>,
     conns: BTreeMap<ConnId, Conn>,
     registering: Option<ConnId>,
+    since: Instant,
 }
 
 /// A base that takes part.
@@ -135,8 +136,13 @@ pub(super) struct Attempt {
 
 impl Race {
     /// Starts a race among these bases.
-    pub(super) fn new(entrants: Vec<Entrant>) -> Self {
-        Self { entrants, conns: BTreeMap::new(), registering: None }
+    pub(super) fn new(entrants: Vec<Entrant>, now: Instant) -> Self {
+        Self { entrants, conns: BTreeMap::new(), registering: None, since: now }
+    }
+
+    /// No base has said anything for so long that connections may wait for something that was lost.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        now >= self.since + RACE_STUCK && self.conns.values().all(|c| !c.answered)
     }
 
     pub(super) fn connections(&self) -> usize {

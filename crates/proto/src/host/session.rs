@@ -135,6 +135,11 @@ impl Session {
         }
     }
 
+    /// When something last came from the base, by either way.
+    pub(super) fn last_heard(&self) -> Instant {
+        self.bindings.last_heard().map_or(self.heard, |at| at.max(self.heard))
+    }
+
     pub(super) fn handle_pong(&mut self, number: u64, now: Instant) {
         if let Some((waiting, at)) = self.waiting
             && number >= waiting

@@ -10,8 +10,8 @@ use crate::{
     host::{
         ConnId, Event, Output,
         config::{
-            CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MAX_KNOWN_ADDRESSES, RACE_BACKOFF, REPLACED_WAIT,
-            RETRY_AFTER_MAX,
+            CLONED_BACKOFF, GOAWAY_REST, HEAD_START, MAX_KNOWN_ADDRESSES, RACE_AGAIN, RACE_BACKOFF,
+            RACE_WANTED, REPLACED_WAIT, RETRY_AFTER_MAX,
         },
         context::Context,
         race::{Attempt, Entrant, Outcome, Race},
@@ -112,7 +112,7 @@ impl Bases {
             })
             .collect();
         self.why_was_said = false;
-        self.race = Some(Race::new(entrants));
+        self.race = Some(Race::new(entrants, now));
     }
 
     pub(super) fn tick_race(&mut self, ctx: &mut Context, now: Instant) {
@@ -136,6 +136,37 @@ impl Bases {
         let (first, last) = RACE_BACKOFF;
         let limit = first.saturating_mul(1 << self.lost_races.saturating_sub(1).min(10)).min(last);
         self.wait = Wait::BackOff(now + ctx.random_below(limit));
+    }
+
+    /// A message would go through a base, and there is none: the wait for the next race is no longer than this.
+    pub(in crate::host) fn note_wanted(&mut self, ctx: &mut Context, now: Instant) {
+        if let Wait::BackOff(at) = self.wait
+            && at > now + RACE_WANTED
+        {
+            self.wait = Wait::BackOff(now + ctx.random_below(RACE_WANTED));
+        }
+    }
+
+    pub(in crate::host) fn has_come_back(&self) -> bool {
+        let session = self.session().or_else(|| self.lingering());
+        session.is_some_and(|session| session.bindings.has_come_back())
+    }
+
+    /// Something came from the base over UDP after a silence. What was sent over TCP meanwhile may be repeated seconds later.
+    /// Whether there was such a silence.
+    pub(in crate::host) fn take_came_back(&mut self, ctx: &mut Context, now: Instant) -> bool {
+        let session = match &mut self.session {
+            Some(session) => Some(session),
+            None => self.lingering_mut(),
+        };
+        let came_back = session.is_some_and(|session| session.bindings.take_came_back());
+        let waits = self.session.is_none() && matches!(self.wait, Wait::BackOff(_));
+        let stuck = self.race.as_ref().is_some_and(|race| race.is_stuck(now));
+        if came_back && (waits || stuck) && self.race_again.take(RACE_AGAIN, now) {
+            self.start_race(ctx, now);
+            self.tick_race(ctx, now);
+        }
+        came_back
     }
 
     pub(super) fn handle_race_frame<'a>(

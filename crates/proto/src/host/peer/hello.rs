@@ -134,6 +134,7 @@ impl Peer {
         now: Instant,
     ) -> Option<&'static str> {
         let Answer { hop, rtt, length } = answer;
+        self.note_heard();
         self.early.close();
         self.rests.retain(|r| r.ip != hop.to.ip());
         let at = match self.pairs.iter().position(|p| p.hop == hop) {

@@ -24,8 +24,9 @@ use crate::{
     host::{
         CandidateSource, Hop, SocketId,
         config::{
-            MAX_PAIRS, PUNCH_AFTER, PUNCH_ATTEMPTS, PUNCH_DATAGRAMS, PUNCH_EVERY, PUNCH_FOR, PUNCH_HITS,
-            PUNCH_NEAR, PUNCH_REST, PUNCH_SEQUENCE, PUNCH_SEQUENCE_FIRST, PUNCH_SOCKETS, PUNCH_TRIED,
+            CAME_BACK, MAX_PAIRS, PUNCH_AFTER, PUNCH_ATTEMPTS, PUNCH_DATAGRAMS, PUNCH_EVERY, PUNCH_FOR,
+            PUNCH_HITS, PUNCH_NEAR, PUNCH_REST, PUNCH_SEQUENCE, PUNCH_SEQUENCE_FIRST, PUNCH_SOCKETS,
+            PUNCH_TRIED,
         },
         context::{Context, earlier},
         pair::Pair,
@@ -149,6 +150,9 @@ impl Peer {
     /// Data came from it over the relay: it wants us, too.
     pub(in crate::host) fn note_relayed(&mut self, ctx: &Context, now: Instant) {
         self.used = now;
+        if self.unheard.take().is_some_and(|since| now >= since + CAME_BACK) {
+            self.handle_came_back(now);
+        }
         let stuck = self.role == Role::Wanted && self.direct.is_none();
         if stuck && ctx.config.direct && ctx.config.guess_ports && matches!(self.punch.stage, Stage::Idle) {
             self.punch.stage = Stage::Noticed(now + PUNCH_AFTER);

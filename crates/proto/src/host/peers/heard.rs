@@ -44,6 +44,7 @@ impl Peers {
         };
         let peer = self.map.get_mut(&id)?;
         peer.used = now;
+        peer.note_heard();
         if let Some(standing) = peer.direct.as_mut().filter(|s| s.hop.leads_back(&hop)) {
             standing.note_data(now);
         }
@@ -54,7 +55,8 @@ impl Peers {
     pub(in crate::host) fn note_relayed(&mut self, id: DeviceId, ctx: &Context, now: Instant) {
         if let Some(peer) = self.map.get_mut(&id).filter(|p| p.is_active()) {
             peer.note_relayed(ctx, now);
-            if peer.direct.is_none() {
+            let stands = peer.direct.as_ref().is_some_and(|standing| !standing.is_suspect());
+            if !stands {
                 self.reschedule(id);
             }
         }
