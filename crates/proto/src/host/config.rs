@@ -273,6 +273,8 @@ pub const PATH_SILENT_REACTION: Rate = Rate { burst: 1, every: secs(1) };
 pub const CAME_BACK: Duration = secs(2);
 /// … and so often at most, for each peer, a new ladder follows that, or that the base has come back.
 pub const CAME_BACK_LADDER: Rate = Rate { burst: 1, every: secs(10) };
+/// … and so many at most after a path went silent: pairs that never answered are not tried more often for it.
+pub const CAME_BACK_LADDERS: u8 = 2;
 /// HELLOs on a path that has gone silent, at most one in so long.
 pub const PROBE_EVERY: Duration = secs(1);
 /// A suspect path without a reply for so long (or three round trips) is dropped, if the base has answered since.

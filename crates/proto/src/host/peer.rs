@@ -17,8 +17,8 @@ use super::{
     CandidateSource, Event, Hop, Lease, Path,
     candidate::{Judge, Rank},
     config::{
-        CAME_BACK_LADDER, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, PEER_BYTES, SIZE_BYTES,
-        SIZE_WANTED, SMALL_DATA,
+        CAME_BACK_LADDER, CAME_BACK_LADDERS, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, PEER_BYTES,
+        SIZE_BYTES, SIZE_WANTED, SMALL_DATA,
     },
     context::{Context, Rtt, earlier},
     early::Early,
@@ -76,6 +76,8 @@ pub(super) struct Peer {
     unheard: Option<Instant>,
     /// Ladders that began because it, or the base, came back.
     came_back: Bucket,
+    /// How many such ladders may follow the loss of the last path.
+    ladders_left: u8,
     /// What may go to where it is said to be now.
     pub(super) early: Early,
     /// The moment under which the index of deadlines has it.
@@ -188,6 +190,7 @@ impl Peer {
             went_silent: false,
             unheard: None,
             came_back: Bucket::default(),
+            ladders_left: 0,
             early: Early::default(),
             scheduled: None,
             leased: None,
@@ -374,9 +377,9 @@ impl Peer {
 
     /// Messages pass again that did not for a while: what was tried meanwhile was tried in vain, and the next round may be far.
     pub(super) fn handle_came_back(&mut self, now: Instant) {
-        let in_use = self.is_active() && self.role == Role::Wanted;
-        let looking = self.direct.as_ref().is_none_or(Standing::is_suspect);
-        if in_use && looking && self.came_back.take(CAME_BACK_LADDER, now) {
+        let looking = self.is_active() && self.direct.as_ref().is_none_or(Standing::is_suspect);
+        if looking && self.ladders_left > 0 && self.came_back.take(CAME_BACK_LADDER, now) {
+            self.ladders_left -= 1;
             for pair in &mut self.pairs {
                 pair.restart_rested(now);
             }
@@ -528,6 +531,7 @@ impl Peer {
             Act::Suspect => {
                 // Whether the base answers decides how long the path is held to.
                 self.went_silent = true;
+                self.ladders_left = CAME_BACK_LADDERS;
                 self.doubt(now);
                 self.restart_pairs(now);
                 self.report(relay.path, "it went silent", ctx, now);
