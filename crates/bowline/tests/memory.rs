@@ -36,6 +36,7 @@ impl Stranger {
             multicast: false,
             default_v4: false,
             default_v6: false,
+            preferred: false,
             addresses: vec![("127.0.0.1".parse().unwrap(), 8)],
             routes: vec![],
         };

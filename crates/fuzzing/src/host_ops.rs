@@ -183,6 +183,7 @@ impl World {
                 multicast: choice & 4 == 0,
                 default_v4: choice & 8 == 0,
                 default_v6: choice & 16 == 0,
+                preferred: false,
                 addresses,
                 routes: vec![],
             });

@@ -58,6 +58,7 @@ impl World {
             multicast: false,
             default_v4: true,
             default_v6: false,
+            preferred: false,
             addresses: vec![(address(Address::Bert).ip(), 24)],
             routes: vec![],
         };

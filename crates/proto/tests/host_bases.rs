@@ -394,6 +394,7 @@ fn a_network_that_comes_up_step_by_step_is_acted_on_at_each_step() {
             multicast: false,
             default_v4,
             default_v6: false,
+            preferred: false,
             addresses: addresses.iter().map(|ip| (ip.parse().unwrap(), 24)).collect(),
             routes: vec![],
         };
@@ -402,6 +403,39 @@ fn a_network_that_comes_up_step_by_step_is_acted_on_at_each_step() {
         world.host.handle_network(network, world.now);
         world.drain();
         assert_eq!(seqs(&world, UDP).len(), expected, "{addresses:?}, default route: {default_v4}");
+    }
+}
+
+#[test]
+fn a_way_out_that_the_system_no_longer_prefers_is_one_that_was_left() {
+    let mut world = World::registered_with_udp(HostConfig::default(), vec![addr(UDP)]);
+    let network = |preferred: u32| {
+        let interfaces = [1, 2].map(|index| Interface {
+            index,
+            name: format!("eth{index}"),
+            loopback: false,
+            multicast: false,
+            default_v4: true,
+            default_v6: false,
+            preferred: index == preferred,
+            addresses: vec![([10, 0, index as u8, 2].into(), 24)],
+            routes: vec![],
+        });
+        Network { interfaces: interfaces.to_vec(), port_v4: Some(4000), port_v6: None }
+    };
+    for (preferred, acted) in [(1, true), (1, false), (2, true), (2, false), (1, true)] {
+        world.advance(secs(8));
+        world.datagrams.clear();
+        let races = world.lookups.len();
+        world.host.handle_network(network(preferred), world.now);
+        world.drain();
+        assert_eq!(seqs(&world, UDP).len(), usize::from(acted), "NAT-INIT at once");
+        assert_eq!(
+            world.lookups.len() - races,
+            usize::from(acted),
+            "and a race: the old connection is of the old way"
+        );
+        world.resolved(0, Ok(vec![addr("203.0.113.9:4477")]));
     }
 }
 

@@ -20,6 +20,7 @@ fn network(containers: std::ops::Range<u32>) -> Network {
         multicast: true,
         default_v4: false,
         default_v6: false,
+        preferred: false,
         addresses: vec![(format!("fe80::c:{number:x}").parse().unwrap(), 64)],
         routes: vec![],
     });

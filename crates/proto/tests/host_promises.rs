@@ -286,6 +286,7 @@ fn announcements_count_from_the_link_only() {
             multicast: true,
             default_v4: false,
             default_v6: false,
+            preferred: false,
             addresses: vec![("fe80::1".parse().unwrap(), 64)],
             routes: vec![],
         };

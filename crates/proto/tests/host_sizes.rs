@@ -148,6 +148,7 @@ fn over_ipv6_the_larger_header_is_allowed_for() {
                 multicast: false,
                 default_v4: false,
                 default_v6: true,
+                preferred: false,
                 addresses: vec![("2001:db8::2".parse().unwrap(), 64)],
                 routes: vec![],
             }],

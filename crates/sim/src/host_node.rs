@@ -258,6 +258,7 @@ impl HostNode {
                 multicast: iface.multicast,
                 default_v4: routable(true),
                 default_v6: routable(false),
+                preferred: false,
                 addresses: iface.addresses.clone(),
                 routes: Vec::new(),
             }

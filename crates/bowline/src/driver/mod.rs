@@ -109,7 +109,7 @@ pub(crate) struct Driver {
     lookups: JoinSet<()>,
     further: Further,
     /// Where IPv4 leads out: another one may have another router.
-    exits: Option<Vec<(u32, IpAddr)>>,
+    exits: Option<Vec<(u32, bool, IpAddr)>>,
     reports: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
     batch: Vec<Input>,
@@ -375,11 +375,12 @@ impl Driver {
     }
 }
 
-/// The interfaces with a default route for IPv4, and their addresses.
-fn exits_v4(interfaces: &[Interface]) -> Vec<(u32, IpAddr)> {
+/// The interfaces with a default route for IPv4, which of them is preferred, and their addresses.
+fn exits_v4(interfaces: &[Interface]) -> Vec<(u32, bool, IpAddr)> {
     let exits = interfaces.iter().filter(|interface| interface.default_v4);
-    let addresses = exits.flat_map(|i| i.addresses.iter().map(move |&(address, _)| (i.index, address)));
-    addresses.filter(|(_, address)| address.is_ipv4()).collect()
+    let addresses =
+        exits.flat_map(|i| i.addresses.iter().map(move |&(address, _)| (i.index, i.preferred, address)));
+    addresses.filter(|(.., address)| address.is_ipv4()).collect()
 }
 
 async fn readable(socket: Option<&Socket>, inbox: &Inbox, crowded: Option<Instant>) {

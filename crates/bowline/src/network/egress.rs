@@ -63,6 +63,7 @@ mod tests {
             multicast: true,
             default_v4: default,
             default_v6: default,
+            preferred: false,
             addresses: addresses.iter().map(|&(ip, prefix)| (ip.parse().unwrap(), prefix)).collect(),
             routes: Vec::new(),
         }

@@ -4,7 +4,8 @@
 //! three tables are read anew. The first event is acted on at once; those that follow (an interface that comes up causes a
 //! dozen) are answered with looks that are ever further apart ([`NETWORK_LOOKS`]). An overflow of the bell's buffer is a
 //! ring like any other. Of routes, only defaults and those to private networks are looked at, in any table: policy
-//! routing puts them elsewhere than in the main one.
+//! routing puts them elsewhere than in the main one. Which default is preferred (metrics, rules, tunnels that cover
+//! everything by two halves) the kernel is asked, as for a datagram.
 
 use std::{
     io,
@@ -25,8 +26,9 @@ use tokio::{
 use super::linux_parse::{self as parse, Tables};
 use crate::config::NETWORK_LOOKS;
 
-/// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE` of `rtnetlink(7)`.
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// `RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV4_RULE | RTMGRP_IPV6_IFADDR | RTMGRP_IPV6_ROUTE` of
+/// `rtnetlink(7)`, and `RTNLGRP_IPV6_RULE`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x4_0000;
 /// What the kernel puts into one answer at most.
 const ANSWER: usize = 64 * 1024;
 /// Bytes of a netlink message before its family header.
@@ -173,22 +175,47 @@ impl Reader {
                 break;
             }
         }
+        for (family, far) in parse::FAR {
+            if let Some(index) = self.way(family, far)? {
+                tables.prefers(index);
+            }
+        }
         Ok(tables.interfaces())
     }
 
-    /// Reads one table; `false` if it changed meanwhile.
-    fn dump(&mut self, kind: u16, family: u8, header: usize, into: &mut Tables) -> io::Result<bool> {
+    /// The interface by which a datagram leaves that goes to this address.
+    fn way(&mut self, family: u8, to: &[u8]) -> io::Result<Option<u32>> {
+        let (kind, body) = parse::way_request(family, to);
+        self.ask(kind, NLM_F_REQUEST, &body)?;
+        let mut buffer = Vec::with_capacity(ANSWER);
+        loop {
+            buffer.clear();
+            self.socket.recv(&mut buffer, 0)?;
+            let mut answers = messages(&buffer).filter(|message| message.sequence_number() == self.asked);
+            if let Some(answer) = answers.next() {
+                return Ok(parse::way(&answer));
+            }
+        }
+    }
+
+    fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
         self.asked += 1;
-        let mut request = vec![0; NETLINK_HEADER_LEN + header];
+        let mut request = vec![0; NETLINK_HEADER_LEN];
+        request.extend_from_slice(body);
         let length = request.len() as u32;
         let mut fields = NetlinkBuffer::new(&mut request);
         fields.set_length(length);
         fields.set_message_type(kind);
-        fields.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
+        fields.set_flags(flags);
         fields.set_sequence_number(self.asked);
-        request[NETLINK_HEADER_LEN] = family;
-        self.socket.send(&request, 0)?;
+        self.socket.send(&request, 0).map(drop)
+    }
 
+    /// Reads one table; `false` if it changed meanwhile.
+    fn dump(&mut self, kind: u16, family: u8, header: usize, into: &mut Tables) -> io::Result<bool> {
+        let mut body = vec![0; header];
+        body[0] = family;
+        self.ask(kind, NLM_F_REQUEST | NLM_F_DUMP, &body)?;
         let mut whole = true;
         let mut buffer = Vec::with_capacity(ANSWER);
         loop {

@@ -47,6 +47,10 @@ pub(super) const DUMPS: [(u16, u8, usize); 4] = [
     (RTM_GETROUTE, AF_INET6, 12),
 ];
 
+/// Addresses that are far away: for documentation, which nobody has.
+pub(super) const FAR: [(u8, &[u8]); 2] =
+    [(AF_INET, &[192, 0, 2, 1]), (AF_INET6, &[0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])];
+
 /// Bytes of an `rtmsg`.
 const ROUTE_HEADER_LEN: usize = 12;
 /// Routes kept of one interface. They only say which private ranges are near.
@@ -69,13 +73,35 @@ struct Address {
     deprecated: bool,
 }
 
+/// The question by which way a datagram leaves that goes to this address: message type, and what follows the header.
+pub(super) fn way_request(family: u8, to: &[u8]) -> (u16, Vec<u8>) {
+    let mut body = vec![0; ROUTE_HEADER_LEN];
+    body[0] = family;
+    body[1] = (8 * to.len()) as u8;
+    body.extend_from_slice(&((4 + to.len()) as u16).to_ne_bytes());
+    body.extend_from_slice(&RTA_DST.to_ne_bytes());
+    body.extend_from_slice(to);
+    (RTM_GETROUTE, body)
+}
+
+/// The interface that the answer names.
+pub(super) fn way(message: &NetlinkBuffer<&[u8]>) -> Option<u32> {
+    let payload = message.payload();
+    if message.message_type() != RTM_NEWROUTE || RouteHeader::parse(payload).ok()?.kind != RouteType::Unicast
+    {
+        return None;
+    }
+    let leads = attributes(payload, ROUTE_HEADER_LEN).find(|attribute| attribute.kind() == RTA_OIF)?;
+    value(&leads).map(u32::from_ne_bytes)
+}
+
 /// Whether a notification may change what [`Tables`] would show. Routes to public networks come and go by the thousand
 /// on some machines, and are not shown.
 pub(super) fn matters(message: &NetlinkBuffer<&[u8]>) -> bool {
     match message.message_type() {
         RTM_NEWROUTE | RTM_DELROUTE => {
             RouteHeader::parse(message.payload()).is_ok_and(|route| route.kind == RouteType::Unicast)
-                && destination(message.payload()).is_some_and(|to| to.1 == 0 || is_private(to))
+                && destination(message.payload()).is_some_and(|to| is_default(to) || is_private(to))
         }
         _ => true,
     }
@@ -117,6 +143,13 @@ impl Tables {
         self.interfaces.into_values().collect()
     }
 
+    /// Datagrams to far away leave by this interface.
+    pub(super) fn prefers(&mut self, index: u32) {
+        if let Some(interface) = self.interfaces.get_mut(&index) {
+            interface.preferred = true;
+        }
+    }
+
     fn link(&mut self, payload: &[u8]) -> Option<()> {
         let header = LinkHeader::parse(payload).ok()?;
         if !header.flags.contains(LinkFlags::Up | LinkFlags::Running) {
@@ -134,6 +167,7 @@ impl Tables {
                 multicast: header.flags.contains(LinkFlags::Multicast) && !loopback,
                 default_v4: false,
                 default_v6: false,
+                preferred: false,
                 addresses: Vec::new(),
                 routes: Vec::new(),
             },
@@ -172,7 +206,7 @@ impl Tables {
         let to = destination(payload)?;
         if header.kind != RouteType::Unicast
             || header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown)
-            || to.1 > 0 && !is_private(to)
+            || !is_default(to) && !is_private(to)
         {
             return Some(());
         }
@@ -189,8 +223,8 @@ impl Tables {
     fn leads_through(&mut self, to: (IpAddr, u8), index: u32) {
         let Some(interface) = self.interfaces.get_mut(&index) else { return };
         match to {
-            (IpAddr::V4(_), 0) => interface.default_v4 = true,
-            (IpAddr::V6(_), 0) => interface.default_v6 = true,
+            (IpAddr::V4(_), _) if is_default(to) => interface.default_v4 = true,
+            (IpAddr::V6(_), _) if is_default(to) => interface.default_v6 = true,
             _ if interface.routes.len() < ROUTES && !interface.routes.contains(&to) => {
                 interface.routes.push(to);
             }
@@ -212,6 +246,11 @@ fn destination(payload: &[u8]) -> Option<(IpAddr, u8)> {
     }
     let to = attributes(payload, ROUTE_HEADER_LEN).find(|attribute| attribute.kind() == RTA_DST)?;
     Some((ip(header.address_family, to.value())?, header.destination_prefix_length))
+}
+
+/// Whether a route leads to far away: a default route, or one of the few into which tunnels divide it, so as to come before that.
+fn is_default((to, prefix): (IpAddr, u8)) -> bool {
+    prefix <= if to.is_ipv4() { 1 } else { 3 }
 }
 
 /// Whether a route leads into a range that means another network everywhere: RFC 1918, RFC 6598, RFC 4193.

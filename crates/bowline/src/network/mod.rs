@@ -114,6 +114,7 @@ mod tests {
             multicast: true,
             default_v4: false,
             default_v6: false,
+            preferred: false,
             addresses: Vec::new(),
             routes: Vec::new(),
         };
@@ -153,6 +154,40 @@ mod tests {
             let told = watch.interfaces.wait_for(|interfaces| check(find(interfaces)));
             let told = tokio::time::timeout(std::time::Duration::from_secs(5), told).await.is_ok();
             assert!(told, "after {command}: {:?}", find(&watch.interfaces.borrow()));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_way_that_the_system_prefers_is_told_whatever_makes_it_prefer_it() {
+        use crate::testns::sh;
+        if !crate::testns::inside(
+            "network::tests::the_way_that_the_system_prefers_is_told_whatever_makes_it_prefer_it",
+            "for n in 1 2; do ip link add v$n type veth peer name w$n && ip link set v$n up && ip link set w$n up && \
+             ip addr add 10.0.$n.2/24 dev v$n; done; ip route add default via 10.0.1.1 metric 100",
+        ) {
+            return;
+        }
+        let mut watch = watch().unwrap();
+        for (command, preferred) in [
+            ("ip route add default via 10.0.2.1 metric 600", "v1"),
+            // A manager of networks found that the first leads nowhere.
+            ("ip route add default via 10.0.1.1 metric 20100 && ip route del default metric 100", "v2"),
+            // A tunnel that covers everything by two halves.
+            ("ip route add 128.0.0.0/1 via 10.0.1.1", "v1"),
+            // One that has rules.
+            ("ip route add default via 10.0.2.1 table 77 && ip rule add table 77 priority 9", "v2"),
+            ("ip rule del table 77", "v1"),
+            ("ip link set v1 down", "v2"),
+        ] {
+            sh(command);
+            let is_told = |interfaces: &Interfaces| {
+                let names = interfaces.iter().filter(|i| i.preferred).map(|i| i.name.as_str());
+                names.collect::<Vec<_>>() == [preferred]
+            };
+            let told = watch.interfaces.wait_for(is_told);
+            let told = tokio::time::timeout(std::time::Duration::from_secs(5), told).await.is_ok();
+            assert!(told, "after {command}: {:?}", watch.interfaces.borrow());
         }
     }
 }

@@ -39,6 +39,7 @@ fn read() -> io::Result<Vec<Interface>> {
             multicast: !found.is_loopback(),
             default_v4: false,
             default_v6: false,
+            preferred: false,
             addresses: Vec::new(),
             routes: Vec::new(),
         });

@@ -90,6 +90,8 @@ pub struct Interface {
     pub default_v4: bool,
     /// Whether a default route for IPv6 leads through it.
     pub default_v6: bool,
+    /// Whether datagrams to far away leave by it, of one family at least, where nobody says by which they should.
+    pub preferred: bool,
     /// Its addresses, with the length of their prefix.
     pub addresses: Vec<(IpAddr, u8)>,
     /// Destinations beyond its own prefixes that routes (other than default ones) lead to through it.

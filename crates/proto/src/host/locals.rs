@@ -135,14 +135,16 @@ impl Locals {
         ports(self) == ports(before) && places(self) == places(before)
     }
 
-    /// What a change of network is judged by: the addresses that datagrams to far away leave from, and whether they have a
-    /// default route: what was sent before there was one has gone nowhere. Where no interface has a default route, all addresses
+    /// What a change of network is judged by: the addresses that datagrams to far away leave from, whether they have a
+    /// default route (what was sent before there was one has gone nowhere), and whether it is the one that the system prefers: a
+    /// Wi-Fi that leads nowhere any more may keep both, and be passed over from then on. Where no interface has a default route, all addresses
     /// count; loopback and link-local ones never do.
-    pub(super) fn exits(&self) -> BTreeSet<(u32, IpAddr, bool)> {
+    pub(super) fn exits(&self) -> BTreeSet<(u32, IpAddr, bool, bool)> {
         let all = self.addresses().filter(|&(_, ip, _)| !ip.is_loopback() && !is_link_local(ip));
-        let mut exits: BTreeSet<_> = all.map(|(i, ip, _)| (i.index, ip, i.has_default(ip))).collect();
-        if exits.iter().any(|&(.., default)| default) {
-            exits.retain(|&(.., default)| default);
+        let mut exits: BTreeSet<_> =
+            all.map(|(i, ip, _)| (i.index, ip, i.has_default(ip), i.preferred)).collect();
+        if exits.iter().any(|&(_, _, default, _)| default) {
+            exits.retain(|&(_, _, default, _)| default);
         }
         exits
     }

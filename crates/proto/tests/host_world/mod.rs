@@ -132,6 +132,7 @@ impl World {
             multicast: false,
             default_v4: true,
             default_v6: false,
+            preferred: false,
             addresses: vec![(address.parse().unwrap(), 24)],
             routes: vec![],
         });
