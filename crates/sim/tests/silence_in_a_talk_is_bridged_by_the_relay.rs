@@ -5,7 +5,11 @@ mod common;
 
 use std::time::Duration;
 
-use bowline_sim::{nat::Allocation, packet::NodeId, world::World};
+use bowline_sim::{
+    nat::{Allocation, Dependence, NatKind},
+    packet::NodeId,
+    world::World,
+};
 use common::*;
 
 /// Messages of a call.
@@ -44,6 +48,21 @@ fn a_path_that_dies_in_the_middle_of_a_talk_is_bridged_within_280_ms() {
     let Pair { mut world, a, b, .. } = pair;
     let gaps = longest_gaps(&mut world, a, b, |world| world.fabric.blocked.extend([(a, b), (b, a)]));
     assert!(gaps.iter().all(|gap| *gap <= BRIDGED), "{gaps:?}");
+    world.assert_held();
+}
+
+#[test]
+fn a_peer_that_anybody_can_reach_follows_a_router_s_new_port_as_soon_as_it_has_answered_there() {
+    let mut pool = CONE;
+    pool.allocation = Allocation::Random;
+    let open = NatKind::with(Dependence::Endpoint, Dependence::Endpoint, Allocation::Sequential);
+    let mut pair = Pair::behind(pool, open);
+    pair.make_direct();
+    let Pair { mut world, a, b, net_a, .. } = pair;
+    let gaps = longest_gaps(&mut world, a, b, |world| world.reboot_router(net_a));
+    // UNKNOWN-SOURCE, HELLO both ways and the answer take two and a half round trips.
+    assert!(gaps.iter().all(|gap| *gap <= 160 * MS), "{gaps:?}");
+    assert!(world.is_direct(a, b) && world.is_direct(b, a));
     world.assert_held();
 }
 

@@ -188,6 +188,18 @@ impl Standing {
         }
     }
 
+    /// Whether it has brought nothing for two round trips in the middle of a talk.
+    pub(super) fn is_overdue(&self, rtt: &Rtt, now: Instant) -> bool {
+        match self.health {
+            Health::Awaiting(since) => {
+                let two = rtt.smoothed().map(|rtt| rtt * 2);
+                self.was_talking(since) && two.is_some_and(|two| now >= since + two)
+            }
+            Health::Probing { talking, .. } => talking,
+            Health::Quiet | Health::Suspect(_) => false,
+        }
+    }
+
     /// Whether both sides were sending data when this began.
     fn was_talking(&self, since: Instant) -> bool {
         self.data_heard.is_some_and(|at| at + TALKING >= since)

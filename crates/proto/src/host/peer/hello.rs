@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Instant};
 
 use bytes::Bytes;
 
-use super::{Answer, Peer, Rest, Role, SentHello};
+use super::{Answer, Peer, Rest, Role, SentHello, rtt_of};
 use crate::{
     host::{
         CandidateSource, Hop,
@@ -178,9 +178,15 @@ impl Peer {
             Some(standing) if standing.is_suspect() => Some("first to respond"),
             Some(standing) => {
                 let current = standing.hop;
-                let than = self.pairs.iter().find(|p| p.hop == current).and_then(|p| p.rtt.smoothed());
-                (in_round && self.pairs[at].is_clearly_faster(than, FASTER_ROUNDS))
-                    .then_some("clearly faster")
+                let its = rtt_of(&self.pairs, current);
+                // Its router has given it another port: the old one may bring nothing any more.
+                let other_port = current.to.ip() == hop.to.ip() && current.to.port() != hop.to.port();
+                if !in_round && other_port && standing.is_overdue(&its, now) {
+                    Some("it answers there, and no longer where it was")
+                } else {
+                    (in_round && self.pairs[at].is_clearly_faster(its.smoothed(), FASTER_ROUNDS))
+                        .then_some("clearly faster")
+                }
             }
         };
         if reason.is_some() {
