@@ -245,6 +245,29 @@ fn a_device_that_stops_to_answer_is_told_of_and_so_is_its_return() {
 }
 
 #[test]
+fn a_device_that_is_gone_holds_no_new_socket_up_for_longer_than_it_may_take_to_dial_it_anew() {
+    const SOCKETS: usize = 20;
+    let (base, friend) = (Base::start(), Home::new());
+    let port = echo_server();
+    let (_home, server, id) = server(&base, &friend, &format!("--target 127.0.0.1:{port}"));
+    let (mut forward, address) = forward(&friend, &base, &format!("--timeout 3 -L 0:127.0.0.1:{port} {id}"));
+    let mut under_way = TcpStream::connect(&address).unwrap();
+    under_way.write_all(b"before").unwrap();
+    under_way.read_exact(&mut [0; 6]).unwrap();
+    server.signal(Signal::SIGSTOP);
+    // One after the other they would take a minute.
+    let _sockets: Vec<_> = (0..SOCKETS).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    for _ in 0..SOCKETS {
+        let line = forward.stdout.line_with("error");
+        assert!(line.contains(&id) && line.contains("did not answer within 3 s"), "{line}");
+    }
+    // What was under way goes on where the device comes back, and so does what is new.
+    server.signal(Signal::SIGCONT);
+    there_and_back(TcpStream::connect(&address).unwrap(), b"after".to_vec());
+    there_and_back(under_way, b"after".to_vec());
+}
+
+#[test]
 fn a_slow_reader_holds_its_writer_up_and_nobody_else() {
     let (base, friend) = (Base::start(), Home::new());
     // Takes connections and never reads.

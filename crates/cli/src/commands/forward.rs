@@ -6,7 +6,7 @@ use bowline::DeviceId;
 use bowline_quic::quinn::{Connection, RecvStream, SendStream, VarInt};
 use serde::Serialize;
 use tokio::{
-    sync::{Mutex, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     task::JoinSet,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     args::{HostArgs, seconds},
     config::Config,
     forwarding::{
-        SERVICE,
+        link::Link,
         socket::{Listener, Socket},
         spec::{Forward, Place},
         wire::{self, Answer, Request},
@@ -24,7 +24,7 @@ use crate::{
     notes::note,
     output::{Output, STRONG, paint},
     signals::Stop,
-    streams::{StreamError, Streams},
+    streams::{Failed, StreamError, Streams},
 };
 
 /// Sockets that are forwarded at a time, from all listeners. More wait to be accepted.
@@ -71,10 +71,7 @@ enum Line {
 
 /// What all forwards of a command share.
 struct Session {
-    streams: Streams,
-    device: DeviceId,
-    patience: Duration,
-    connection: Mutex<Option<Connection>>,
+    link: Link,
     sockets: Arc<Semaphore>,
     /// What `-R` connects to, by the number that it was asked for with.
     remote: HashMap<u32, Place>,
@@ -88,10 +85,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let (lines, mut printed) = mpsc::channel(SOCKETS);
     let session = Arc::new(Session {
-        streams: Streams::dial(&args.host, config).await?,
-        device: args.device,
-        patience: args.timeout,
-        connection: Mutex::new(None),
+        link: Link::new(Streams::dial(&args.host, config).await?, args.device, args.timeout),
         sockets: Arc::new(Semaphore::new(SOCKETS)),
         remote: (0..).zip(args.remote.iter().map(|forward| forward.connect.clone())).collect(),
         lines,
@@ -111,7 +105,7 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     drop(forwarding);
     // The files of Unix sockets go with them.
     listeners.shutdown().await;
-    session.streams.endpoint.close().await;
+    session.link.streams.endpoint.close().await;
     done
 }
 
@@ -140,8 +134,8 @@ async fn forward(session: &Arc<Session>, args: &Args, accepting: &mut JoinSet<()
         listeners.push((listener, listen, connect));
     }
     // What is wrong shows now, and not with the first socket.
-    let first = session.connection().await?;
-    let name = name_of(session.device);
+    let first = session.link.connection().await?;
+    let name = name_of(session.link.device);
     for (listener, listen, connect) in listeners {
         let to = format!("{name} {connect}");
         session.tell(Line::Listening { listening: listener.address(listen), to }).await;
@@ -154,7 +148,7 @@ async fn forward(session: &Arc<Session>, args: &Args, accepting: &mut JoinSet<()
     let mut connection = first;
     let mut begun = false;
     loop {
-        match session.remote(&connection, &args.remote, !begun).await {
+        match session.remote(&connection.0, &args.remote, !begun).await {
             Ok(()) => {}
             Err(error) if begun => note(&error.to_string()),
             Err(error) => return Err(error),
@@ -162,7 +156,7 @@ async fn forward(session: &Arc<Session>, args: &Args, accepting: &mut JoinSet<()
         begun = true;
         connection = loop {
             tokio::time::sleep(AGAIN).await;
-            match session.connection().await {
+            match session.link.connection().await {
                 Ok(connection) => break connection,
                 Err(error) => note(&error.to_string()),
             }
@@ -171,20 +165,9 @@ async fn forward(session: &Arc<Session>, args: &Args, accepting: &mut JoinSet<()
 }
 
 impl Session {
-    /// The connection that stands, or a new one.
-    async fn connection(&self) -> anyhow::Result<Connection> {
-        let mut standing = self.connection.lock().await;
-        if let Some(connection) = standing.as_ref().filter(|connection| connection.close_reason().is_none()) {
-            return Ok(connection.clone());
-        }
-        let connection = self.streams.connect(self.patience, self.device, SERVICE).await?;
-        // A refusal shows now, and not with the first socket.
-        let accepted = self.streams.endpoint.accepted(&connection);
-        if let Ok(Err(error)) = tokio::time::timeout(self.patience, accepted).await {
-            return Err(self.streams.explain(self.device, &error.into()).into());
-        }
-        *standing = Some(connection.clone());
-        Ok(connection)
+    /// What an error on a stream to the device means.
+    fn explain(&self, error: &StreamError) -> Failed {
+        self.link.streams.explain(self.link.device, error)
     }
 
     async fn tell(&self, line: Line) {
@@ -223,20 +206,28 @@ impl Session {
     }
 
     async fn carry(&self, socket: Socket, to: &Place) -> anyhow::Result<(u64, u64)> {
-        let explain = |error: StreamError| self.streams.explain(self.device, &error);
+        let mut held = self.link.connection().await?;
         let mut tried = false;
         let (mut send, mut receive, answer) = loop {
-            match ask(&self.connection().await?, to).await {
+            let asked = tokio::select! {
+                asked = ask(&held.0, to) => asked,
+                other = self.link.instead_of(&held), if !tried => {
+                    (held, tried) = (other?, true);
+                    continue;
+                }
+            };
+            match asked {
                 Ok(asked) => break asked,
                 // That the device was restarted shows with the first that is sent to it, and nothing is lost yet.
                 Err(StreamError::Lost(_)) if !tried => tried = true,
-                Err(error) => return Err(explain(error).into()),
+                Err(error) => return Err(self.explain(&error).into()),
             }
+            held = self.link.connection().await?;
         };
         if let Err(why) = answer.into_result() {
-            anyhow::bail!("{} {why}", name_of(self.device));
+            anyhow::bail!("{} {why}", name_of(self.link.device));
         }
-        Ok(socket.join(&mut send, &mut receive).await.map_err(explain)?)
+        Ok(socket.join(&mut send, &mut receive).await.map_err(|error| self.explain(&error))?)
     }
 
     /// Has the device listen, and carries what comes in there, until the connection ends.
@@ -246,8 +237,8 @@ impl Session {
         forwards: &[Forward],
         tell: bool,
     ) -> anyhow::Result<()> {
-        let explain = |error: StreamError| self.streams.explain(self.device, &error);
-        let name = name_of(self.device);
+        let explain = |error: StreamError| self.explain(&error);
+        let name = name_of(self.link.device);
         // The device listens for as long as these are open.
         let mut asked = Vec::new();
         for (id, Forward { listen, connect }) in (0..).zip(forwards) {
@@ -283,7 +274,7 @@ impl Session {
         let carried = match Socket::connect(to).await {
             Ok(socket) => {
                 let joined = socket.join(&mut send, &mut receive).await;
-                joined.map_err(|error| self.streams.explain(self.device, &error).into())
+                joined.map_err(|error| self.explain(&error).into())
             }
             Err(error) => {
                 let _ = send.reset(VarInt::from_u32(1));
