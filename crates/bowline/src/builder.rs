@@ -129,7 +129,7 @@ impl Builder {
         let network = network::watch().map_err(BindError::Network)?;
         let interfaces = Arc::clone(&network.interfaces.borrow());
         let udp = Udp::bind(port, interfaces).await?;
-        let multicast = if config.link_local { listen_on_links() } else { None };
+        let multicast = if config.link_local { listen_on_links(&udp) } else { None };
         let id = key.device_id();
         let host = Host::new(config, key, seed, Instant::now());
         let shared = Arc::new(Shared::new(Machine::new(host), udp));
@@ -142,7 +142,12 @@ impl Builder {
 }
 
 /// The socket for announcements. Without it, devices on the link are not heard, and all else works.
-fn listen_on_links() -> Option<Multicast> {
+fn listen_on_links(udp: &Udp) -> Option<Multicast> {
+    if udp.v6.is_none() {
+        // Whoever runs a system without IPv6 knows it.
+        tracing::info!("the system has no IPv6: devices on the link are not heard");
+        return None;
+    }
     Multicast::open()
         .inspect_err(|error| {
             tracing::warn!("cannot listen on UDP port {} for devices on the link: {error}", announce::PORT);
