@@ -3,8 +3,8 @@
 //! Two sockets: one is subscribed to changes of links, addresses and routes and is only a bell; on the other all
 //! three tables are read anew. The first event is acted on at once; those that follow (an interface that comes up causes a
 //! dozen) are answered with looks that are ever further apart ([`NETWORK_LOOKS`]). An overflow of the bell's buffer is a
-//! ring like any other. Of routes, only defaults and those to private networks are looked at, in any table: policy
-//! routing puts them elsewhere than in the main one. Which default is preferred (metrics, rules, tunnels that cover
+//! ring like any other. Of routes, only defaults (and what together is one), and those to private networks are looked at, in any table:
+//! policy routing puts them elsewhere than in the main one. Which default is preferred (metrics, rules, tunnels that cover
 //! everything by two halves) the kernel is asked, as for a datagram.
 
 use std::{

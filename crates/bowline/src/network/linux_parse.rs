@@ -4,7 +4,7 @@
 //! be read is skipped. No sockets here.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -55,6 +55,8 @@ pub(super) const FAR: [(u8, &[u8]); 2] =
 const ROUTE_HEADER_LEN: usize = 12;
 /// Routes kept of one interface. They only say which private ranges are near.
 const ROUTES: usize = 64;
+/// Routes to no more than so many addresses (by prefix) are none of those that together stand for a default route. There are few of them.
+const BROAD: u8 = 8;
 /// Bytes of an `rtnexthop` before its attributes.
 const NEXT_HOP_LEN: usize = 8;
 
@@ -63,6 +65,16 @@ const NEXT_HOP_LEN: usize = 8;
 pub(super) struct Tables {
     interfaces: BTreeMap<u32, Interface>,
     addresses: Vec<Address>,
+    /// Where the broad routes through an interface lead that are no defaults.
+    reaches: BTreeMap<u32, Reach>,
+}
+
+/// The first octets of all addresses that routes lead to, in each family. VPNs that take everything leave the default route as it is, and
+/// put halves of the whole before it, or pieces of what is neither private nor multicast.
+#[derive(Debug, Default)]
+struct Reach {
+    v4: BTreeSet<u8>,
+    v6: BTreeSet<u8>,
 }
 
 #[derive(Debug)]
@@ -101,7 +113,7 @@ pub(super) fn matters(message: &NetlinkBuffer<&[u8]>) -> bool {
     match message.message_type() {
         RTM_NEWROUTE | RTM_DELROUTE => {
             RouteHeader::parse(message.payload()).is_ok_and(|route| route.kind == RouteType::Unicast)
-                && destination(message.payload()).is_some_and(|to| is_default(to) || is_private(to))
+                && destination(message.payload()).is_some_and(is_of_interest)
         }
         _ => true,
     }
@@ -138,6 +150,12 @@ impl Tables {
             }
             if let Some(interface) = self.interfaces.get_mut(&index) {
                 interface.addresses.push((address, prefix));
+            }
+        }
+        for (index, reach) in self.reaches {
+            if let Some(interface) = self.interfaces.get_mut(&index) {
+                interface.default_v4 |= reach.is_default_v4();
+                interface.default_v6 |= reach.is_default_v6();
             }
         }
         self.interfaces.into_values().collect()
@@ -206,7 +224,7 @@ impl Tables {
         let to = destination(payload)?;
         if header.kind != RouteType::Unicast
             || header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown)
-            || !is_default(to) && !is_private(to)
+            || !is_of_interest(to)
         {
             return Some(());
         }
@@ -223,13 +241,36 @@ impl Tables {
     fn leads_through(&mut self, to: (IpAddr, u8), index: u32) {
         let Some(interface) = self.interfaces.get_mut(&index) else { return };
         match to {
-            (IpAddr::V4(_), _) if is_default(to) => interface.default_v4 = true,
-            (IpAddr::V6(_), _) if is_default(to) => interface.default_v6 = true,
+            (IpAddr::V4(_), 0) => interface.default_v4 = true,
+            (IpAddr::V6(_), 0) => interface.default_v6 = true,
+            (first, prefix) if prefix <= BROAD && !is_private(to) => {
+                self.reaches.entry(index).or_default().add(first, prefix);
+            }
             _ if interface.routes.len() < ROUTES && !interface.routes.contains(&to) => {
                 interface.routes.push(to);
             }
             _ => {}
         }
+    }
+}
+
+impl Reach {
+    fn add(&mut self, to: IpAddr, prefix: u8) {
+        let (first, octets) = match to {
+            IpAddr::V4(v4) => (v4.octets()[0], &mut self.v4),
+            IpAddr::V6(v6) => (v6.octets()[0], &mut self.v6),
+        };
+        octets.extend(first..=first | 0xff_u8.checked_shr(prefix.into()).unwrap_or(0));
+    }
+
+    /// All but for a tenth of what is unicast: of that, private ranges and more may be left out.
+    fn is_default_v4(&self) -> bool {
+        self.v4.range(1..224).count() * 10 >= 223 * 9
+    }
+
+    /// The same of 2000::/3, beyond which there is nothing public.
+    fn is_default_v6(&self) -> bool {
+        self.v6.range(0x20..0x40).count() * 10 >= 32 * 9
     }
 }
 
@@ -248,9 +289,9 @@ fn destination(payload: &[u8]) -> Option<(IpAddr, u8)> {
     Some((ip(header.address_family, to.value())?, header.destination_prefix_length))
 }
 
-/// Whether a route leads to far away: a default route, or one of the few into which tunnels divide it, so as to come before that.
-fn is_default((to, prefix): (IpAddr, u8)) -> bool {
-    prefix <= if to.is_ipv4() { 1 } else { 3 }
+/// Whether a route there is a default, may be a part of one, or tells of a private network.
+fn is_of_interest(to: (IpAddr, u8)) -> bool {
+    to.1 <= BROAD || is_private(to)
 }
 
 /// Whether a route leads into a range that means another network everywhere: RFC 1918, RFC 6598, RFC 4193.
@@ -406,6 +447,40 @@ mod tests {
         assert!(interfaces.iter().all(|interface| interface.default_v4 && !interface.default_v6));
     }
 
+    /// The defaults of an interface through which these routes lead.
+    fn defaults(routes: &[&str]) -> (bool, bool) {
+        let mut messages = vec![link(2, UP, "tun0")];
+        for text in routes {
+            let (to, prefix) = text.split_once('/').unwrap();
+            let (family, octets) = match to.parse().unwrap() {
+                IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
+                IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
+            };
+            let attributes: [(u16, &[u8]); 2] = [(RTA_DST, &octets), (RTA_OIF, &2u32.to_ne_bytes())];
+            messages.push(route(family, prefix.parse().unwrap(), 1, &attributes));
+        }
+        let interface = &tables(&messages)[0];
+        (interface.default_v4, interface.default_v6)
+    }
+
+    #[test]
+    fn what_leads_everywhere_together_is_a_default_route() {
+        // OpenVPN's `redirect-gateway def1 ipv6`, and what leaves the two halves to others.
+        assert_eq!(defaults(&["0.0.0.0/1", "128.0.0.0/1"]), (true, false));
+        assert_eq!(defaults(&["::/3", "2000::/4", "3000::/4", "fc00::/7"]), (false, true));
+        assert_eq!(defaults(&["::/1", "8000::/1"]), (false, true));
+        assert_eq!(defaults(&["2000::/3"]), (false, true));
+        // WireGuard's list of all that is not private.
+        let public = "0.0.0.0/5 8.0.0.0/7 11.0.0.0/8 12.0.0.0/6 16.0.0.0/4 32.0.0.0/3 64.0.0.0/2 128.0.0.0/3 160.0.0.0/5 168.0.0.0/6 \
+                      172.0.0.0/12 172.32.0.0/11 172.64.0.0/10 172.128.0.0/9 173.0.0.0/8 174.0.0.0/7 176.0.0.0/4 192.0.0.0/9 \
+                      192.128.0.0/11 192.160.0.0/13 192.169.0.0/16 192.170.0.0/15 192.172.0.0/14 192.176.0.0/12 192.192.0.0/10 \
+                      193.0.0.0/8 194.0.0.0/7 196.0.0.0/6 200.0.0.0/5 208.0.0.0/4";
+        assert_eq!(defaults(&public.split(' ').collect::<Vec<_>>()), (true, false));
+        // Halves that are not whole, and the same one twice.
+        assert_eq!(defaults(&["0.0.0.0/1", "0.0.0.0/1", "0.0.0.0/2", "10.0.0.0/8"]), (false, false));
+        assert_eq!(defaults(&["2000::/4", "8000::/1", "fc00::/7"]), (false, false));
+    }
+
     #[test]
     fn addresses_that_cannot_be_used_yet_or_any_more_are_left_out() {
         let interfaces = tables(&[
@@ -426,6 +501,7 @@ mod tests {
         assert!(matters(&route(AF_INET, 0, 1, &[])));
         assert!(matters(&route(AF_INET, 24, 1, &[(RTA_DST, &[192, 168, 7, 0])])));
         assert!(matters(&route(AF_INET, 10, 1, &[(RTA_DST, &[100, 64, 0, 0])])));
+        assert!(matters(&route(AF_INET, 1, 1, &[(RTA_DST, &[128, 0, 0, 0])])), "half of one");
         assert!(!matters(&route(AF_INET, 24, 1, &[(RTA_DST, &[203, 0, 113, 0])])));
         assert!(!matters(&route(AF_INET, 24, 1, &[])), "cut");
         assert!(matters(&link(2, UP, "eth0")));

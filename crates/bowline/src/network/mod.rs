@@ -137,12 +137,16 @@ mod tests {
         let find = |interfaces: &[Interface]| interfaces.iter().find(|i| i.name == "v0").cloned();
         assert_eq!(find(&watch.interfaces.borrow()), None, "it is down");
         type Check = fn(Option<Interface>) -> bool;
-        let steps: [(&str, Check); 6] = [
+        let steps: [(&str, Check); 8] = [
             ("ip link set v0 up", |v0| v0.is_some_and(|v0| v0.multicast)),
             ("ip addr add 192.0.2.7/24 dev v0", |v0| {
                 v0.is_some_and(|v0| v0.addresses.contains(&([192, 0, 2, 7].into(), 24)))
             }),
             ("ip route add default via 192.0.2.1 dev v0", |v0| v0.is_some_and(|v0| v0.default_v4)),
+            ("ip route del default && ip route add 0.0.0.0/1 via 192.0.2.1", |v0| {
+                v0.is_some_and(|v0| !v0.default_v4)
+            }),
+            ("ip route add 128.0.0.0/1 via 192.0.2.1", |v0| v0.is_some_and(|v0| v0.default_v4)),
             ("ip route add 198.51.100.0/24 via 192.0.2.1 && ip addr del 192.0.2.7/24 dev v0", |v0| {
                 v0.is_some_and(|v0| !v0.default_v4 && !v0.addresses.iter().any(|(ip, _)| ip.is_ipv4()))
             }),
