@@ -154,6 +154,56 @@ fn a_file_of_that_name_stays_unless_it_is_to_be_replaced() {
 }
 
 #[test]
+fn more_files_than_a_process_may_have_open_are_sent_and_a_refused_one_keeps_none_of_the_others_back() {
+    const FILES: usize = 100;
+    let base = Base::start();
+    let (_receiver, _running, id, folder) = receiver(&base, "");
+    let sender = Home::new();
+    let name = |number: usize| format!("file{number:03}");
+    for number in 0..FILES {
+        fs::write(sender.path().join(name(number)), [number as u8]).unwrap();
+    }
+    fs::write(folder.join(name(7)), "mine").unwrap();
+    let script = format!("ulimit -n 64; exec \"$0\" send-file file* {id} --base {}", base.name);
+    let bowline = sender.bowline("");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_bowline")]).current_dir(sender.path());
+    command.envs(bowline.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let sent = Running::start(&mut command).end();
+    let reason = sent.failed(1);
+    assert!(reason.contains(&format!("1 of {FILES} files")), "{reason}");
+    assert!(
+        sent.stderr.contains("file007: ") && sent.stderr.contains("has a file 'file007' already"),
+        "{sent:?}"
+    );
+    assert_eq!(fs::read_to_string(folder.join(name(7))).unwrap(), "mine");
+    let others = (0..FILES).filter(|&number| number != 7);
+    assert!(others.clone().all(|number| fs::read(folder.join(name(number))).unwrap() == [number as u8]));
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_sent_is_told_of_as_what_it_is_here() {
+    let base = Base::start();
+    let (_receiver, _running, id, folder) = receiver(&base, "");
+    let sender = Home::new();
+    let send = |name: &str| {
+        fs::write(sender.path().join(name), bytes(LARGE, 10)).unwrap();
+        let sending = sender.start(&format!("send-file {name} {id} --base {}", base.name));
+        part_of(&folder, 1_000_000);
+        (fs::File::options().append(true).open(sender.path().join(name)).unwrap(), sending)
+    };
+    let (mut file, sending) = send("grows");
+    file.write_all(b"more").unwrap();
+    let sent = sending.end().ok();
+    assert!(sent.stderr.contains("grows changed while it was sent"), "{sent:?}");
+    assert_eq!(fs::metadata(folder.join("grows")).unwrap().len(), LARGE as u64);
+    let (file, sending) = send("shrinks");
+    file.set_len(1).unwrap();
+    let reason = sending.end().failed(1);
+    assert_eq!(reason, "shrinks: became shorter while it was sent");
+}
+
+#[test]
 fn who_was_killed_may_send_again_at_once_and_goes_on() {
     let base = Base::start();
     let (_receiver, mut running, id, folder) = receiver(&base, "");

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     files::{
         SERVICE,
-        outgoing::{self, Outgoing, Sent},
+        outgoing::{self, Outgoing, Sent, Unsent},
     },
     names::{device, name_of},
     notes::note,
@@ -33,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[command(after_help = "\
 What an earlier attempt left half-done is taken up where it ended. A device that is lost meanwhile is dialled again: after three \
 minutes of silence, or as soon as its base says that it is gone. Exit code 0 says that every file is there, whole and under its \
-name: its BLAKE3 hash was compared.
+name: its BLAKE3 hash was compared. What one file meets keeps none of the others back.
 
 With --json, a line per file: file, bytes, resumed_from, seconds, bytes_per_second, path, address, blake3.
 
@@ -71,30 +71,51 @@ struct Line<'a> {
 
 pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
-    // What cannot be read shows before anything is sent.
-    let files: Vec<Outgoing> =
-        args.files.iter().map(|path| Outgoing::open(path).map_err(WrongUse)).collect::<Result<_, _>>()?;
+    // What cannot be read shows before anything is sent. None stays open: there may be more of them than a process may have.
+    for path in &args.files {
+        Outgoing::open(path).map_err(WrongUse)?;
+    }
     let streams = Streams::dial(&args.host, config).await?;
     let done = tokio::select! {
-        done = send_all(&streams, &args, &files) => done,
+        done = send_all(&streams, &args) => done,
         () = stop.wait() => Err(anyhow::anyhow!("interrupted: send it again, and it goes on from there")),
     };
     streams.leave().await;
     done
 }
 
-async fn send_all(streams: &Streams, args: &Args, files: &[Outgoing]) -> anyhow::Result<()> {
+async fn send_all(streams: &Streams, args: &Args) -> anyhow::Result<()> {
     let mut output = Output::new();
     let mut connection = connect(streams, args).await?;
-    for (path, file) in args.files.iter().zip(files) {
+    let mut unsent = 0;
+    for path in &args.files {
         let began = Instant::now();
-        let progress = Progress::new(&file.name, file.length);
-        let sent = send_one(streams, args, &mut connection, file, &progress).await;
-        progress.clear();
-        let sent = sent.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-        report(streams, args, &mut output, path, file, &sent, began.elapsed()).await?;
+        let sent = match Outgoing::open(path) {
+            Ok(file) => {
+                let progress = Progress::new(&file.name, file.length);
+                let sent = send_one(streams, args, &mut connection, &file, &progress).await;
+                progress.clear();
+                sent.map(|sent| sent.map(|sent| (file, sent)))
+            }
+            Err(why) => Ok(Err(why)),
+        };
+        let why = match sent.map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))? {
+            Ok((file, sent)) => {
+                report(streams, args, &mut output, path, &file, &sent, began.elapsed()).await?;
+                continue;
+            }
+            Err(why) => format!("{}: {why}", path.display()),
+        };
+        if args.files.len() == 1 {
+            anyhow::bail!(why);
+        }
+        note(&why);
+        unsent += 1;
     }
-    Ok(())
+    match unsent {
+        0 => Ok(()),
+        _ => anyhow::bail!("{unsent} of {} files were not sent, for the reasons above", args.files.len()),
+    }
 }
 
 async fn connect(streams: &Streams, args: &Args) -> anyhow::Result<Connection> {
@@ -103,19 +124,20 @@ async fn connect(streams: &Streams, args: &Args) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
-/// Sends a file; a device that is lost meanwhile is dialled again, for as long as patience lasts.
+/// Sends a file; a device that is lost meanwhile is dialled again, for as long as patience lasts. The inner error is of this file alone.
 async fn send_one(
     streams: &Streams,
     args: &Args,
     connection: &mut Connection,
     file: &Outgoing,
     progress: &Progress,
-) -> anyhow::Result<Sent> {
+) -> anyhow::Result<Result<Sent, String>> {
     loop {
         let way = || output::path(streams.path(args.device));
         let error = match outgoing::send(connection, file, progress, way).await {
-            Ok(Ok(sent)) => return Ok(sent),
-            Ok(Err(why)) => anyhow::bail!("{} {why}", name_of(args.device)),
+            Ok(Ok(sent)) => return Ok(Ok(sent)),
+            Ok(Err(Unsent::There(why))) => return Ok(Err(format!("{} {why}", name_of(args.device)))),
+            Ok(Err(Unsent::Here(why))) => return Ok(Err(why)),
             Err(error) => error,
         };
         let lost = matches!(&error, StreamError::Lost(why) if outgoing::may_come_back(why));
@@ -138,6 +160,12 @@ async fn report(
     sent: &Sent,
     took: Duration,
 ) -> anyhow::Result<()> {
+    if file.has_changed() {
+        note(&format!(
+            "{} changed while it was sent: what is there may be part old, part new",
+            path.display()
+        ));
+    }
     let way = streams.path(args.device);
     let carried = file.length - sent.resumed_from;
     let rate = carried as f64 / took.as_secs_f64();

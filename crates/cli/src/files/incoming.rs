@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     CHUNK, Offer, Reply, Resume, Whole,
-    store::{Part, Store},
+    store::{Part, Store, taken},
     turns::{Turn, Turns},
 };
 use crate::{forwarding::wire, progress::Progress, streams::StreamError};
@@ -115,8 +115,15 @@ async fn take(
             offer.name
         )));
     }
-    if let Err(error) = blocking(move || part.finish().map_err(|error| failed(&error))).await {
-        return Ok(Err(error));
+    let name = offer.name.clone();
+    let finished = blocking(move || {
+        part.finish().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => taken(&name),
+            _ => failed(&error),
+        })
+    });
+    if let Err(why) = finished.await {
+        return Ok(Err(why));
     }
     Ok(Ok(Received { name: offer.name.clone(), length, resumed_from, hash }))
 }

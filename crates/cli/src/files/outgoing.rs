@@ -5,6 +5,7 @@ use std::{
     io::{Read, Seek, SeekFrom},
     path::Path,
     sync::Arc,
+    time::SystemTime,
 };
 
 use bowline_quic::{
@@ -25,7 +26,16 @@ pub(crate) struct Outgoing {
     /// Its name alone, without folders.
     pub(crate) name: String,
     pub(crate) length: u64,
+    modified: Option<SystemTime>,
     file: Arc<File>,
+}
+
+/// Why it was not sent; trying again would not help.
+pub(crate) enum Unsent {
+    /// What the other end says, of itself.
+    There(String),
+    /// What is wrong here.
+    Here(String),
 }
 
 /// What became of it.
@@ -52,25 +62,34 @@ impl Outgoing {
         }
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| format!("the name of {shown} is not UTF-8"))?.to_owned();
-        Ok(Self { name, length: found.len(), file: Arc::new(file) })
+        let modified = found.modified().ok();
+        Ok(Self { name, length: found.len(), modified, file: Arc::new(file) })
+    }
+
+    /// Whether somebody has written to it since it was opened.
+    pub(crate) fn has_changed(&self) -> bool {
+        let same = |now: fs::Metadata| now.len() == self.length && now.modified().ok() == self.modified;
+        !self.file.metadata().is_ok_and(same)
     }
 }
 
-/// Sends it. The inner error is what the other end refused, or this end found wrong: trying again would not help.
+/// Sends it.
 pub(crate) async fn send(
     connection: &Connection,
     file: &Outgoing,
     progress: &Progress,
     way: impl Fn() -> String,
-) -> Result<Result<Sent, String>, StreamError> {
+) -> Result<Result<Sent, Unsent>, StreamError> {
     let (mut send, mut receive) = connection.open_bi().await?;
     wire::write(&mut send, &Offer { name: file.name.clone(), length: file.length }).await?;
     let (have, theirs) = match wire::read(&mut receive).await? {
         Reply::Have { bytes, blake3 } => (bytes, blake3),
-        Reply::Refused(why) | Reply::Stored(why) => return Ok(Err(printable(&why))),
+        Reply::Refused(why) | Reply::Stored(why) => return Ok(Err(Unsent::There(printable(&why)))),
     };
     let (mut chunks, hashing) = read(file, have, theirs);
-    let Some(Chunk::From(from)) = chunks.recv().await else { return Ok(Err(hashing_failed(hashing).await)) };
+    let Some(Chunk::From(from)) = chunks.recv().await else {
+        return Ok(Err(Unsent::Here(hashing_failed(hashing).await)));
+    };
     progress.begin(from);
     // Where the other end gives up, it says why on its own direction.
     let carried = async {
@@ -94,9 +113,9 @@ pub(crate) async fn send(
         Ok(Ok(hash)) => hash,
         Ok(Err(why)) => {
             let _ = send.reset(VarInt::from_u32(1));
-            return Ok(Err(why));
+            return Ok(Err(Unsent::Here(why)));
         }
-        Err(error) => return Ok(Err(error.to_string())),
+        Err(error) => return Ok(Err(Unsent::Here(error.to_string()))),
     };
     end(&mut send, &hash).await?;
     Ok(verdict(&mut receive).await?.map(|_| Sent { resumed_from: from, hash }))
@@ -111,15 +130,15 @@ async fn end(send: &mut SendStream, hash: &str) -> Result<(), StreamError> {
     Ok(())
 }
 
-fn gave_up() -> String {
-    "gave up without a reason".to_owned()
+fn gave_up() -> Unsent {
+    Unsent::There("gave up without a reason".to_owned())
 }
 
-async fn verdict(receive: &mut RecvStream) -> Result<Result<String, String>, StreamError> {
+async fn verdict(receive: &mut RecvStream) -> Result<Result<String, Unsent>, StreamError> {
     Ok(match wire::read(receive).await? {
         Reply::Stored(name) => Ok(printable(&name)),
-        Reply::Refused(why) => Err(printable(&why)),
-        Reply::Have { .. } => Err("speaks another protocol".to_owned()),
+        Reply::Refused(why) => Err(Unsent::There(printable(&why))),
+        Reply::Have { .. } => Err(Unsent::There("speaks another protocol".to_owned())),
     })
 }
 

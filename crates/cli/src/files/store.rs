@@ -65,9 +65,7 @@ impl Store {
         }
         let to = self.folder.join(name);
         if !self.replace && fs::symlink_metadata(&to).is_ok() {
-            return Err(format!(
-                "has a file '{name}' already, and does not replace it (receive --replace does)"
-            ));
+            return Err(taken(name));
         }
         let path = self.folder.join(format!(".{name}.{}.part", &from.to_string()[..SENDER]));
         let mut file = open(&path).map_err(|error| format!("cannot write '{name}': {error}"))?;
@@ -148,6 +146,11 @@ impl Part {
     pub(crate) fn discard(self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// There is a file of that name.
+pub(crate) fn taken(name: &str) -> String {
+    format!("has a file '{name}' already, and does not replace it (receive --replace does)")
 }
 
 /// A name that stays in the folder, on every system.
