@@ -122,8 +122,7 @@ pub(crate) const NETWORK_LOOKS: [Duration; 5] = [
     Duration::from_millis(8),
     Duration::from_millis(20),
 ];
-/// How often the interfaces are looked at on systems whose notifications this crate does not know.
-#[cfg(not(target_os = "linux"))]
+/// How often the interfaces are looked at on systems whose notifications this crate does not know, or may not have.
 pub(crate) const NETWORK_POLL: Duration = Duration::from_secs(3);
 /// A clock that is off by this much from the monotonic one was set, or the device slept.
 pub(crate) const CLOCK_JUMP: Duration = Duration::from_secs(2);

@@ -54,7 +54,8 @@
 //!
 //! # Systems
 //!
-//! Linux in full: changes of the network are noticed as the kernel tells of them, batches are segmented by the kernel. On
+//! Linux in full: changes of the network are noticed as the kernel tells of them, batches are segmented by the kernel. Where a process may
+//! not ask for interfaces (no netlink), the addresses that lead out are looked at every three seconds, and devices on the link are not heard. On
 //! macOS and Windows the crate compiles; there, interfaces are looked at every three seconds, devices on the local link
 //! are not heard (they do hear this one), and batches are sent one by one. Marks of congestion ([`Ecn`]) are sent and read there as far
 //! as `quinn-udp` knows how to; without that they are [`Ecn::NotEct`].

@@ -124,6 +124,12 @@ impl Watcher {
     }
 }
 
+/// Whether the system has no netlink for this process, and not for want of something that will be there later.
+pub(crate) fn is_forbidden(error: &io::Error) -> bool {
+    let forbidden = [Errno::EAFNOSUPPORT, Errno::EPROTONOSUPPORT, Errno::EACCES, Errno::EPERM, Errno::ENOSYS];
+    error.raw_os_error().is_some_and(|code| forbidden.contains(&Errno::from_raw(code)))
+}
+
 /// When to look: at once, unless the last look was a moment ago.
 #[derive(Debug, Default)]
 struct Pace {

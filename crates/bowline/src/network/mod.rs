@@ -1,10 +1,11 @@
 //! The network as this device has it: its interfaces, and word of every change.
 //!
 //! On Linux the kernel tells of changes over netlink (`linux.rs`); elsewhere the interfaces are looked at every few
-//! seconds (`portable.rs`). Both give a whole picture each time, never a difference: a lost notification costs
+//! seconds (`portable.rs`), and so is what there is to see where the system hides them (`hidden.rs`). All give a whole picture each time, never a difference: a lost notification costs
 //! nothing lasting. What a change means is the machine's to decide.
 
 mod egress;
+mod hidden;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
@@ -42,11 +43,24 @@ impl Drop for Watch {
 /// Starts to watch the network. Sockets are opened here and now: the caller's
 /// network namespace is the one that is watched.
 pub(crate) fn watch() -> io::Result<Watch> {
-    let (mut watcher, first) = system::Watcher::new()?;
+    let (mut watcher, first) = match system::Watcher::new() {
+        Ok((watcher, first)) => (Some(watcher), first),
+        Err(error) if system::is_forbidden(&error) => {
+            // Whoever runs this in a sandbox knows it.
+            tracing::info!(
+                "the system does not tell of network interfaces ({error}): devices on the link are not heard"
+            );
+            (None, hidden::look())
+        }
+        Err(error) => return Err(error),
+    };
     let (sender, receiver) = watch::channel(Arc::new(first));
     let task = tokio::spawn(async move {
         loop {
-            let interfaces = watcher.changed().await;
+            let interfaces = match &mut watcher {
+                Some(watcher) => watcher.changed().await,
+                None => hidden::changed().await,
+            };
             sender.send_if_modified(|known| {
                 let changed = **known != interfaces;
                 if changed {

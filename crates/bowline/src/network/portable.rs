@@ -28,6 +28,12 @@ impl Watcher {
     }
 }
 
+/// Whether it is not for want of something that will be there later.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
+}
+
 fn read() -> io::Result<Vec<Interface>> {
     let mut interfaces = BTreeMap::<u32, Interface>::new();
     for found in if_addrs::get_if_addrs()? {
