@@ -1,6 +1,10 @@
 //! How an endpoint is set up.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bowline_proto::{
     DeviceId, SecretKey,
@@ -119,11 +123,17 @@ impl Builder {
     ///
     /// # Errors
     /// When a socket cannot be had; the error says which and why.
+    ///
+    /// # Panics
+    /// When the runtime was built without I/O or without timers ([`enable_all`](tokio::runtime::Builder::enable_all) has both), with Tokio's
+    /// words.
     pub async fn bind(self) -> Result<Endpoint, BindError> {
         let Self { key, config, port, excluded, port_mapping } = self;
         if let Err(error) = tokio::runtime::Handle::try_current() {
             return Err(BindError::Runtime(error.to_string()));
         }
+        // Without timers this says so, here, and not some task that nobody looks at.
+        drop(tokio::time::sleep(Duration::ZERO));
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| BindError::Random(error.to_string()))?;
         let network = network::watch().map_err(BindError::Network)?;

@@ -34,7 +34,7 @@ pub enum BindError {
     /// The system's random source failed.
     #[error("no random numbers from the system: {0}")]
     Random(String),
-    /// There is no Tokio runtime with I/O here, or it is ending.
+    /// There is no Tokio runtime here, or it is ending.
     #[error("the Tokio runtime does not work here: {0}")]
     Runtime(String),
 }

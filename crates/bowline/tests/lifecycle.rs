@@ -153,3 +153,10 @@ fn an_endpoint_whose_runtime_has_ended_is_closed() {
         soon("closed", a.close()).await;
     });
 }
+
+#[test]
+#[should_panic(expected = "timers are disabled")]
+fn a_runtime_without_timers_is_refused_where_the_endpoint_is_bound() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let _ = runtime.block_on(Endpoint::builder(key(57)).link_local(false).bind());
+}

@@ -47,8 +47,9 @@ struct Inner {
     /// The device whose key that is.
     identity: DeviceId,
     paths: Arc<Paths>,
-    listens: AtomicBool,
-    /// Whether there ever was a connection that somebody may have to be told the end of.
+    /// Held by the listener, while there is one.
+    listens: Arc<AtomicBool>,
+    /// Whether there ever was a connection, or could have been, that somebody may have to be told the end of.
     connected: AtomicBool,
     in_use: InUse,
 }
@@ -62,6 +63,7 @@ impl Endpoint {
     /// # Errors
     /// When there is no Tokio runtime, or TLS does not take the key.
     pub fn new(bowline: bowline::Endpoint, key: &SecretKey) -> Result<Self, SetupError> {
+        refuse_without_runtime()?;
         let certified = tls::certified(key)?;
         let socket = Arc::new(Socket::new(bowline.clone()));
         let (reset, ids) = keys_of_before(key);
@@ -94,7 +96,7 @@ impl Endpoint {
             key: certified,
             identity: key.device_id(),
             paths,
-            listens: AtomicBool::new(false),
+            listens: Arc::default(),
             connected: AtomicBool::new(false),
             in_use,
         };
@@ -236,20 +238,21 @@ impl Endpoint {
         explain(device, self.inner.identity, error)
     }
 
-    /// Begins to listen.
+    /// Begins to listen. Once the listener is dropped, it may listen again, for other services or devices.
     ///
     /// # Errors
-    /// When it does already, or runs with another device's key than the one others dial.
+    /// When it does already, or runs with another device's key than the one others dial; when there is no Tokio runtime here.
     pub fn listen(&self, listen: Listen) -> Result<Listener, SetupError> {
         let inner = &*self.inner;
         if inner.identity != self.id() {
             return Err(SetupError::OtherKey { key: inner.identity, endpoint: self.id() });
         }
-        if inner.listens.swap(true, SeqCst) {
-            return Err(SetupError::ListensAlready);
-        }
+        refuse_without_runtime()?;
+        let claim = listener::Claim::take(&inner.listens).ok_or(SetupError::ListensAlready)?;
+        inner.connected.store(true, SeqCst);
         listener::start(
             listen,
+            claim,
             inner.quinn.clone(),
             &inner.key,
             Arc::clone(&inner.paths),
@@ -272,7 +275,7 @@ impl Endpoint {
     /// answered nobody is waited for.
     pub async fn close(&self) {
         let Inner { quinn, socket, bowline, .. } = &*self.inner;
-        let anybody = self.inner.connected.load(SeqCst) || self.inner.listens.load(SeqCst);
+        let anybody = self.inner.connected.load(SeqCst);
         socket.expect_end();
         quinn.close(VarInt::from_u32(0), b"");
         let farewell = async {
@@ -289,6 +292,12 @@ impl Endpoint {
         }
         bowline.close().await;
     }
+}
+
+/// Tasks are needed, and begin where there is a runtime alone.
+fn refuse_without_runtime() -> Result<(), SetupError> {
+    let here = tokio::runtime::Handle::try_current();
+    here.map(drop).map_err(|error| SetupError::Runtime(std::io::Error::other(error)))
 }
 
 /// What proves, to those who were connected before a restart, that this is the same device and knows nothing of them any more (so that

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use bowline::{Allow, DeviceId};
@@ -88,7 +91,25 @@ pub struct Accepted {
 pub struct Listener {
     accepted: mpsc::Receiver<Accepted>,
     quinn: quinn::Endpoint,
+    _claim: Claim,
     _in_use: InUse,
+}
+
+/// That an endpoint listens, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// `None` while there is one already.
+    pub(crate) fn take(listens: &Arc<AtomicBool>) -> Option<Self> {
+        (!listens.swap(true, SeqCst)).then(|| Self(Arc::clone(listens)))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
+    }
 }
 
 impl Listener {
@@ -106,6 +127,7 @@ impl Drop for Listener {
 
 pub(crate) fn start(
     listen: Listen,
+    claim: Claim,
     quinn: quinn::Endpoint,
     key: &Arc<CertifiedKey>,
     paths: Arc<Paths>,
@@ -133,7 +155,7 @@ pub(crate) fn start(
         accepted: sender,
     };
     tokio::spawn(door.keep(quinn.clone()));
-    Ok(Listener { accepted, quinn, _in_use: in_use })
+    Ok(Listener { accepted, quinn, _claim: claim, _in_use: in_use })
 }
 
 struct Door {
@@ -152,11 +174,13 @@ impl Door {
     async fn keep(self, quinn: quinn::Endpoint) {
         loop {
             tokio::select! {
+                // What comes from now on is for the next listener.
+                biased;
+                () = self.accepted.closed() => return,
                 incoming = quinn.accept() => match incoming {
                     Some(incoming) => self.judge(incoming),
                     None => return,
                 },
-                () = self.accepted.closed() => return,
             }
         }
     }

@@ -2,9 +2,11 @@
 
 mod common;
 
-use bowline::Path;
-use bowline_quic::quinn::Connection;
-use common::{SERVICE, accept, base, base_that_ends, by_tcp, bytes, echo, endpoint, id, listen, path, soon};
+use bowline::{Allow, Path};
+use bowline_quic::{Endpoint, Listen, SetupError, quinn::Connection};
+use common::{
+    SERVICE, accept, base, base_that_ends, by_tcp, bytes, echo, endpoint, id, key, listen, path, soon,
+};
 
 /// Sends bytes and reads them back, all at once.
 async fn there_and_back(connection: &Connection, data: Vec<u8>) {
@@ -153,4 +155,31 @@ async fn an_endpoint_that_was_never_used_is_closed_when_it_is_dropped() {
     let mut events = a.bowline().events();
     drop(a);
     soon("the end of its events", async { while events.next().await.is_some() {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_listens_again_once_its_listener_is_dropped() {
+    let (name, _) = base().await;
+    let (a, b) = (endpoint(20, &name).await, endpoint(21, &name).await);
+    let mut listener = listen(&b);
+    assert!(matches!(b.listen(Listen::new(["other/1"])), Err(SetupError::ListensAlready)));
+    let first = soon("connected", a.connect(b.id(), SERVICE.as_bytes())).await.unwrap();
+    let _accepted = accept(&mut listener).await;
+    drop(listener);
+    let mut other = b.listen(Listen::new(["other/1"]).allow(Allow::Everyone)).unwrap();
+    soon("connected", a.connect(b.id(), b"other/1")).await.unwrap();
+    assert_eq!(accept(&mut other).await.service, b"other/1");
+    assert!(soon("refused", a.connect(b.id(), SERVICE.as_bytes())).await.is_err());
+    assert!(first.close_reason().is_none(), "what stood before goes on");
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error_and_no_panic() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bowline = runtime.block_on(bowline::Endpoint::builder(key(22)).link_local(false).bind()).unwrap();
+    assert!(matches!(Endpoint::new(bowline.clone(), &key(22)), Err(SetupError::Runtime(_))));
+    let endpoint = runtime.block_on(async { Endpoint::new(bowline, &key(22)) }).unwrap();
+    assert!(matches!(endpoint.listen(Listen::new([SERVICE])), Err(SetupError::Runtime(_))));
+    let listening = runtime.block_on(async { endpoint.listen(Listen::new([SERVICE])) });
+    assert!(listening.is_ok(), "nothing was begun: {listening:?}");
 }
