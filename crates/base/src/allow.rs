@@ -59,6 +59,8 @@ pub fn read(path: &Path) -> Result<HashSet<DeviceId>, ListError> {
     let bytes = fs::read(path).map_err(|error| ListError::Unreadable { path: path.to_owned(), error })?;
     let text = String::from_utf8_lossy(&bytes);
     let mut devices = HashSet::new();
+    // Some editors on Windows begin all text with a mark of their own.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for (at, line) in text.lines().enumerate() {
         let text = line.split('#').next().unwrap_or_default().trim();
         if text.is_empty() {
@@ -169,6 +171,8 @@ mod tests {
         let path = folder.path().join("allow");
         let [a, b] = [1, 2].map(|n| DeviceId::of_public_key(&[n; 32]));
         fs::write(&path, format!("# robots\n\n{a} # the first\r\n  {b}\n{a}")).unwrap();
+        assert_eq!(read(&path).unwrap(), [a, b].into());
+        fs::write(&path, format!("\u{feff}{a}\r\n{b}\r\n")).unwrap();
         assert_eq!(read(&path).unwrap(), [a, b].into());
         fs::write(&path, format!("{a}\nrobot7\n")).unwrap();
         let error = read(&path).unwrap_err().to_string();

@@ -46,6 +46,8 @@ pub(crate) fn show_silence() {
 /// One bar. Where standard error is no terminal, nothing is drawn.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    /// Whether the way is shown in the colour of its worth.
+    styled: bool,
     since_look: AtomicU64,
 }
 
@@ -61,7 +63,8 @@ impl Progress {
         bar.set_prefix(bowline_quic::printable(name));
         bar.enable_steady_tick(TICK);
         *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
-        Self { bar, since_look: AtomicU64::new(LOOK) }
+        let styled = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+        Self { bar, styled, since_look: AtomicU64::new(LOOK) }
     }
 
     /// So much was there before.
@@ -74,7 +77,11 @@ impl Progress {
         self.bar.inc(bytes);
         if self.since_look.fetch_add(bytes, Relaxed) + bytes >= LOOK && !self.bar.is_hidden() {
             self.since_look.store(0, Relaxed);
-            self.bar.set_message(way());
+            self.bar.set_message(if self.styled {
+                way()
+            } else {
+                anstream::adapter::strip_str(&way()).to_string()
+            });
         }
     }
 

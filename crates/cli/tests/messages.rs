@@ -166,6 +166,20 @@ fn without_a_base_sending_ends_in_time_and_says_why() {
 }
 
 #[test]
+fn what_cannot_be_read_is_named() {
+    let base = Base::start();
+    for raw in ["", "--raw"] {
+        let home = Home::new();
+        let mut command = home.bowline(&format!("send {NOBODY} {raw} --base {}", base.name));
+        let input = std::fs::File::open(home.path()).unwrap();
+        let sent = command.stdin(input).output().unwrap();
+        let reason = String::from_utf8_lossy(&sent.stderr);
+        assert_eq!(sent.status.code(), Some(1), "{reason}");
+        assert!(reason.contains("standard input cannot be read"), "{reason}");
+    }
+}
+
+#[test]
 fn a_sender_waits_for_its_base_to_come_up() {
     let base = Base::start();
     let (home, address) = (base.home, base.name.split_once('@').unwrap().1.to_owned());

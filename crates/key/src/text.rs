@@ -9,6 +9,8 @@ use crate::Malformed;
 const KIND: &str = "bowline-key-1";
 /// What key lines of all versions begin with.
 const ANY_VERSION: &str = "bowline-key-";
+/// What some editors on Windows put before all text (U+FEFF).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes of a seed.
 const SEED_LEN: usize = 32;
 
@@ -35,6 +37,7 @@ pub(crate) fn write(key: &SecretKey) -> Zeroizing<String> {
 
 /// The key in a file's content.
 pub(crate) fn parse(content: &[u8]) -> Result<SecretKey, Malformed> {
+    let content = content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content);
     let mut key = None;
     for (line, bytes) in (1..).zip(content.split(|&byte| byte == b'\n')) {
         let text = str::from_utf8(bytes).map_err(|_| Malformed::NotText { line })?;
@@ -84,10 +87,11 @@ mod tests {
     }
 
     #[test]
-    fn comments_blank_lines_upper_case_and_carriage_returns_are_fine() {
+    fn comments_blank_lines_upper_case_and_what_editors_add_are_fine() {
         let digits = "AB".repeat(32);
         for text in [
             format!("bowline-key-1 {digits}"),
+            format!("\u{feff}bowline-key-1 {digits}\r\n"),
             format!("# a laptop\n\n  bowline-key-1\t{digits}  # mine\r\n\n# the end"),
         ] {
             assert_eq!(parse(text.as_bytes()).unwrap().seed(), key().seed(), "{text}");

@@ -73,7 +73,7 @@ async fn send_all(host: &Host, args: &Args) -> anyhow::Result<()> {
 async fn send_lines(host: &Host, args: &Args, mut input: impl AsyncBufRead + Unpin) -> anyhow::Result<()> {
     let mut line = Vec::new();
     for number in 1_u64.. {
-        if !read_line(&mut input, &mut line).await? {
+        if !read_line(&mut input, &mut line).await.map_err(unreadable)? {
             break;
         }
         if line.len() > MAX_DATA {
@@ -90,12 +90,16 @@ async fn send_raw(host: &Host, args: &Args, mut input: impl AsyncRead + Unpin) -
     loop {
         // The way may carry less from one chunk to the next, and more again later.
         let limit = host.patiently(args.timeout, async |endpoint| room(endpoint, args.device)).await?;
-        let length = input.read(&mut chunk[..limit]).await?;
+        let length = input.read(&mut chunk[..limit]).await.map_err(unreadable)?;
         if length == 0 {
             return Ok(());
         }
         send_in_pieces(host, args, &chunk[..length]).await?;
     }
+}
+
+fn unreadable(error: std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!("standard input cannot be read: {error}")
 }
 
 /// What the present way carries.
