@@ -229,6 +229,23 @@ fn a_device_that_died_and_was_started_again_is_dialled_again() {
 }
 
 #[test]
+fn a_device_that_died_and_was_started_again_listens_again() {
+    let (base, friend) = (Base::start(), Home::new());
+    let port = echo_server();
+    // A port that is free: the device has to have the same one again.
+    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (home, server, id) = server(&base, &friend, &format!("--listen {listen}"));
+    let (mut forward, address) = forward(&friend, &base, &format!("-R {listen}:127.0.0.1:{port} {id}"));
+    there_and_back(TcpStream::connect(&address).unwrap(), b"before".to_vec());
+    server.end_by(Signal::SIGKILL);
+    let mut again =
+        home.start(&format!("serve --allow {} --listen {listen} --base {}", friend.id(), base.name));
+    again.stderr.line_with("listening at");
+    there_and_back(TcpStream::connect(&address).unwrap(), b"after".to_vec());
+    forward.stderr.line_with("listens again");
+}
+
+#[test]
 fn a_device_that_stops_to_answer_is_told_of_and_so_is_its_return() {
     let (base, friend) = (Base::start(), Home::new());
     let port = echo_server();

@@ -15,7 +15,7 @@ use crate::{
     args::{HostArgs, seconds},
     config::Config,
     forwarding::{
-        link::Link,
+        link::{Held, Link},
         socket::{Listener, Socket},
         spec::{Forward, Place},
         wire::{self, Answer, Request},
@@ -145,22 +145,15 @@ async fn forward(session: &Arc<Session>, args: &Args, accepting: &mut JoinSet<()
         drop(first);
         return std::future::pending().await;
     }
-    let mut connection = first;
-    let mut begun = false;
+    let mut held = first;
+    // What the device refuses shows now, too.
+    let mut asked = session.ask_to_listen(&held.0, &args.remote, true).await?;
     loop {
-        match session.remote(&connection.0, &args.remote, !begun).await {
-            Ok(()) => {}
-            Err(error) if begun => note(&error.to_string()),
-            Err(error) => return Err(error),
-        }
-        begun = true;
-        connection = loop {
-            tokio::time::sleep(AGAIN).await;
-            match session.link.connection().await {
-                Ok(connection) => break connection,
-                Err(error) => note(&error.to_string()),
-            }
-        };
+        let lost = session.take_arrivals(&held.0).await;
+        note(&session.explain(&lost).to_string());
+        drop(asked);
+        (held, asked) = session.ask_again(&args.remote).await;
+        note(&format!("{name} listens again"));
     }
 }
 
@@ -230,16 +223,15 @@ impl Session {
         Ok(socket.join(&mut send, &mut receive).await.map_err(|error| self.explain(&error))?)
     }
 
-    /// Has the device listen, and carries what comes in there, until the connection ends.
-    async fn remote(
-        self: &Arc<Self>,
+    /// Has the device listen, for as long as what this gives lives.
+    async fn ask_to_listen(
+        &self,
         connection: &Connection,
         forwards: &[Forward],
         tell: bool,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<(SendStream, RecvStream)>> {
         let explain = |error: StreamError| self.explain(&error);
         let name = name_of(self.link.device);
-        // The device listens for as long as these are open.
         let mut asked = Vec::new();
         for (id, Forward { listen, connect }) in (0..).zip(forwards) {
             let (mut send, mut receive) =
@@ -256,12 +248,38 @@ impl Session {
             }
             asked.push((send, receive));
         }
+        Ok(asked)
+    }
+
+    /// Has a device that was lost listen again, as soon as it can be reached and does.
+    async fn ask_again(&self, forwards: &[Forward]) -> (Arc<Held>, Vec<(SendStream, RecvStream)>) {
+        let mut told = String::new();
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let again = async {
+                let held = self.link.connection().await?;
+                let asked = self.ask_to_listen(&held.0, forwards, false).await?;
+                anyhow::Ok((held, asked))
+            };
+            match again.await.map_err(|error| error.to_string()) {
+                Ok(again) => return again,
+                Err(why) if why == told => {}
+                Err(why) => {
+                    note(&why);
+                    told = why;
+                }
+            }
+        }
+    }
+
+    /// Carries what comes in there, until the connection ends.
+    async fn take_arrivals(self: &Arc<Self>, connection: &Connection) -> StreamError {
         loop {
             match connection.accept_bi().await {
                 Ok((send, receive)) => {
                     tokio::spawn(Arc::clone(self).arrived(send, receive));
                 }
-                Err(error) => return Err(explain(error.into()).into()),
+                Err(error) => return error.into(),
             }
         }
     }
