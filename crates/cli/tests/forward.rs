@@ -246,6 +246,24 @@ fn a_device_that_died_and_was_started_again_listens_again() {
 }
 
 #[test]
+fn a_device_takes_a_place_to_listen_at_over_from_a_forward_of_its_own_that_was_killed_or_still_runs() {
+    let (base, friend) = (Base::start(), Home::new());
+    let port = echo_server();
+    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_home, _server, id) = server(&base, &friend, &format!("--listen {listen}"));
+    let args = format!("-R {listen}:127.0.0.1:{port} {id}");
+    let (first, address) = forward(&friend, &base, &args);
+    there_and_back(TcpStream::connect(&address).unwrap(), b"first".to_vec());
+    first.end_by(Signal::SIGKILL);
+    let (second, address) = forward(&friend, &base, &args);
+    there_and_back(TcpStream::connect(&address).unwrap(), b"second".to_vec());
+    let (_third, address) = forward(&friend, &base, &args);
+    there_and_back(TcpStream::connect(&address).unwrap(), b"third".to_vec());
+    let reason = second.end().failed(1);
+    assert!(reason.contains(&format!("listens at {listen} for another command")), "{reason}");
+}
+
+#[test]
 fn a_device_that_stops_to_answer_is_told_of_and_so_is_its_return() {
     let (base, friend) = (Base::start(), Home::new());
     let port = echo_server();

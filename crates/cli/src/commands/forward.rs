@@ -36,7 +36,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Goes on until Ctrl-C; a device that was lost is dialled again. What the device allows is said there, by `bowline serve`. \
-Without a bind address, listeners are on the loopback.
+Without a bind address, listeners are on the loopback. Where another `forward` of this device has it listen there already (-R), the \
+newest one takes over.
 
 Examples:
   bowline forward -L 8080:localhost:80 93kz-a462-42sk-d06c-7gh2-3ksw
@@ -68,6 +69,10 @@ enum Line {
     Listening { listening: String, to: String },
     Ended { to: String, sent: u64, received: u64, error: Option<String> },
 }
+
+/// Each is a place at which the device listens for as long as its task lives; it ends with that place where the device no longer does, and
+/// with none where the connection has ended.
+type Asked = JoinSet<Option<Place>>;
 
 /// What all forwards of a command share.
 struct Session {
@@ -149,9 +154,9 @@ async fn forward(session: &Arc<Session>, args: &Args, accepting: &mut JoinSet<()
     // What the device refuses shows now, too.
     let mut asked = session.ask_to_listen(&held.0, &args.remote, true).await?;
     loop {
-        let lost = session.take_arrivals(&held.0).await;
+        let lost = session.take_arrivals(&held.0, &mut asked).await?;
         note(&session.explain(&lost).to_string());
-        drop(asked);
+        asked.shutdown().await;
         (held, asked) = session.ask_again(&args.remote).await;
         note(&format!("{name} listens again"));
     }
@@ -229,10 +234,10 @@ impl Session {
         connection: &Connection,
         forwards: &[Forward],
         tell: bool,
-    ) -> anyhow::Result<Vec<(SendStream, RecvStream)>> {
+    ) -> anyhow::Result<Asked> {
         let explain = |error: StreamError| self.explain(&error);
         let name = name_of(self.link.device);
-        let mut asked = Vec::new();
+        let mut asked = Asked::new();
         for (id, Forward { listen, connect }) in (0..).zip(forwards) {
             let (mut send, mut receive) =
                 connection.open_bi().await.map_err(|error| explain(error.into()))?;
@@ -246,13 +251,18 @@ impl Session {
                 Ok(_) => {}
                 Err(why) => anyhow::bail!("{name} {why}"),
             }
-            asked.push((send, receive));
+            let place = listen.clone();
+            asked.spawn(async move {
+                // Its end would be the place's.
+                let _send = send;
+                matches!(receive.read_chunk(1, true).await, Ok(None)).then_some(place)
+            });
         }
         Ok(asked)
     }
 
     /// Has a device that was lost listen again, as soon as it can be reached and does.
-    async fn ask_again(&self, forwards: &[Forward]) -> (Arc<Held>, Vec<(SendStream, RecvStream)>) {
+    async fn ask_again(&self, forwards: &[Forward]) -> (Arc<Held>, Asked) {
         let mut told = String::new();
         loop {
             tokio::time::sleep(AGAIN).await;
@@ -272,14 +282,24 @@ impl Session {
         }
     }
 
-    /// Carries what comes in there, until the connection ends.
-    async fn take_arrivals(self: &Arc<Self>, connection: &Connection) -> StreamError {
+    /// Carries what comes in there, until the connection ends; an error if another one took over from it.
+    async fn take_arrivals(
+        self: &Arc<Self>,
+        connection: &Connection,
+        asked: &mut Asked,
+    ) -> anyhow::Result<StreamError> {
         loop {
-            match connection.accept_bi().await {
-                Ok((send, receive)) => {
-                    tokio::spawn(Arc::clone(self).arrived(send, receive));
-                }
-                Err(error) => return error.into(),
+            tokio::select! {
+                arrived = connection.accept_bi() => match arrived {
+                    Ok((send, receive)) => {
+                        tokio::spawn(Arc::clone(self).arrived(send, receive));
+                    }
+                    Err(error) => return Ok(error.into()),
+                },
+                Some(Ok(Some(place))) = asked.join_next() => anyhow::bail!(
+                    "{} listens at {place} for another command of this device now",
+                    name_of(self.link.device)
+                ),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `bowline serve`: lets listed devices reach listed targets from here. Nothing else, and nothing by default.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, future::pending, sync::Arc};
 
 use bowline::{Allow, DeviceId};
 use bowline_quic::{
@@ -17,6 +17,7 @@ use crate::{
     forwarding::{
         SERVICE,
         guard::{Guard, Listening, Target},
+        holds::Holds,
         socket::{Listener, Socket},
         spec::Place,
         wire::{self, Answer, Request},
@@ -90,14 +91,14 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     }
     let (streams, mut listener, mut refusals) =
         Streams::listen(&args.host, config, SERVICE, Allow::Only(devices)).await?;
-    let guard = Arc::new(guard);
+    let (guard, holds) = (Arc::new(guard), Holds::default());
     let (lines, mut printed) = mpsc::channel(LINES);
     let mut output = Output::new();
     let done = loop {
         tokio::select! {
             accepted = accept(&mut listener) => match accepted {
                 Ok(accepted) => {
-                    tokio::spawn(serve(accepted, Arc::clone(&guard), lines.clone()));
+                    tokio::spawn(serve(accepted, Arc::clone(&guard), holds.clone(), lines.clone()));
                 }
                 Err(error) => break Err(error),
             },
@@ -134,13 +135,14 @@ struct Visitor {
     device: DeviceId,
     name: String,
     guard: Arc<Guard>,
+    holds: Holds,
     lines: mpsc::Sender<Line>,
 }
 
 /// One connection, until it ends.
-async fn serve(accepted: Accepted, guard: Arc<Guard>, lines: mpsc::Sender<Line>) {
+async fn serve(accepted: Accepted, guard: Arc<Guard>, holds: Holds, lines: mpsc::Sender<Line>) {
     let (connection, device) = (accepted.connection.clone(), accepted.device);
-    let visitor = Visitor { connection, device, name: name_of(device), guard, lines };
+    let visitor = Visitor { connection, device, name: name_of(device), guard, holds, lines };
     note(&format!("{} is connected", visitor.name));
     visitor.tell(Line::Visit { device: device.to_string(), connected: true }).await;
     while let Ok((send, receive)) = visitor.connection.accept_bi().await {
@@ -215,7 +217,7 @@ impl Visitor {
         }
     }
 
-    /// Listens for as long as the other end keeps its stream open.
+    /// Listens for as long as the other end keeps its stream open, or until the same device wants the place by another connection.
     async fn listen(
         &self,
         at: &Place,
@@ -223,6 +225,17 @@ impl Visitor {
         send: &mut SendStream,
         receive: &mut RecvStream,
     ) -> Result<(), StreamError> {
+        let mut hold = match at.is_one() {
+            true => self.holds.take(self.device, at, self.connection.stable_id()).await,
+            false => None,
+        };
+        let taken_over = async {
+            match &mut hold {
+                Some(hold) => hold.is_wanted().await,
+                None => pending().await,
+            }
+        };
+        tokio::pin!(taken_over);
         let listener = match Listener::bind(at).await {
             Ok(listener) => listener,
             Err(error) => {
@@ -249,6 +262,10 @@ impl Visitor {
                     }
                 },
                 _ = receive.read_chunk(1, true) => return Ok(()),
+                () = &mut taken_over => {
+                    note(&format!("{} has another connection listen at {address}", self.name));
+                    return Ok(());
+                }
             }
         }
     }

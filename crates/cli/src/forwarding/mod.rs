@@ -5,6 +5,7 @@
 //! writes it (`spec.rs`). All sockets of a `forward` share a connection (`link.rs`).
 
 pub(crate) mod guard;
+pub(crate) mod holds;
 pub(crate) mod link;
 pub(crate) mod socket;
 pub(crate) mod spec;

@@ -24,6 +24,13 @@ const HOST_LENGTH: usize = 253;
 /// What a Unix socket's address holds, less its final zero.
 const PATH_LENGTH: usize = 107;
 
+impl Place {
+    /// Whether it means one place, and not any port that is free.
+    pub(crate) fn is_one(&self) -> bool {
+        !matches!(self, Self::Tcp { port: 0, .. })
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
