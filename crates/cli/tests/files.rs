@@ -204,6 +204,35 @@ fn a_file_that_changes_while_it_is_sent_is_told_of_as_what_it_is_here() {
 }
 
 #[test]
+fn a_file_that_is_sent_again_is_there_already_unless_it_is_another_by_now_at_either_end() {
+    let base = Base::start();
+    let (_receiver, _running, id, folder) = receiver(&base, "");
+    let sender = Home::new();
+    let send = format!("send-file empty file {id} --json --base {}", base.name);
+    let write = |content: &str| fs::write(sender.path().join("file"), content).unwrap();
+    write("once");
+    fs::write(sender.path().join("empty"), "").unwrap();
+    let resumed = |sent: Vec<serde_json::Value>| [0, 1].map(|at| sent[at]["resumed_from"].as_u64().unwrap());
+    assert_eq!(resumed(sender.run(&send).ok().json()), [0, 0]);
+    assert_eq!(resumed(sender.run(&send).ok().json()), [0, 4]);
+    write("more");
+    let sent = sender.run(&send);
+    assert!(
+        sent.failed(1).contains("1 of 2") && sent.stderr.contains("has a file 'file' already"),
+        "{sent:?}"
+    );
+    assert_eq!(fs::read_to_string(folder.join("file")).unwrap(), "once");
+    write("once");
+    fs::write(folder.join("file"), "mine now").unwrap();
+    let sent = sender.run(&send);
+    assert!(
+        sent.failed(1).contains("1 of 2") && sent.stderr.contains("has a file 'file' already"),
+        "{sent:?}"
+    );
+    assert_eq!(fs::read_to_string(folder.join("file")).unwrap(), "mine now");
+}
+
+#[test]
 fn who_was_killed_may_send_again_at_once_and_goes_on() {
     let base = Base::start();
     let (_receiver, mut running, id, folder) = receiver(&base, "");

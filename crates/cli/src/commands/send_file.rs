@@ -31,7 +31,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Send files to a device that runs `bowline receive`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What an earlier attempt left half-done is taken up where it ended. A device that is lost meanwhile is dialled again: after three \
+What an earlier attempt left half-done is taken up where it ended; what it brought there whole is not sent again by the same device \
+while the same `receive` runs, and is no error. A device that is lost meanwhile is dialled again: after three \
 minutes of silence, or as soon as its base says that it is gone. Exit code 0 says that every file is there, whole and under its \
 name: its BLAKE3 hash was compared. What one file meets keeps none of the others back.
 

@@ -41,7 +41,10 @@ pub(crate) async fn receive(
 ) -> Result<Result<Received, String>, StreamError> {
     let offer: Offer = wire::read(receive).await?;
     let result = match turns.take(from, &offer.name).await {
-        Some(turn) => take(send, receive, store, from, (&offer, &turn), way).await?,
+        Some(turn) => match store.hash_of(&offer.name, offer.length, from) {
+            Some(hash) => take_again(send, receive, &offer, hash).await?,
+            None => take(send, receive, store, from, (&offer, &turn), way).await?,
+        },
         None => Err(format!("is receiving '{}' already", offer.name)),
     };
     let reply = match &result {
@@ -58,6 +61,25 @@ pub(crate) async fn receive(
     Ok(result)
 }
 
+/// Of a file that came from that device before: it need only be the same.
+async fn take_again(
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+    offer: &Offer,
+    hash: String,
+) -> Result<Result<Received, String>, StreamError> {
+    wire::write(send, &Reply::Have { bytes: offer.length, blake3: hash.clone() }).await?;
+    let Resume { from } = wire::read(receive).await?;
+    if from != offer.length {
+        return Ok(Err(taken(&offer.name)));
+    }
+    let Whole { blake3 } = wire::read(receive).await?;
+    if blake3 != hash {
+        return Ok(Err(taken(&offer.name)));
+    }
+    Ok(Ok(Received { name: offer.name.clone(), length: offer.length, resumed_from: from, hash }))
+}
+
 async fn take(
     send: &mut SendStream,
     receive: &mut RecvStream,
@@ -66,9 +88,9 @@ async fn take(
     (offer, turn): (&Offer, &Turn),
     way: impl Fn() -> String,
 ) -> Result<Result<Received, String>, StreamError> {
-    let (store, name, length) = (store.clone(), offer.name.clone(), offer.length);
+    let (folder, name, length) = (store.clone(), offer.name.clone(), offer.length);
     let begun = blocking(move || {
-        let mut part = store.begin(&name, length, from)?;
+        let mut part = folder.begin(&name, length, from)?;
         let hasher = part.hash().map_err(|error| failed(&error))?;
         Ok((part, hasher))
     });
@@ -125,6 +147,7 @@ async fn take(
     if let Err(why) = finished.await {
         return Ok(Err(why));
     }
+    store.note(&offer.name, from, &hash);
     Ok(Ok(Received { name: offer.name.clone(), length, resumed_from, hash }))
 }
 

@@ -14,6 +14,7 @@
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
 pub(crate) mod store;
+pub(crate) mod stored;
 pub(crate) mod turns;
 
 use serde::{Deserialize, Serialize};

@@ -11,6 +11,8 @@ use std::{
 
 use bowline::DeviceId;
 
+use super::stored::Stored;
+
 /// The longest name that is taken, in bytes: the part's name is longer, and has to fit into 255.
 const NAME: usize = 200;
 /// How much of the sender's ID tells its parts from those of others.
@@ -22,6 +24,7 @@ pub(crate) struct Store {
     folder: PathBuf,
     replace: bool,
     hidden: bool,
+    stored: Stored,
 }
 
 /// A file that is being received.
@@ -46,7 +49,7 @@ impl Store {
         }
         let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
         if folder.is_dir() {
-            Ok(Self { folder, replace, hidden: true })
+            Ok(Self { folder, replace, hidden: true, stored: Stored::default() })
         } else {
             Err(format!("{} is not a folder", folder.display()))
         }
@@ -55,6 +58,16 @@ impl Store {
     /// Takes no files whose names begin with a dot: in a home folder they are programs' settings, and some are run at the next login.
     pub(crate) fn without_hidden(self) -> Self {
         Self { hidden: false, ..self }
+    }
+
+    /// The hash of a file that came from that device and stays as it is: only the same may come under its name again.
+    pub(crate) fn hash_of(&self, name: &str, length: u64, from: DeviceId) -> Option<String> {
+        if self.replace { None } else { self.stored.hash_of(from, name, length) }
+    }
+
+    /// A file of that name has come from that device.
+    pub(crate) fn note(&self, name: &str, from: DeviceId, hash: &str) {
+        self.stored.note(from, name, self.folder.join(name), hash);
     }
 
     /// Opens what there is of a file, or begins one.
