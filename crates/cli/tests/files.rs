@@ -102,6 +102,28 @@ fn an_interrupted_file_goes_on_where_it_ended_and_is_not_there_before() {
 }
 
 #[test]
+fn who_receives_once_waits_for_the_rest_of_what_was_interrupted() {
+    let base = Base::start();
+    let (_receiver, mut running, id, folder) = receiver(&base, "--once");
+    let sender = Home::new();
+    fs::write(sender.path().join("small"), "x").unwrap();
+    let content = bytes(LARGE, 11);
+    fs::write(sender.path().join("large"), &content).unwrap();
+    let send = format!("send-file small large {id} --base {}", base.name);
+    let first = sender.start(&send);
+    part_of(&folder, 1_000_000);
+    first.end_by(Signal::SIGINT).failed(1);
+    running.stderr.line_with("was not received");
+    // The connection of one that is killed ends after the next one's has begun, or has sent everything.
+    let second = sender.start(&send);
+    part_of(&folder, 5_000_000);
+    second.end_by(Signal::SIGKILL);
+    sender.run(&send).ok();
+    running.end().ok();
+    assert!(fs::read(folder.join("large")).unwrap() == content);
+}
+
+#[test]
 fn a_part_of_other_bytes_is_not_gone_on_with() {
     let base = Base::start();
     let (_receiver, mut running, id, folder) = receiver(&base, "");

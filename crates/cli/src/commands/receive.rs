@@ -1,6 +1,6 @@
 //! `bowline receive`: files from other devices, into one folder.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use bowline::DeviceId;
 use bowline_quic::Accepted;
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Replace files of the same name
     #[arg(long)]
     replace: bool,
-    /// End when the first device that sent something has finished
+    /// End when the first device that sent something has finished; one that was interrupted may go on
     #[arg(long)]
     once: bool,
     /// Print one JSON object per file
@@ -72,8 +72,14 @@ struct Line {
 
 enum Told {
     Received(DeviceId, Received),
-    /// A device has ended its connection; whether it sent anything.
-    Left(bool),
+    /// A connection to a device has ended.
+    Left {
+        device: DeviceId,
+        /// Which one.
+        number: u64,
+        /// Whether anything was sent by it, and nothing half.
+        finished: bool,
+    },
 }
 
 pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
@@ -91,11 +97,16 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
     let into = (store, Turns::default());
     let (told, mut tell) = mpsc::channel(LINES);
     let mut output = Output::new();
+    // The newest connection of each device: one before it may end long after its device was restarted.
+    let mut newest = HashMap::new();
+    let mut numbers = 0..;
     let done = loop {
         tokio::select! {
             accepted = accept(&mut listener) => match accepted {
                 Ok(accepted) => {
-                    tokio::spawn(receive(accepted, Arc::clone(&streams), into.clone(), told.clone()));
+                    let number = numbers.next().unwrap_or_default();
+                    newest.insert(accepted.device, number);
+                    tokio::spawn(receive(accepted, number, Arc::clone(&streams), into.clone(), told.clone()));
                 }
                 Err(error) => break Err(error),
             },
@@ -104,8 +115,12 @@ pub(crate) async fn run(args: Args, config: &Config) -> anyhow::Result<()> {
                 Told::Received(from, received) => if let Err(error) = print(&mut output, from, received, args.json).await {
                     break Err(error);
                 },
-                Told::Left(sent) if sent && args.once => break Ok(()),
-                Told::Left(_) => {}
+                Told::Left { device, number, finished } => if newest.get(&device) == Some(&number) {
+                    newest.remove(&device);
+                    if finished && args.once {
+                        break Ok(());
+                    }
+                },
             },
             () = stop.wait() => break if args.once { Err(anyhow::anyhow!("interrupted")) } else { Ok(()) },
         }
@@ -126,6 +141,7 @@ async fn print(output: &mut Output, from: DeviceId, received: Received, json: bo
 /// One device's files, one after the other.
 async fn receive(
     accepted: Accepted,
+    number: u64,
     streams: Arc<Streams>,
     (store, turns): (Store, Turns),
     told: mpsc::Sender<Told>,
@@ -133,19 +149,21 @@ async fn receive(
     let Accepted { device, connection, .. } = &accepted;
     streams.end_when_gone(connection);
     silence::watch(name_of(*device), connection);
-    let mut any = false;
+    let mut finished = false;
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         let way = || output::path(streams.endpoint.path(connection));
         match incoming::receive(&mut send, &mut receive, (&store, &turns), *device, way).await {
             Ok(Ok(received)) => {
-                any = true;
+                finished = true;
                 let _ = told.send(Told::Received(*device, received)).await;
             }
             Ok(Err(why)) => note(&format!("{}: this device {why}", name_of(*device))),
             Err(error) => {
+                // The rest of it may come yet, by another connection.
+                finished = false;
                 note(&format!("a file was not received: {}", streams.explain(*device, &error)));
             }
         }
     }
-    let _ = told.send(Told::Left(any)).await;
+    let _ = told.send(Told::Left { device: *device, number, finished }).await;
 }
