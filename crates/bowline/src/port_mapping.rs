@@ -89,8 +89,12 @@ async fn run(shared: Arc<Shared>, port: NonZeroU16, wishes: Arc<Wishes>) {
                     None => std::future::pending().await,
                 }
             } => {
-                // Which services there are; without this it would try UPnP alone.
-                let _ = client.probe().await;
+                // Which services there are; without this it would try UPnP alone. It takes a second where nothing answers, for which nobody
+                // waits in the end.
+                tokio::select! {
+                    _ = client.probe() => {}
+                    () = wishes.end.notified() => break,
+                }
                 if std::mem::replace(&mut is_set, true) {
                     client.procure_mapping();
                 } else {
@@ -153,5 +157,42 @@ impl Pause {
         let at = now + self.length;
         (self.length, self.last) = ((self.length * 2).min(MAPPING_RETRY.1), now);
         at
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use crate::{Endpoint, SecretKey, config::MAPPING_RELEASE, testns::inside};
+
+    /// Datagrams that have left by an interface.
+    fn left_by(name: &str) -> u64 {
+        let all = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let line = all.lines().find_map(|line| line.trim_start().strip_prefix(name)).unwrap();
+        line.split_whitespace().nth(9).unwrap().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_router_that_does_not_answer_holds_nobody_up_in_the_end() {
+        let name = "port_mapping::tests::a_router_that_does_not_answer_holds_nobody_up_in_the_end";
+        let link = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 && ip link add v0 type veth peer name v1";
+        let up = "ip link set v0 up && ip link set v1 up && ip addr add 192.0.2.7/24 dev v0";
+        let router =
+            "ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev v0 && ip route add default via 192.0.2.1";
+        if !inside(name, &format!("{link} && {up} && {router}")) {
+            return;
+        }
+        let before = left_by("v0:");
+        let key = SecretKey::from_seed(&[7; 32]);
+        let endpoint = Endpoint::builder(key).port_mapping(true).link_local(false).bind().await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while left_by("v0:") == before {
+            assert!(Instant::now() < deadline, "the router is not asked");
+            tokio::task::yield_now().await;
+        }
+        let began = Instant::now();
+        endpoint.close().await;
+        assert!(began.elapsed() < MAPPING_RELEASE / 2, "{:?}", began.elapsed());
     }
 }
