@@ -326,6 +326,26 @@ fn a_disk_without_room_is_said_to_be_full_before_anything_is_sent() {
 }
 
 #[test]
+fn a_folder_that_nothing_can_be_written_into_is_wrong_use() {
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "namespaces are forbidden here");
+        eprintln!("SKIPPED: namespaces are forbidden here");
+        return;
+    }
+    let home = Home::new();
+    fs::create_dir(home.path().join("in")).unwrap();
+    let script = "mount -t tmpfs -o ro none in && exec \"$0\" receive in --base 127.0.0.1:9";
+    let bowline = home.bowline("");
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_bowline")]).current_dir(home.path());
+    command.envs(bowline.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut receiving = Running::start(&mut command);
+    let told = receiving.stderr.line_with("nothing can be written");
+    assert!(told.contains("/in") && told.contains("Read-only"), "{told}");
+    receiving.end().failed(2);
+}
+
+#[test]
 fn a_disk_that_fills_up_is_told_at_both_ends_and_with_room_the_file_goes_on() {
     let base = Base::start();
     let Some((_home, mut receiver, id, folder)) = receiver_on_a_disk_of(64, &base) else { return };

@@ -48,11 +48,16 @@ impl Store {
             })?;
         }
         let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
-        if folder.is_dir() {
-            Ok(Self { folder, replace, hidden: true, stored: Stored::default() })
-        } else {
-            Err(format!("{} is not a folder", folder.display()))
+        if !folder.is_dir() {
+            return Err(format!("{} is not a folder", folder.display()));
         }
+        // Shows now, and not to the first who sends something.
+        #[cfg(unix)]
+        nix::unistd::access(&folder, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)
+            .map_err(|error| {
+                format!("nothing can be written into the folder {}: {}", folder.display(), error.desc())
+            })?;
+        Ok(Self { folder, replace, hidden: true, stored: Stored::default() })
     }
 
     /// Takes no files whose names begin with a dot: in a home folder they are programs' settings, and some are run at the next login.
