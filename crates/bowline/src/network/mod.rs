@@ -1,8 +1,9 @@
 //! The network as this device has it: its interfaces, and word of every change.
 //!
 //! On Linux the kernel tells of changes over netlink (`linux.rs`); elsewhere the interfaces are looked at every few
-//! seconds (`portable.rs`), and so is what there is to see where the system hides them (`hidden.rs`). All give a whole picture each time, never a difference: a lost notification costs
-//! nothing lasting. What a change means is the machine's to decide.
+//! seconds (`portable.rs`), and so is what there is to see where the system hides them (`hidden.rs`). All give a whole
+//! picture each time, never a difference: a lost notification costs nothing lasting. What a change means is the
+//! machine's to decide.
 
 mod egress;
 mod hidden;
