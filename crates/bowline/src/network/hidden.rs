@@ -24,6 +24,7 @@ pub(super) fn look() -> Vec<Interface> {
         multicast: false,
         default_v4: addresses.iter().any(IpAddr::is_ipv4),
         default_v6: addresses.iter().any(IpAddr::is_ipv6),
+        preferred: true,
         // Nothing else is known to be on the link.
         addresses: addresses.into_iter().map(|ip| (ip, if ip.is_ipv4() { 32 } else { 128 })).collect(),
         routes: Vec::new(),
