@@ -5,11 +5,11 @@
 //! it? If there are others, the system is asked to let only a share of those few senders' datagrams into the queue (a *policer*, RFC 2475):
 //!
 //! ```text
-//! share = (what the worker takes − what others send) / what they send      a little less while the queue is long, a little more while it is empty
+//! share = (what the worker takes − what others send) / what they send        less while the queue is long, a little more while it is empty
 //! ```
 //!
-//! All three are measured: the system counts what it drops, by the policer, too. Nothing here costs a lane whose queue is short anything, nor one
-//! that a single sender fills: what he loses is his own. What the system has merged is one datagram here, as it is in its counts.
+//! All three are measured: the system counts what it drops, by the policer, too. Nothing here costs a lane whose queue is short anything,
+//! nor one that a single sender fills: what he loses is his own. What the system has merged is one datagram here, as it is in its counts.
 //!
 //! A pure machine: it is told what came and how the queue stands, and says what to ask of the system.
 
@@ -127,7 +127,8 @@ impl Police {
         self.policer.is_some()
     }
 
-    /// Looks at the lane, once in [`LOOK`]: what the system is to be asked for, if anything. How its queue stands is asked for only where that matters.
+    /// Looks at the lane, once in [`LOOK`]: what the system is to be asked for, if anything. How its queue stands is asked for only where
+    /// that matters.
     pub(super) fn look(&mut self, now: Instant, queue: impl FnOnce() -> Queue) -> Option<Order<'_>> {
         if !self.more && self.policer.is_none() {
             self.full = 0;
