@@ -89,6 +89,10 @@ pub const NAT_INIT_GAPS: [Duration; 4] = [ms(250), ms(500), ms(1000), ms(2000)];
 pub const NAT_INIT_PADDED: [usize; 2] = [0, 2];
 /// A NAT-CONFIRM without its NAT-OK is sent again after these.
 pub const NAT_CONFIRM_GAPS: [Duration; 2] = [ms(100), ms(300)];
+/// Where a NAT has been seen to lose mappings between two refreshes, they come more often, but never more often than this.
+pub const REFRESH_MIN: Duration = secs(8);
+/// A binding that is seen from elsewhere at so many refreshes in a row shows such a NAT: once only, a router may have restarted.
+pub const REFRESH_LOST: u32 = 2;
 /// NAT-OK allows sending over UDP for so long.
 pub const NAT_OK_LIFE: Duration = secs(35);
 /// A binding that shows the same address of ours as one that is kept alive is asked for again after so long.

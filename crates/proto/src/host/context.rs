@@ -10,7 +10,9 @@ use bytes::Bytes;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 
-use super::{Counters, Event, Hop, HostConfig, Output, Sizes, SocketId, config, locals::Locals};
+use super::{
+    Counters, Event, Hop, HostConfig, Output, Sizes, SocketId, config, locals::Locals, refresh::Refresh,
+};
 use crate::{
     bucket::Bucket,
     id::DeviceId,
@@ -28,6 +30,8 @@ pub(super) struct Context {
     pub(super) counters: Counters,
     pub(super) budgets: Budgets,
     pub(super) known_keys: KnownKeys,
+    /// What the base's UDP addresses have shown of how long our NAT keeps a mapping.
+    pub(super) refresh: Refresh,
     /// A port that a router has mapped for us, and that leads here.
     pub(super) mapped: Option<SocketAddr>,
     /// The one peer whose NAT (or ours, towards it) is being guessed at.
@@ -48,6 +52,7 @@ impl Context {
             counters: Counters::default(),
             budgets: Budgets::default(),
             known_keys: KnownKeys::default(),
+            refresh: Refresh::default(),
             mapped: None,
             punching: None,
             sockets: (0, 0),

@@ -27,6 +27,7 @@ mod path;
 mod peer;
 mod peers;
 mod race;
+mod refresh;
 mod replay;
 mod session;
 mod size;
@@ -52,6 +53,7 @@ pub use lease::{Lease, Traffic};
 use locals::{Change, Locals};
 use peers::{Peers, RelayView};
 pub use peers::{is_too_large, too_large};
+use refresh::Refresh;
 
 use crate::{
     id::DeviceId,
@@ -120,6 +122,7 @@ impl Host {
     fn changed(&mut self, change: Change, addresses: bool, now: Instant) {
         self.peers.link.restart(change, &self.ctx, now);
         if change == Change::Moved {
+            self.ctx.refresh = Refresh::default();
             self.bases.handle_moved(&mut self.ctx, now);
         } else if addresses {
             self.bases.handle_addresses_changed(now);

@@ -14,10 +14,12 @@ use super::{
     Hop,
     config::{
         BINDING_FAILED, BINDING_REST, NAT_CONFIRM_GAPS, NAT_INIT_GAPS, NAT_INIT_PADDED, NAT_OK_LIFE,
-        NAT_OUTSTANDING, SESSION_DEAD, SMALL_DATA, UDP_QUIET, UDP_QUIET_INFO, UDP_SILENT, UDP_SILENT_ASK,
+        NAT_OUTSTANDING, REFRESH_LOST, REFRESH_MIN, SESSION_DEAD, SMALL_DATA, UDP_QUIET, UDP_QUIET_INFO,
+        UDP_SILENT, UDP_SILENT_ASK,
     },
     context::{Context, Rtt, earlier},
     event::BindingStatus,
+    refresh::Refresh,
 };
 use crate::{
     id::DeviceId,
@@ -63,6 +65,8 @@ struct Binding {
     unanswered: u32,
     answered: Option<Instant>,
     reflexive: Option<SocketAddr>,
+    /// Refreshes in a row that were answered to another address of ours.
+    lost: u32,
     full_size: bool,
     /// The next NAT-INIT only keeps it alive: nothing is to be proven.
     keepalive: bool,
@@ -80,6 +84,19 @@ impl Binding {
     /// Whether it has been answered lately enough to send there.
     fn answers(&self, now: Instant) -> bool {
         self.answered.is_some_and(|at| now < at + NAT_OK_LIFE)
+    }
+
+    /// It is seen there now; whether it was elsewhere before. A NAT that loses mappings between refreshes shows by that.
+    fn note_seen(&mut self, seen: SocketAddr, refresh: &mut Refresh, now: Instant) -> bool {
+        let elsewhere = self.reflexive.replace(seen).is_some_and(|known| known != seen);
+        let unused = self.answered.replace(now).map_or(Duration::ZERO, |last| now - last);
+        if unused >= REFRESH_MIN {
+            self.lost = if elsewhere { self.lost + 1 } else { 0 };
+            if self.lost >= REFRESH_LOST {
+                refresh.note_lost(unused);
+            }
+        }
+        elsewhere
     }
 
     /// How long a message may be that goes by it.
@@ -139,6 +156,7 @@ impl Bindings {
                 unanswered: 0,
                 answered: None,
                 reflexive: None,
+                lost: 0,
                 full_size: false,
                 keepalive: false,
                 rtt: Rtt::default(),
@@ -170,6 +188,9 @@ impl Bindings {
             binding.unanswered = 0;
             binding.keepalive = false;
             binding.full_size &= !moved;
+            if moved {
+                binding.lost = 0;
+            }
         }
         if moved {
             // Data may go on over UDP meanwhile: the NAT-INIT that leaves first moves the base's idea of us.
@@ -301,7 +322,7 @@ impl Bindings {
             return;
         }
         let Some(index) = self.list.iter().position(|b| self.on && b.address == from) else { return };
-        let rest = self.until_next(index, ok.seen, now);
+        let rest = self.until_next(index, ok.seen, ctx.refresh, now);
         let binding = &mut self.list[index];
         let Some(at) = binding.sent.iter().position(|sent| sent.seq == ok.seq) else {
             ctx.counters.base_stray += 1;
@@ -311,11 +332,10 @@ impl Bindings {
         if binding.answered.is_none_or(|last| last < sent.at) {
             binding.rtt.sample(now - sent.at);
         }
-        binding.answered = Some(now);
         self.heard = Some(now);
         self.came_back |= matches!(self.health, Health::Silent(_));
         // Seen from elsewhere all of a sudden: another way perhaps, on which nothing is proven, and the base has to hear of it.
-        let elsewhere = binding.reflexive.replace(ok.seen).is_some_and(|known| known != ok.seen);
+        let elsewhere = binding.note_seen(ok.seen, &mut ctx.refresh, now);
         binding.full_size &= !elsewhere;
         binding.unanswered = 0;
         let proves_size = sent.padded && length >= PADDED_LEN;
@@ -332,7 +352,7 @@ impl Bindings {
             binding.next = now + NAT_INIT_GAPS[second_padded - 1];
         }
         if elsewhere {
-            self.rouse(now);
+            self.rouse(ctx.refresh, now);
         }
         let in_doubt = self.is_probing();
         match &mut self.chosen {
@@ -356,17 +376,21 @@ impl Bindings {
 
     /// How long the base is not asked there if its answer shows this address of ours: one binding of each address is kept alive, the one in
     /// use before others, and they rest: it is one mapping of a NAT, or none, and they could not be told apart by peers.
-    fn until_next(&self, index: usize, seen: SocketAddr, now: Instant) -> Duration {
+    fn until_next(&self, index: usize, seen: SocketAddr, refresh: Refresh, now: Instant) -> Duration {
         let rank = |i: usize| (self.chosen.is_some_and(|chosen| chosen.index != i), i);
         let is_kept = |(other, b): (usize, &Binding)| {
             rank(other) < rank(index) && b.answers(now) && b.full_size && b.reflexive == Some(seen)
         };
-        if self.list.iter().enumerate().any(is_kept) { BINDING_REST } else { self.terms.keepalive }
+        if self.list.iter().enumerate().any(is_kept) {
+            BINDING_REST
+        } else {
+            refresh.within(self.terms.keepalive)
+        }
     }
 
     /// Asks at the addresses that rest: what they rested by holds no longer.
-    fn rouse(&mut self, now: Instant) {
-        let keepalive = self.terms.keepalive;
+    fn rouse(&mut self, refresh: Refresh, now: Instant) {
+        let keepalive = refresh.within(self.terms.keepalive);
         for binding in self.list.iter_mut().filter(|b| b.next > now + keepalive) {
             binding.next = now;
             binding.rung = 0;
@@ -430,14 +454,14 @@ impl Bindings {
             binding.next = now + gap;
         } else {
             binding.rung = 0;
-            binding.next = now + ctx.jittered(self.terms.keepalive);
+            binding.next = now + ctx.jittered(ctx.refresh.within(self.terms.keepalive));
         }
         let unanswered = binding.unanswered;
         if unanswered > BINDING_FAILED && self.chosen.is_some_and(|chosen| chosen.index == index) {
             self.chosen = None;
         }
         if unanswered == BINDING_FAILED + 1 {
-            self.rouse(now);
+            self.rouse(ctx.refresh, now);
         }
     }
 

@@ -76,8 +76,8 @@ impl Pair {
         self.stage == Stage::Ladder(0)
     }
 
-    /// A HELLO was sent as scheduled.
-    pub(super) fn advance(&mut self, asking: bool, ctx: &mut Context, now: Instant) {
+    /// A HELLO was sent as scheduled; where it is answered, the next follows after this round.
+    pub(super) fn advance(&mut self, round: Duration, asking: bool, ctx: &mut Context, now: Instant) {
         self.note_sent(now);
         self.next = Some(match &mut self.stage {
             Stage::Ladder(rung) if *rung + 1 < LADDER.len() => {
@@ -86,11 +86,11 @@ impl Pair {
             }
             Stage::Ladder(_) => {
                 self.stage = Stage::Rounds { unanswered: 0 };
-                now + ctx.jittered(ROUND)
+                now + ctx.jittered(round)
             }
             Stage::Rounds { unanswered } => {
                 *unanswered += 1;
-                now + ctx.jittered((ROUND * (1 << (*unanswered - 1).min(4))).min(ROUND_MAX))
+                now + ctx.jittered((round * (1 << (*unanswered - 1).min(4))).min(ROUND_MAX))
             }
         });
         if asking && self.sent >= ASKING_HELLOS {
@@ -122,6 +122,11 @@ impl Pair {
                 *unanswered = 0;
             }
         }
+    }
+
+    /// The next HELLO comes within this round.
+    pub(super) fn keep_alive(&mut self, round: Duration, ctx: &mut Context, now: Instant) {
+        self.next = self.next.map(|next| next.min(now + ctx.jittered(round)));
     }
 
     /// Whether this pair has now been clearly faster than the standing path for enough rounds.

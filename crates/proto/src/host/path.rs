@@ -52,8 +52,10 @@ pub(super) enum Act {
     },
     /// A padded HELLO on this path.
     ProbeSize,
-    /// It has become suspect: HELLO to all pairs.
-    Suspect,
+    /// It has become suspect: HELLO to all pairs. Before the data that nothing followed, nothing had come for so long.
+    Suspect {
+        unused: Duration,
+    },
     /// It is dropped, for this reason.
     Drop(&'static str),
 }
@@ -168,7 +170,7 @@ impl Standing {
             }
             Health::Probing { first, again: true, .. } if now >= first + patience => {
                 self.health = Health::Suspect(now);
-                Act::Suspect
+                Act::Suspect { unused: first.saturating_duration_since(self.heard) }
             }
             Health::Suspect(since) if now >= since + suspect_life(rtt) => {
                 if relay.is_some_and(|heard| heard >= since) {

@@ -27,6 +27,7 @@ use super::{
     pair::Pair,
     path::{Act, Standing},
     peers::RelayView,
+    refresh::PathRefresh,
     replay::Heard,
     sources::Sources,
 };
@@ -70,6 +71,8 @@ pub(super) struct Peer {
     pub(super) drawn: Bucket,
     pub(super) unknown_source: Bucket,
     pub(super) link_reaction: Bucket,
+    /// What its path has shown of how long the NATs on it keep a mapping.
+    refresh: PathRefresh,
     /// Its path went silent in the middle of a talk, and nobody has looked into the reason yet.
     pub(super) went_silent: bool,
     /// The first message to it after which nothing has come from it by any way.
@@ -187,6 +190,7 @@ impl Peer {
             drawn: Bucket::default(),
             unknown_source: Bucket::default(),
             link_reaction: Bucket::default(),
+            refresh: PathRefresh::default(),
             went_silent: false,
             unheard: None,
             came_back: Bucket::default(),
@@ -390,6 +394,7 @@ impl Peer {
     pub(super) fn handle_moved(&mut self, judge: &Judge<'_>, now: Instant) {
         self.rests.clear();
         self.early.close();
+        self.refresh = PathRefresh::default();
         for pair in &mut self.pairs {
             pair.sizes.reset();
         }
@@ -470,6 +475,7 @@ impl Peer {
                     pair.next = None;
                 }
                 self.tokens.clear();
+                self.refresh = PathRefresh::default();
                 self.stop_punching(ctx);
                 self.report(relay.path, "no traffic for two minutes", ctx, now);
                 return Due::Release;
@@ -528,7 +534,8 @@ impl Peer {
                 self.send_hello(hop, false, ctx, now);
             }
             Act::ProbeSize => self.send_hello(hop, true, ctx, now),
-            Act::Suspect => {
+            Act::Suspect { unused } => {
+                self.refresh.note_silent(hop.to.ip(), unused, now);
                 // Whether the base answers decides how long the path is held to.
                 self.went_silent = true;
                 self.ladders_left = CAME_BACK_LADDERS;

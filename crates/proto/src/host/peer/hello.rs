@@ -1,6 +1,9 @@
 //! HELLOs to a peer: which are sent, what they may cost, and what an answer means.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -10,7 +13,7 @@ use crate::{
         CandidateSource, Hop,
         config::{
             FASTER_ROUNDS, GATHER, MAX_CANDIDATES, MAX_PAIRS, MAX_TOKENS, NEW_FLOWS, PEER_BYTES, REST,
-            REST_AFTER, TOKEN_LIFE,
+            REST_AFTER, ROUND, TOKEN_LIFE,
         },
         context::Context,
         pair::Pair,
@@ -65,7 +68,9 @@ impl Peer {
                 Ok(()) => {
                     hops.push(self.pairs[at].hop);
                     let asking = self.role == Role::Asking;
-                    self.pairs[at].advance(asking, ctx, now);
+                    let stands = self.direct.as_ref().is_some_and(|s| s.hop == self.pairs[at].hop);
+                    let round = if stands { self.round(ctx) } else { ROUND };
+                    self.pairs[at].advance(round, asking, ctx, now);
                 }
                 Err(later) => self.pairs[at].next = Some(later.max(now + GATHER * 2)),
             }
@@ -112,6 +117,11 @@ impl Peer {
         }
     }
 
+    /// Between HELLOs on the standing path: it is kept open where NATs forget sooner than others.
+    fn round(&self, ctx: &Context) -> Duration {
+        self.refresh.within(ctx.refresh.within(ROUND))
+    }
+
     /// Whether a HELLO-REPLY with this token, from there, answers a HELLO of ours: the exact pair, in time.
     pub(in crate::host) fn match_reply(&self, token: &Token, came_by: Hop, now: Instant) -> Option<Answer> {
         let sent = self.tokens.iter().find(|t| t.token == *token && t.at + TOKEN_LIFE > now)?;
@@ -137,6 +147,9 @@ impl Peer {
         self.note_heard();
         self.early.close();
         self.rests.retain(|r| r.ip != hop.to.ip());
+        self.refresh.note_answer(hop.to.ip(), now);
+        let stands = self.direct.as_ref().is_none_or(|s| s.hop == hop || s.is_suspect());
+        let round = if stands { self.round(ctx) } else { ROUND };
         let at = match self.pairs.iter().position(|p| p.hop == hop) {
             Some(at) => at,
             // A HELLO that was drawn, on a pair that no candidate names.
@@ -154,6 +167,9 @@ impl Peer {
         let pair = &mut self.pairs[at];
         let in_round = pair.last_answer.is_some();
         pair.handle_reply(rtt, ctx, now);
+        if round < ROUND {
+            pair.keep_alive(round, ctx, now);
+        }
         pair.sizes.note_answer(length, now);
         if self.role == Role::Asking {
             pair.next = None;
