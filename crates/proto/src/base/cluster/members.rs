@@ -151,7 +151,7 @@ impl Base {
             Standing::New { since, .. } if cluster.is_up() && since + LEASE_LIFE <= now => {
                 cluster.standing = Standing::Settled;
             }
-            Standing::Yielded { until, bus: true } if until <= now => {
+            Standing::Yielded { until, bus: true } if now >= until => {
                 cluster.standing = Standing::New { since: now, others: 0 };
                 self.bus_up(now);
             }
