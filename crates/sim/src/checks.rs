@@ -214,6 +214,12 @@ const KNOCKS_A_WINDOW: u32 = 128;
 const EARLY_A_WINDOW: u32 = 2 * EARLY_MESSAGES;
 
 impl HostWatch {
+    /// The program starts anew: nobody has answered it, and it remembers nothing of what it has sent.
+    pub fn begin_anew(&mut self) {
+        let Self { hellos_sent, datagrams_sent, .. } = *self;
+        *self = Self { hellos_sent, datagrams_sent, ..Self::default() };
+    }
+
     /// A datagram came from an address that is no base's.
     pub fn incoming(&mut self, from: SocketAddr, payload: &[u8], now: Time) {
         if self.ledgers.len() >= MAX_LEDGERS && !self.ledgers.contains_key(&from) {

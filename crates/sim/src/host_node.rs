@@ -158,6 +158,7 @@ impl HostNode {
     /// The program starts.
     pub fn start(&mut self, env: &mut Env<'_>) {
         let seed: [u8; 32] = env.rng.random();
+        self.watch.begin_anew();
         let mut machine = Host::new(self.config.clone(), self.key.clone(), seed, env.instant());
         machine.handle_network(self.network(), env.instant());
         self.machine = Some(machine);

@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Duration};
 use bowline_sim::plan::Plan;
 
 /// File in `regressions/`, and what the world found.
-const FOUND: [(&str, &str); 12] = [
+const FOUND: [(&str, &str); 13] = [
     ("66", "a session that nobody answers stayed registered"),
     ("1007", "a host with both families learned its reflexive address in one of them only"),
     ("1040", "the same"),
@@ -32,6 +32,7 @@ const FOUND: [(&str, &str); 12] = [
     ),
     ("1490", "a socket was closed at which a peer's HELLO had just been answered: its path led there"),
     ("1315", "the check did not know that a bus which overtakes leaves an interest until it lapses"),
+    ("261385699271647", "the check counted what a program had sent before it was started again"),
 ];
 
 fn folder() -> std::path::PathBuf {
