@@ -2,7 +2,7 @@
 //! flows as fast as they go are in [`flow`].
 //!
 //! `bench-iroh relay IP` is a relay with TLS and QUIC address discovery; `bench-iroh device OWN PEER URL...` a device that sends 50
-//! datagrams a second. The lower of the two numbers dials, and dials again when its connection ends; the other accepts, and the latest
+//! datagrams a second. The lower of the two numbers dials once it is to send, and again when its connection ends; the other accepts, and the latest
 //! connection counts. Both know the other's ID and all relays beforehand, which is what an address lookup would tell them. Everything else is
 //! as iroh has it by default, apart from port mapping (nobody answers in the lab) and from trusting the lab's certificates.
 
@@ -122,8 +122,9 @@ async fn device(own: u64, peer: u64, urls: &[&str]) {
 
     let (connections, current) = watch::channel(None::<Connection>);
     let (messages, mut received) = mpsc::channel::<(u64, Bytes, char)>(1024);
+    let mut dialing = None;
     if own < peer {
-        tokio::spawn(dial(endpoint.clone(), address, connections, messages));
+        dialing = Some(dial(endpoint.clone(), address, connections, messages));
     } else {
         tokio::spawn(accept(endpoint.clone(), connections, messages));
     }
@@ -136,6 +137,7 @@ async fn device(own: u64, peer: u64, urls: &[&str]) {
             order = orders.next_line() => match order {
                 Ok(Some(order)) => {
                     sending = order == "go";
+                    dialing.take().map(tokio::spawn);
                     ticks.reset_immediately();
                 }
                 _ => std::process::exit(0),

@@ -1,4 +1,4 @@
-//! Benchmarks over real kernels with NATs between: `nat-matrix`, `roam` and `soak`.
+//! Benchmarks over real kernels with NATs between: `nat-matrix`, `meet`, `roam` and `soak`.
 //!
 //! What is measured runs as processes of its own ([`device`]), and is judged by what they say on standard output ([`log`]). Worlds that do
 //! not disturb each other run at once: each is this program again in namespaces of its own ([`crew`]), which prints a line of JSON a run.
@@ -9,6 +9,8 @@ mod kinds;
 mod log;
 mod matrix;
 mod matrix_report;
+mod meet;
+mod meet_report;
 mod pair;
 mod roam;
 mod roam_report;
@@ -22,8 +24,9 @@ use std::{process::ExitCode, time::Duration};
 use bowline_lab::{Lab, Refusal};
 
 /// Their names, and what they measure.
-pub(crate) const BENCHMARKS: [(&str, &str); 3] = [
+pub(crate) const BENCHMARKS: [(&str, &str); 4] = [
     ("nat-matrix", "every pair of NATs: data at once, direct where it can be, how soon"),
+    ("meet", "how soon two devices hear from each other, and how soon directly, beside iroh"),
     ("roam", "how long messages fail to come when networks change, beside iroh"),
     (
         "soak",
@@ -33,7 +36,7 @@ pub(crate) const BENCHMARKS: [(&str, &str); 3] = [
 
 /// Commands that belong here; `None` for others.
 pub(crate) fn main(words: &[&str]) -> Option<ExitCode> {
-    if let ["inside", "roam" | "nat-matrix" | "soak", ..] = words {
+    if let ["inside", "roam" | "nat-matrix" | "meet" | "soak", ..] = words {
         return Some(inside(words).map_or(ExitCode::from(2), |()| ExitCode::SUCCESS));
     }
     let (&name, options) = words.split_first()?;
@@ -51,6 +54,7 @@ pub(crate) fn main(words: &[&str]) -> Option<ExitCode> {
     let (json, quick) = (options.contains(&"--json"), options.contains(&"--quick"));
     let done = match name {
         "nat-matrix" => matrix_report::run(json, quick),
+        "meet" => meet_report::run(json, quick),
         _ => roam_report::run(json, quick),
     };
     Some(finish(done))
@@ -81,6 +85,10 @@ fn inside(words: &[&str]) -> Option<()> {
                 first.parse().ok()?,
                 suspended,
             );
+        }
+        [_, "meet", case, stack, runs, first] => {
+            let case = meet::CASES.iter().find(|known| known.key == case)?;
+            meet::inside(&lab, case, pair::Stack::parse(stack)?, runs.parse().ok()?, first.parse().ok()?);
         }
         [_, "soak", minutes, seed] => soak::inside(&lab, minutes.parse().ok()?, seed.parse().ok()?),
         [_, "nat-matrix", rounds, watch, at_once] => {

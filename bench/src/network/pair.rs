@@ -116,9 +116,7 @@ impl Pair {
 
     /// Waits until both have a base.
     pub(crate) fn online(&self) {
-        for process in &self.processes {
-            process.wait("registration", START, 0, |line| line.text.starts_with("online ").then_some(()));
-        }
+        self.processes.iter().for_each(online);
     }
 
     /// Lets a side send from now on.
@@ -188,7 +186,12 @@ impl Pair {
     }
 }
 
-fn spawn(stack: Stack, node: &Node, own: u64, peer: u64, bases: &[String]) -> Process {
+/// Waits until a device has a base.
+pub(crate) fn online(process: &Process) {
+    process.wait("registration", START, 0, |line| line.text.starts_with("online ").then_some(()));
+}
+
+pub(crate) fn spawn(stack: Stack, node: &Node, own: u64, peer: u64, bases: &[String]) -> Process {
     let words = ["device".to_owned(), own.to_string(), peer.to_string()];
     node.spawn(stack.program(), &[&words, bases].concat())
 }
