@@ -41,6 +41,16 @@ pub(crate) const CASES: [Case; 3] = [
     Case { there: There::Nobody, key: "nobody", name: "from the start of both" },
 ];
 
+/// The time until both have a base.
+pub(crate) const ONLINE: &str = "online_ms";
+
+impl Case {
+    /// Whether this figure of a run says anything.
+    pub(crate) fn measures(&self, figure: &str) -> bool {
+        self.there != There::Both || figure != ONLINE
+    }
+}
+
 /// What is online has been for so long.
 const RESTED: Duration = Duration::from_secs(2);
 /// Once direct, it is to stay so for as long.
@@ -115,7 +125,7 @@ impl World {
             Some((of(left)?.max(of(right)?)).saturating_sub(began) as f64 / 1e6)
         };
         json!({
-            "online_ms": slower(&|log| log.online),
+            ONLINE: slower(&|log| log.online),
             "first_ms": slower(&|log| log.received.first().map(|message| message.at)),
             "direct_ms": slower(&|log| log.received.iter().find(|message| message.way == 'd').map(|message| message.at)),
         })

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     crew::{self, Job},
-    meet::{CASES, WATCH},
+    meet::{CASES, ONLINE, WATCH},
     pair::{IROH_BIN, Stack},
     table::{Row, Table, percentile, shown},
 };
@@ -26,7 +26,7 @@ const FULL: Effort = Effort { runs: (50, 5), at_once: 4, within: Duration::from_
 
 /// What is measured, as lines of worlds and people have it.
 const MEASURES: [(&str, &str); 3] =
-    [("online_ms", "both online"), ("first_ms", "first messages"), ("direct_ms", "first direct ones")];
+    [(ONLINE, "both online"), ("first_ms", "first messages"), ("direct_ms", "first direct ones")];
 
 /// All runs of a case with one stack: the figures of each measure, and how many runs have none.
 #[derive(Debug, Default)]
@@ -62,7 +62,8 @@ pub(crate) fn run(json: bool, quick: bool) -> Result<(), Refusal> {
     if json {
         let mut table = Table::new("meet");
         for (case, runs) in CASES.iter().zip(&all) {
-            (0..MEASURES.len()).for_each(|measure| rows(case.name, measure, runs, &mut table));
+            let measured = (0..MEASURES.len()).filter(|&measure| case.measures(MEASURES[measure].0));
+            measured.for_each(|measure| rows(case.name, measure, runs, &mut table));
         }
         table.print_json();
     } else {
@@ -121,7 +122,10 @@ fn print(all: &[[Runs; 2]]) {
     ));
     let mut worst: Option<(f64, String)> = None;
     for (case, [ours, theirs]) in CASES.iter().zip(all) {
-        for (measure, (_, name)) in MEASURES.iter().enumerate() {
+        for (measure, (key, name)) in MEASURES.iter().enumerate() {
+            if !case.measures(key) {
+                continue;
+            }
             let figures = |runs: &Runs| {
                 let all = [50.0, 99.0, 100.0].map(|percent| runs.percentile(measure, percent));
                 all.map(|figure| format!("{:>6}", shown(figure))).join(" ")
