@@ -16,7 +16,7 @@ use bowline_proto::{
     DeviceId,
     base::{BusInput, BusOutput, CameOver, Entry, Forward, Over, ToBase, Verdict},
     wire::{
-        cluster::{Body, PREFIX_LEN, Want, prefix, tag},
+        cluster::{BaseKey, Body, PREFIX_LEN, Want, prefix, tag},
         relay::{self, RECV_JOINED, SEND_JOINED, header},
         tcp::{self, DeviceAddresses, TAKES_JOINED},
         udp::NAT_OK_LEN,
@@ -29,6 +29,15 @@ fn sender_at(world: &mut World, from: SocketAddr, to: DeviceId) -> Option<Device
     let forward = world.base.handle_datagram(FIRST, from, &mut message, world.now);
     world.flush();
     (forward != Forward::Nowhere).then(|| relay::split(&message).unwrap().0)
+}
+
+/// A base that another one, at this address, is known to be reached by over UDP; with the key for what comes from there.
+fn reached_over_udp(other: &Other, at: SocketAddr) -> (World, BaseKey) {
+    let mut world = joined(&[]);
+    let key = open_udp(&mut world);
+    bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
+    answer_pings(&mut world, other, at, &key);
+    (world, key)
 }
 
 #[test]
@@ -202,10 +211,7 @@ fn a_store_that_has_begun_anew_is_read_before_anything_is_said_under_its_revisio
 fn a_store_that_has_begun_anew_takes_no_device_away_from_a_base_that_lives() {
     let mut other = Other::new(0x0b);
     let at = addr("[2001:db8::11]:4477");
-    let mut world = joined(&[]);
-    let key = open_udp(&mut world);
-    bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
-    answer_pings(&mut world, &other, at, &key);
+    let (mut world, _) = reached_over_udp(&other, at);
     let (mut sender, device) = (Host::new(1), Host::new(2));
     world.join(&mut sender);
     store(&mut world, &sender, 12);
@@ -320,10 +326,7 @@ fn another_base_is_told_of_a_device_here_whether_it_takes_joined_messages() {
 fn joined_messages_go_from_base_to_base_as_data_of_their_length_does() {
     let other = Other::new(0x0b);
     let at = addr("[2001:db8::11]:4477");
-    let mut world = joined(&[]);
-    let key = open_udp(&mut world);
-    bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
-    answer_pings(&mut world, &other, at, &key);
+    let (mut world, key) = reached_over_udp(&other, at);
     let (mut here, elsewhere) = (Host::new(1), Host::new(2));
     world.register(&mut here);
     store(&mut world, &here, 1);
@@ -380,6 +383,38 @@ fn what_all_bases_hear_is_denied_by_none_of_them() {
     assert!(said(&mut world, &other).iter().any(|(_, body)| *body == denied));
 }
 
+#[test]
+fn a_device_elsewhere_is_remembered_for_as_long_as_messages_go_to_it_and_a_minute_more() {
+    let other = Other::new(0x0b);
+    let at = addr("[2001:db8::11]:4477");
+    let (mut world, key) = reached_over_udp(&other, at);
+    let (mut sender, device) = (Host::new(1), Host::new(2));
+    world.join(&mut sender);
+    store(&mut world, &sender, 1);
+    world.data_tcp(&sender, device.id, 10);
+    let entry = Entry { record: &other.record(&device, 1).encode(), revision: 2, age: secs(60) };
+    bus(&mut world, BusInput::Found { device: device.id, entry: Some(entry) });
+    world.bus.clear();
+    let time_passes = |world: &mut World, sender: &mut Host| {
+        for _ in 0..2 {
+            world.advance(secs(4));
+            answer_pings(world, &other, at, &key);
+        }
+        bus(world, BusInput::Lease(&other.lease_at(vec![at])));
+        world.info(sender);
+    };
+    // A worker forwards them; the machine sees none.
+    for _ in 0..40 {
+        let mut message = send_data(device.id, 10);
+        let verdict = world.base.routes().reader().judge(FIRST, sender.udp, &mut message, world.now);
+        assert!(matches!(verdict, Verdict::ToBase { to, .. } if to == at), "{verdict:?} at {:?}", world.now);
+        time_passes(&mut world, &mut sender);
+    }
+    assert_eq!(finds(&mut world), [], "the store may not be there");
+    (0..12).for_each(|_| time_passes(&mut world, &mut sender));
+    assert_eq!(world.base.sizes().remote_devices, 0);
+}
+
 /// How long another base counts after its last lease, to the second.
 fn lifetime(world: &mut World, mut each_tenth: impl FnMut(&mut World)) -> u64 {
     let start = world.now;
@@ -397,9 +432,7 @@ fn a_lease_ends_after_ten_seconds_and_a_minute_later_if_its_base_answers_over_ud
     assert_eq!(lifetime(&mut joined(&[&other]), |_| {}), 10);
 
     let at = addr("[2001:db8::11]:4477");
-    let mut world = joined(&[]);
-    let key = open_udp(&mut world);
-    bus(&mut world, BusInput::Lease(&other.lease_at(vec![at])));
+    let (mut world, key) = reached_over_udp(&other, at);
     assert!((70..=71).contains(&lifetime(&mut world, |world| answer_pings(world, &other, at, &key))));
 }
 

@@ -47,6 +47,9 @@ use crate::{
     },
 };
 
+/// How exactly it is known when a device elsewhere was last sent something, in nanoseconds.
+const USED_STEP: u64 = 1_000_000_000;
+
 /// The table. One machine writes it; whoever holds it may read.
 #[derive(Debug)]
 pub struct Routes {
@@ -67,12 +70,20 @@ pub struct Routes {
     /// The registered devices by their cookies.
     pub(super) cookies: Table<Cookie, Arc<Session>>,
     /// Devices of other bases that are reached over UDP.
-    pub(super) remotes: Table<DeviceId, Arc<BaseLeg>>,
+    pub(super) remotes: Table<DeviceId, RemotePlace>,
     /// Where other bases send from.
     bases: Table<SocketAddr, ()>,
     /// What other bases make tags with; `None` where there are none.
     base_key: Option<BaseKey>,
     follower: Option<Arc<dyn Follower>>,
+}
+
+/// Where a device of another base is reached over UDP.
+#[derive(Debug)]
+pub(super) struct RemotePlace {
+    leg: Arc<BaseLeg>,
+    /// The last message that went there, to within [`USED_STEP`].
+    used: AtomicU64,
 }
 
 /// The way to another base over UDP.
@@ -246,12 +257,20 @@ impl Routes {
         let remotes = self.remotes.pin();
         match leg {
             Some(leg) => {
-                remotes.insert(device, leg);
+                let used = remotes.get(&device).map_or(0, |before| before.used.load(Ordering::Relaxed));
+                remotes.insert(device, RemotePlace { leg, used: AtomicU64::new(used) });
             }
             None => {
                 remotes.remove(&device);
             }
         }
+    }
+
+    /// Whether a message has gone over UDP to a device that is not here, within that time.
+    pub(super) fn remote_was_used(&self, device: DeviceId, within: Duration, now: Instant) -> bool {
+        let remotes = self.remotes.pin();
+        let used = remotes.get(&device).map_or(0, |place| place.used.load(Ordering::Relaxed));
+        used > 0 && now < self.moment(used) + within
     }
 
     pub(super) fn nanos(&self, moment: Instant) -> u64 {
@@ -277,7 +296,7 @@ impl Routes {
     pub(super) fn way_by(
         &self,
         places: &Pinned<'_, DeviceId, Place>,
-        remotes: &Pinned<'_, DeviceId, Arc<BaseLeg>>,
+        remotes: &Pinned<'_, DeviceId, RemotePlace>,
         budget: &Budget,
         (from, to): (DeviceId, DeviceId),
         length: usize,
@@ -299,18 +318,22 @@ impl Routes {
     /// Where a message goes whose destination is reached at another base over UDP.
     fn way_to_base(
         &self,
-        remotes: &Pinned<'_, DeviceId, Arc<BaseLeg>>,
+        remotes: &Pinned<'_, DeviceId, RemotePlace>,
         budget: &Budget,
         (from, to): (DeviceId, DeviceId),
         length: usize,
         now: Instant,
     ) -> Way {
         let now_nanos = self.nanos(now);
-        let fresh = |leg: &&Arc<BaseLeg>| leg.until.load(Ordering::Relaxed) > now_nanos;
+        let fresh = |place: &&RemotePlace| place.leg.until.load(Ordering::Relaxed) > now_nanos;
         match remotes.get(&to).filter(|_| length <= ANY_PATH_DATA).filter(fresh) {
             None => Way::Elsewhere,
             Some(_) if !self.within_rate(budget, length, now) => Way::OverRate,
-            Some(leg) => {
+            Some(RemotePlace { leg, used }) => {
+                // Seldom: others who forward to the same device read it.
+                if used.load(Ordering::Relaxed) + USED_STEP <= now_nanos {
+                    used.store(now_nanos, Ordering::Relaxed);
+                }
                 let prefix = cluster::prefix(to, leg.tag(from, to));
                 Way::Base(ToBase { prefix, over: Over::Udp { via: leg.via, to: leg.to } })
             }

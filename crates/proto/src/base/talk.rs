@@ -16,7 +16,7 @@ use super::{
     Forward, Over, Ticket, ToBase,
     config::SMALL_DATA,
     location::Session,
-    routes::{BaseLeg, Pinned, Place, Routes, Way},
+    routes::{Pinned, Place, RemotePlace, Routes, Way},
 };
 use crate::{
     id::DeviceId,
@@ -60,7 +60,7 @@ pub struct Talk<'a> {
     routes: &'a Routes,
     session: Arc<Session>,
     places: Pinned<'a, DeviceId, Place>,
-    remotes: Pinned<'a, DeviceId, Arc<BaseLeg>>,
+    remotes: Pinned<'a, DeviceId, RemotePlace>,
     now: Instant,
     last: Option<Last>,
 }

@@ -360,6 +360,7 @@ impl Base {
                 self.state(asker, id, false);
             }
             if wanters.is_empty()
+                && !self.routes.remote_was_used(id, REMOTE_MEMORY, now)
                 && let Some(cluster) = &mut self.cluster
                 && cluster.remote(id).is_some_and(|r| r.pairs.is_empty() && r.used_until <= now)
             {

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use super::{BaseLeg, Leg, Pinned, Place, Routes, Source, SourceKey, Way};
+use super::{Leg, Pinned, Place, RemotePlace, Routes, Source, SourceKey, Way};
 use crate::{
     base::{Over, SocketId, ToBase, Via, config::CONFIRM_RATE, location::Session},
     id::DeviceId,
@@ -82,7 +82,7 @@ pub struct Reader<'a> {
     routes: &'a Routes,
     sources: Pinned<'a, SourceKey, Source>,
     places: Pinned<'a, DeviceId, Place>,
-    remotes: Pinned<'a, DeviceId, Arc<BaseLeg>>,
+    remotes: Pinned<'a, DeviceId, RemotePlace>,
     bases: Pinned<'a, SocketAddr, ()>,
     cookies: Pinned<'a, Cookie, Arc<Session>>,
     last: Option<Last>,
