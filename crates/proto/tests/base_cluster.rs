@@ -437,6 +437,23 @@ fn a_lease_ends_after_ten_seconds_and_a_minute_later_if_its_base_answers_over_ud
 }
 
 #[test]
+fn a_base_that_answers_over_udp_counts_however_long_the_bus_or_a_store_that_takes_leases_is_gone() {
+    let other = Other::new(0x0b);
+    let at = addr("[2001:db8::11]:4477");
+    for gone in [BusInput::Down, BusInput::LeaseFailed] {
+        let (mut world, key) = reached_over_udp(&other, at);
+        for _ in 0..3_000 {
+            bus(&mut world, gone);
+            world.advance(ms(100));
+            answer_pings(&mut world, &other, at, &key);
+        }
+        assert_eq!(world.base.members(world.now), [(other.id, true)], "{gone:?}");
+        let silent_for = lifetime(&mut world, |_| {});
+        assert!(silent_for <= 6, "{gone:?}: {silent_for} s without an answer");
+    }
+}
+
+#[test]
 fn without_the_bus_or_a_store_that_takes_leases_other_bases_count_for_a_minute() {
     let other = Other::new(0x0b);
     let mut world = joined(&[&other]);

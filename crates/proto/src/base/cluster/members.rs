@@ -2,8 +2,8 @@
 //!
 //! A lease that is not renewed ends within [`LEASE_LIFE`], and with it all that its base has stored; a minute later, if the base still answers
 //! over UDP. While the bus is gone, or the
-//! store takes no leases (its servers have no leader), nobody's silence means anything: what is known holds for a while, and over
-//! UDP, where it is open, data goes on.
+//! store takes no leases (its servers have no leader), nobody's silence there means anything: who answers over UDP lives, and data goes on;
+//! what is known of the others holds for a while.
 //!
 //! UDP between bases is used as long as it answers: BASE-PING and BASE-PONG, as long as the largest message that goes there, each under a tag
 //! that only who knows the receiver's key can make. What is not answered goes over the bus.
@@ -249,12 +249,14 @@ impl Base {
 
     pub(super) fn members_due(&mut self, now: Instant) {
         let Some(cluster) = &self.cluster else { return };
-        // Who answers over UDP lives, and has lost the bus alone: it counts for as long as the others count for it.
-        let until =
-            |member: &Member| if member.hears_udp(now) { member.until + BUS_GRACE } else { member.until };
-        let over = |member: &Member| match cluster.link {
-            Link::Up => cluster.leases_rest.map_or(until(member), |rest| rest.max(until(member))) <= now,
-            Link::Down { until } => until <= now,
+        let over = |member: &Member| match (cluster.link, cluster.leases_rest) {
+            // Whose lease is missing here cannot be known; who answers lives, however long that lasts.
+            (Link::Down { .. }, _) | (Link::Up, Some(_)) if member.hears_udp(now) => false,
+            (Link::Down { until }, _) => until <= now,
+            (Link::Up, Some(rest)) => rest.max(member.until) <= now,
+            // Who answers has lost the bus alone, or was shut out of it: it counts for a while.
+            (Link::Up, None) if member.hears_udp(now) => member.until + BUS_GRACE <= now,
+            (Link::Up, None) => member.until <= now,
         };
         let gone: Vec<DeviceId> =
             cluster.members.iter().filter(|(_, member)| over(member)).map(|(&id, _)| id).collect();
