@@ -365,6 +365,16 @@ fn a_base_that_nobody_is_at_takes_its_leave_when_it_ends_before_its_time() {
 }
 
 #[test]
+fn a_nats_server_that_refuses_a_base_keeps_it_from_none_of_the_others() {
+    let user = |password: &str| vec!["--user=base".to_owned(), format!("--pass={password}")];
+    // As while a password is changed on one server after the other; and one that an address cannot hold as it is.
+    let servers = ["another", "p@ss:w/o rd"].map(|password| Nats::start_with(|_| user(password)));
+    let addresses =
+        servers.each_ref().map(|nats| format!("nats://base:p%40ss%3Aw%2Fo%20rd@127.0.0.1:{}", nats.port));
+    Member::new(&addresses.join("\", \""), "").start();
+}
+
+#[test]
 fn tls_and_a_password_open_the_cluster_and_a_wrong_authority_does_not() {
     let nats = Nats::start_with(|folder| {
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));

@@ -141,3 +141,23 @@ fn right_credentials_open_the_cluster_and_wrong_ones_are_named() {
         assert!(ended.failed(1).contains(file.to_str().unwrap()), "{ended:?}");
     }
 }
+
+#[test]
+fn credentials_that_are_replaced_count_from_the_next_connection_on() {
+    if !is_installed("nats-server") {
+        return;
+    }
+    let (authority, config) = Authority::new();
+    let nats = Nats::start_with(|_| vec!["-c".to_owned(), config.display().to_string()]);
+    let server = format!("nats://127.0.0.1:{}", nats.port);
+    let file = authority.credentials("short", &authority.account, Some(now() + 3));
+    let mut base = Member::new(&server, &format!("credentials = \"{}\"\n", file.display())).start();
+    let log = &mut base.running.as_mut().unwrap().stderr;
+    log.line_with("bus is gone");
+    log.line_with("refuses");
+    // While it is being written it holds nothing of use.
+    fs::write(&file, "").unwrap();
+    log.line_with("no token");
+    fs::copy(authority.credentials("next", &authority.account, None), &file).unwrap();
+    log.line_with("joined the cluster's bus");
+}

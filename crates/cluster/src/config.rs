@@ -1,9 +1,11 @@
 //! What an operator sets about the cluster, as a TOML table, and what can be wrong with it.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::{ConnectOptions, ServerAddr};
+use async_nats::{ConnectOptions, ReconnectToServer, ServerAddr};
 use serde::Deserialize;
+
+use crate::credentials::Credentials;
 
 /// The table `[base.cluster]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -13,9 +15,9 @@ pub struct ClusterConfig {
     pub servers: Vec<String>,
     /// `name = "bowline"`: bases of one name are one service; several may share the NATS servers.
     pub name: String,
-    /// `credentials = "/etc/bowline/nats.creds"`: as `nsc` writes them. A user and password may also stand in the address.
+    /// `credentials = "/etc/bowline/nats.creds"`: as `nsc` writes them. A user and password, or a token, may also stand in the address.
     pub credentials: Option<PathBuf>,
-    /// `ca = "/etc/bowline/nats-ca.pem"`: who vouches for the NATS servers, beside those whom the system trusts.
+    /// `ca = "/etc/bowline/nats-ca.pem"`: who vouches for the NATS servers, instead of those whom the system trusts.
     pub ca: Option<PathBuf>,
     /// `certificate = "…"`, `key = "…"`: this base's own, where the servers ask for one. PEM.
     pub certificate: Option<PathBuf>,
@@ -119,12 +121,24 @@ impl ClusterConfig {
         }
     }
 
-    pub(crate) async fn options(&self, client: String) -> Result<ConnectOptions, ConfigError> {
-        let mut options = ConnectOptions::new()
+    pub(crate) fn options(&self, client: String) -> Result<ConnectOptions, ConfigError> {
+        let mut options = match &self.credentials {
+            Some(path) => {
+                let file = Credentials::new(path);
+                let file = file.map_err(|why| unusable("the NATS credentials", path, &why))?;
+                ConnectOptions::with_auth_callback(move |nonce| Arc::clone(&file).answer(nonce))
+            }
+            None => ConnectOptions::new(),
+        };
+        options = options
             .name(client)
             .no_echo()
             .retry_on_initial_connect()
-            .retain_servers_order()
+            // The nearest that has failed least: its own choice would never come past a server that refuses us.
+            .reconnect_to_server_callback(|servers, _| async move {
+                let next = servers.iter().min_by_key(|server| server.failed_attempts)?;
+                Some(ReconnectToServer { addr: next.addr.clone(), delay: None })
+            })
             .request_timeout(Some(REQUEST_TIMEOUT))
             .connection_timeout(REQUEST_TIMEOUT)
             .ping_interval(PING_EVERY)
@@ -134,14 +148,12 @@ impl ClusterConfig {
             });
         // The client does not take them from the address itself.
         let addresses = self.addresses()?;
-        let named = addresses.iter().find_map(|address| Some((address.username()?, address.password()?)));
-        if let Some((user, password)) = named {
-            options = options.user_and_password(user.to_owned(), password.to_owned());
-        }
-        if let Some(path) = &self.credentials {
-            let file = |why: std::io::Error| unusable("the NATS credentials", path, &why);
-            options = options.credentials_file(path).await.map_err(file)?;
-        }
+        let named = addresses.iter().find_map(|address| Some((address.username()?, address.password())));
+        options = match named {
+            Some((user, Some(password))) => options.user_and_password(decoded(user), decoded(password)),
+            Some((token, None)) => options.token(decoded(token)),
+            None => options,
+        };
         if let Some(path) = &self.ca {
             readable("the certificates of NATS's authority", path)?;
             options = options.add_root_certificates(path.clone()).require_tls(true);
@@ -159,10 +171,37 @@ impl ClusterConfig {
     }
 }
 
+/// A part of an address as it is meant: `%40` stands for `@`.
+fn decoded(part: &str) -> String {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&first, others)) = rest.split_first() {
+        let digit = |at: usize| others.get(at).and_then(|&digit| char::from(digit).to_digit(16));
+        let escaped = digit(0).zip(digit(1)).filter(|_| first == b'%');
+        bytes.push(escaped.map_or(first, |(high, low)| (16 * high + low) as u8));
+        rest = if escaped.is_some() { &others[2..] } else { others };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 fn readable(what: &'static str, path: &PathBuf) -> Result<(), ConfigError> {
     std::fs::read(path).map(drop).map_err(|why| unusable(what, path, &why))
 }
 
 fn unusable(what: &'static str, path: &std::path::Path, why: &std::io::Error) -> ConfigError {
     ConfigError::File { what, path: path.to_owned(), why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_address_cannot_hold_is_written_with_percent_signs() {
+        for (written, meant) in
+            [("secret", "secret"), ("p%40ss%3Aw%2fo", "p@ss:w/o"), ("100%", "100%"), ("%zz%4", "%zz%4")]
+        {
+            assert_eq!(decoded(written), meant);
+        }
+    }
 }

@@ -13,9 +13,11 @@
 //!
 //! Both buckets are in memory: every base brings back what is its own whenever it has connected.
 //!
-//! - `config`: what an operator sets; `link`: the connection and what comes over it; `store`: the two buckets
+//! - `config`: what an operator sets; `credentials`: a file of it that may change
+//! - `link`: the connection and what comes over it; `store`: the two buckets
 
 pub mod config;
+mod credentials;
 mod link;
 mod store;
 

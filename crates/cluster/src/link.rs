@@ -14,7 +14,7 @@ use bowline_proto::{
     wire::cluster::BASE_DATA,
 };
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     Data, Heard,
     config::{ClusterConfig, ConfigError, REQUEST_TIMEOUT},
-    store::Store,
+    store::{Failure, Store},
 };
 
 /// A server that has just started may not have its store ready.
@@ -37,6 +37,8 @@ const FAILURES_A_LINE: u32 = 60;
 const LOUD: u32 = 8;
 /// Requests to the store under way at one time; the machine asks for as many.
 const REQUESTS: usize = 512;
+/// Leases that are read at one time when the link stands.
+const READ_AT_ONCE: usize = 32;
 /// How long what was said last may take to leave.
 const FLUSH: Duration = Duration::from_millis(500);
 
@@ -53,9 +55,13 @@ pub(crate) async fn start(
     let servers = config.addresses()?;
     let (connected_in, connected) = watch::channel((false, 0));
     let list = servers.iter().map(|server| format!("{}:{}", server.host(), server.port()));
-    let failures = Failures { servers: list.collect::<Vec<_>>().join(", "), ..Failures::default() };
+    let failures = Failures {
+        servers: list.collect::<Vec<_>>().join(", "),
+        others_there: (servers.len() as u32).clamp(1, FAILURES_A_LINE) - 1,
+        ..Failures::default()
+    };
     let identity = config.identity();
-    let options = config.options(format!("bowline base {base}")).await?.event_callback(move |event| {
+    let options = config.options(format!("bowline base {base}"))?.event_callback(move |event| {
         match &event {
             Event::Connected => {
                 failures.end();
@@ -93,16 +99,19 @@ pub(crate) async fn start(
 struct Failures {
     /// Where it tries, without passwords.
     servers: String,
+    /// That one server does not answer is nothing, as long as another one does.
+    others_there: u32,
     refused: AtomicU32,
     others: AtomicU32,
 }
 
 impl Failures {
     fn tell(&self, error: &ClientError, identity: &str) {
-        // The client says it in words alone.
-        let refused = error.to_string().contains("authorization violation");
-        let count = if refused { &self.refused } else { &self.others };
-        if !count.fetch_add(1, Relaxed).is_multiple_of(FAILURES_A_LINE) {
+        // The client says it in words alone. Of credentials that cannot be used somebody was told.
+        let text = error.to_string();
+        let (refused, unusable) = (text.contains("authorization violation"), text.contains("signing"));
+        let (count, first) = if refused { (&self.refused, 0) } else { (&self.others, self.others_there) };
+        if unusable || count.fetch_add(1, Relaxed) % FAILURES_A_LINE != first {
             tracing::debug!(%error, "NATS");
         } else if refused {
             tracing::warn!(%error, "the cluster's NATS server refuses this base, which has {identity}; trying on");
@@ -196,7 +205,7 @@ impl Link {
     }
 
     /// The connection stands: opens the store, listens, reads the leases that stand, in this order.
-    async fn up(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn up(&mut self) -> Result<(), Failure> {
         let mut context = jetstream::new(self.client.clone());
         // That the store does not answer is to be known before the leases that are in it lapse.
         context.set_timeout(REQUEST_TIMEOUT);
@@ -206,15 +215,7 @@ impl Link {
         let data = self.client.subscribe(format!("{}.data.{}", self.prefix, self.base)).await?;
         let to_all = self.client.subscribe(self.all()).await?;
         self.client.flush().await?;
-        let mut bases = store.leases.keys().await?;
-        while let Some(base) = bases.next().await {
-            let base = base?;
-            if base != self.base.to_string()
-                && let Some(lease) = store.leases.get(base).await?
-            {
-                self.hear(Heard::Lease(lease)).await;
-            }
-        }
+        self.hear_leases(&store).await?;
         let seen = self.client.server_info().client_ip.parse().ok();
         self.hear(Heard::Up { seen }).await;
         self.listening = JoinSet::new();
@@ -236,6 +237,20 @@ impl Link {
         self.listening.spawn(listen(data, CameOver::Bus, self.heard.clone(), self.data_in.clone()));
         self.listening.spawn(listen(to_all, CameOver::All, self.heard.clone(), self.data_in.clone()));
         self.store = Some(store);
+        Ok(())
+    }
+
+    /// The leases that stand. Not one after the other: where the store is far away, it would take longer than they live.
+    async fn hear_leases(&self, store: &Store) -> Result<(), Failure> {
+        let own = self.base.to_string();
+        let others = store.leases.keys().await?.try_filter(|base| std::future::ready(*base != own));
+        let read = others.err_into::<Failure>().map_ok(async |base| Ok(store.leases.get(base).await?));
+        let mut read = std::pin::pin!(read.try_buffer_unordered(READ_AT_ONCE));
+        while let Some(lease) = read.try_next().await? {
+            if let Some(lease) = lease {
+                self.hear(Heard::Lease(lease)).await;
+            }
+        }
         Ok(())
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Store {
     pub(crate) leases: kv::Store,
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Store {
     /// Opens the buckets, or makes them.
