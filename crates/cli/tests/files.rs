@@ -9,11 +9,10 @@ use std::{
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
-use support::{Base, Home, NOBODY, PATIENCE, Running, names};
+use support::{Base, Home, NOBODY, Running, eventually, names};
 
 /// Large enough to be interrupted.
 const LARGE: usize = 60_000_000;
@@ -42,17 +41,17 @@ fn entries(folder: &Path) -> Vec<String> {
 
 /// Waits until a part of a file is there.
 fn part_of(folder: &Path, at_least: u64) -> PathBuf {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let part =
-            entries(folder).into_iter().find(|name| name.ends_with(".part")).map(|name| folder.join(name));
-        if let Some(part) = part.filter(|part| fs::metadata(part).is_ok_and(|found| found.len() >= at_least))
-        {
-            return part;
-        }
-        assert!(Instant::now() < deadline, "no part in {:?}", entries(folder));
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let find = || {
+        let part = entries(folder).into_iter().find(|name| name.ends_with(".part"))?;
+        let part = folder.join(part);
+        fs::metadata(&part).is_ok_and(|found| found.len() >= at_least).then_some(part)
+    };
+    let mut found = None;
+    eventually(|| {
+        found = find();
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 #[test]

@@ -10,10 +10,9 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
-use support::{Base, Home, PATIENCE, Running};
+use support::{Base, Home, Running, eventually};
 
 const SSHD: &str = "/usr/sbin/sshd";
 
@@ -53,11 +52,7 @@ impl Sshd {
             .spawn()
             .unwrap();
         let sshd = Self { process, port, folder };
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "the SSH server does not come up");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
         sshd
     }
 
