@@ -77,6 +77,12 @@ pub enum BindError {
         /// The system's words.
         error: io::Error,
     },
+    /// Not one device could connect.
+    #[error(
+        "the system gives this process {0} file descriptors, which leaves none to devices: raise it (LimitNOFILE= in a systemd \
+         unit, `ulimit -Hn` in a shell)"
+    )]
+    Descriptors(u64),
     /// The admin address.
     #[error("cannot serve the admin address {address}: {error}; choose another with `admin`")]
     Admin {

@@ -124,7 +124,7 @@ impl Server {
             listed,
             config,
         };
-        server.raise_descriptors();
+        server.raise_descriptors()?;
         if let Some(address) = server.config.admin {
             let opened = admin::listen(address);
             server.admin = Some(opened.map_err(|error| BindError::Admin { address, error })?);
@@ -157,18 +157,22 @@ impl Server {
     }
 
     /// Asks the system for the descriptors that the limits come to, and says what is missing.
-    fn raise_descriptors(&mut self) {
+    fn raise_descriptors(&mut self) -> Result<(), BindError> {
         let needed = resources::descriptors_for(max_connections(&self.config), self.config.sockets(LANES));
         self.descriptors = resources::raise_descriptors(needed);
         self.lanes = lanes_within(self.descriptors, &self.config);
         if self.descriptors < needed {
             let room = resources::connections_within(self.descriptors, self.config.sockets(self.lanes));
+            if room == 0 {
+                return Err(BindError::Descriptors(self.descriptors));
+            }
             tracing::warn!(
                 "the system gives this process {} file descriptors, which is enough for {room} connections; the limits in the \
                  configuration come to {needed}. Raise it (LimitNOFILE= in a systemd unit, `ulimit -Hn` in a shell), or lower `devices`",
                 self.descriptors,
             );
         }
+        Ok(())
     }
 
     /// To ask the base things while it runs.

@@ -215,6 +215,20 @@ fn a_base_with_many_workers_starts_where_a_process_may_have_few_file_descriptors
 }
 
 #[test]
+fn a_base_does_not_start_where_not_one_device_could_connect() {
+    let home = Home::new();
+    let mut command = Command::new("sh");
+    let base = "base --listen 127.0.0.1:0 --state state";
+    command.args(["-c", &format!("ulimit -n 64; exec {} {base}", env!("CARGO_BIN_EXE_bowline"))]);
+    command
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path().join("config"))
+        .current_dir(home.path());
+    let reason = Running::start(&mut command).end().failed(1);
+    assert!(reason.contains("64 file descriptors") && reason.contains("LimitNOFILE"), "{reason}");
+}
+
+#[test]
 fn too_few_file_descriptors_are_told_at_the_start_and_nobody_who_is_here_suffers_when_they_run_out() {
     let home = Home::new();
     let mut command = Command::new("sh");
