@@ -80,6 +80,27 @@ fn a_port_here_is_a_port_there_for_many_at_a_time_and_the_end_of_one_way_leaves_
 }
 
 #[test]
+fn who_connects_to_localhost_gets_through_by_either_address() {
+    // Nothing else is there to connect to without IPv6.
+    if TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let (base, friend) = (Base::start(), Home::new());
+    let port = echo_server();
+    let (_home, _server, id) = server(&base, &friend, &format!("--target 127.0.0.1:{port} --listen 0"));
+    for forwards in ["-L 0", "-R 0"] {
+        let (_forward, address) = forward(&friend, &base, &format!("{forwards}:127.0.0.1:{port} {id}"));
+        let at = address.strip_prefix("127.0.0.1:").unwrap();
+        for address in [format!("127.0.0.1:{at}"), format!("[::1]:{at}")] {
+            there_and_back(TcpStream::connect(address).unwrap(), vec![7; 10_000]);
+        }
+        // One that somebody else has is refused, and not left out.
+        let reason = friend.run(&format!("forward -L {at}:127.0.0.1:{port} {id} --base {}", base.name));
+        assert!(reason.failed(1).contains("in use"), "{reason:?}");
+    }
+}
+
+#[test]
 fn what_is_not_in_the_list_is_refused_with_the_reason_on_both_sides() {
     let (base, friend) = (Base::start(), Home::new());
     let (_home, mut server, id) = server(&base, &friend, "--target localhost:1");

@@ -1,6 +1,10 @@
 //! TCP and Unix sockets as one: connecting, listening, and joining one with a stream.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use bowline_quic::quinn::{RecvStream, SendStream};
 #[cfg(unix)]
@@ -10,11 +14,13 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::spec::Place;
+use super::spec::{LOOPBACK, Place};
 use crate::{join, streams::StreamError};
 
 /// How long a target may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How often a port is asked for that is free on both loopback addresses.
+const FREE_IN_BOTH: usize = 16;
 
 pub(crate) enum Socket {
     Tcp(TcpStream),
@@ -23,13 +29,11 @@ pub(crate) enum Socket {
 }
 
 pub(crate) enum Listener {
-    Tcp(TcpListener),
+    /// At one address, or at both of the loopback.
+    Tcp(TcpListener, Option<TcpListener>),
     /// Its file goes with it.
     #[cfg(unix)]
-    Unix {
-        listener: UnixListener,
-        _file: Remove,
-    },
+    Unix { listener: UnixListener, _file: Remove },
 }
 
 impl Socket {
@@ -77,7 +81,10 @@ async fn joined(
 impl Listener {
     pub(crate) async fn bind(place: &Place) -> io::Result<Self> {
         match place {
-            Place::Tcp { host, port } => Ok(Self::Tcp(TcpListener::bind((host.as_str(), *port)).await?)),
+            Place::Tcp { host, port } if host == LOOPBACK => Self::on_the_loopback(*port).await,
+            Place::Tcp { host, port } => {
+                Ok(Self::Tcp(TcpListener::bind((host.as_str(), *port)).await?, None))
+            }
             #[cfg(unix)]
             Place::Unix(path) => {
                 remove_stale(path).await?;
@@ -88,10 +95,29 @@ impl Listener {
         }
     }
 
+    /// At both addresses: who connects to `localhost` takes one or the other, and at the other there may be somebody else.
+    async fn on_the_loopback(port: u16) -> io::Result<Self> {
+        let mut tries = 0;
+        loop {
+            let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+            match TcpListener::bind((Ipv6Addr::LOCALHOST, v4.local_addr()?.port())).await {
+                Ok(v6) => return Ok(Self::Tcp(v4, Some(v6))),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    tries += 1;
+                    if port != 0 || tries == FREE_IN_BOTH {
+                        return Err(error);
+                    }
+                }
+                // There is no IPv6.
+                Err(_) => return Ok(Self::Tcp(v4, None)),
+            }
+        }
+    }
+
     /// Where it listens: with the port that the system chose, if it was left to it.
     pub(crate) fn address(&self, asked: &Place) -> String {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, _) => {
                 listener.local_addr().as_ref().map_or_else(|_| asked.to_string(), SocketAddr::to_string)
             }
             #[cfg(unix)]
@@ -101,8 +127,17 @@ impl Listener {
 
     pub(crate) async fn accept(&self) -> io::Result<Socket> {
         match self {
-            Self::Tcp(listener) => {
-                let (socket, _) = listener.accept().await?;
+            Self::Tcp(first, second) => {
+                let at_second = async {
+                    match second {
+                        Some(second) => second.accept().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let (socket, _) = tokio::select! {
+                    accepted = first.accept() => accepted,
+                    accepted = at_second => accepted,
+                }?;
                 socket.set_nodelay(true)?;
                 Ok(Socket::Tcp(socket))
             }

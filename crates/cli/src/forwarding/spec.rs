@@ -19,7 +19,7 @@ pub(crate) struct Forward {
 }
 
 /// Where a listener is that names no address.
-const LOOPBACK: &str = "localhost";
+pub(crate) const LOOPBACK: &str = "localhost";
 const HOST_LENGTH: usize = 253;
 /// What a Unix socket's address holds, less its final zero.
 const PATH_LENGTH: usize = 107;
