@@ -8,6 +8,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
+    process::Command,
     thread,
 };
 
@@ -98,6 +99,30 @@ fn who_connects_to_localhost_gets_through_by_either_address() {
         let reason = friend.run(&format!("forward -L {at}:127.0.0.1:{port} {id} --base {}", base.name));
         assert!(reason.failed(1).contains("in use"), "{reason:?}");
     }
+}
+
+#[test]
+fn a_command_whose_terminal_is_closed_takes_its_leave_unless_it_was_told_to_stay() {
+    let (base, friend) = (Base::start(), Home::new());
+    let port = echo_server();
+    let (_home, mut server, id) = server(&base, &friend, &format!("--json --target 127.0.0.1:{port}"));
+    let args = format!("-L 0:127.0.0.1:{port} {id}");
+    let (running, _) = forward(&friend, &base, &args);
+    server.stdout.line_with("\"connected\":true");
+    running.end_by(Signal::SIGHUP).ok();
+    server.stdout.line_with("\"connected\":false");
+
+    // As `nohup` does.
+    let script = format!("trap '' HUP; exec \"$0\" forward --json {args} --base {}", base.name);
+    let bowline = friend.bowline("");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_bowline")]);
+    command.envs(bowline.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut running = Running::start(&mut command);
+    let line: serde_json::Value = serde_json::from_str(&running.stdout.line_with("listening")).unwrap();
+    running.signal(Signal::SIGHUP);
+    there_and_back(TcpStream::connect(line["listening"].as_str().unwrap()).unwrap(), vec![7; 10_000]);
+    running.end_by(Signal::SIGINT).ok();
 }
 
 #[test]

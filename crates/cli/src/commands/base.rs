@@ -84,7 +84,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let file = KeyFile::open_or_create(state.join("base.key"))?;
     let _lock = file.lock()?;
 
-    let (mut stop, mut reload) = (Stop::new()?, Reload::new()?);
+    let (mut stop, mut reload) = (Stop::without_hangup()?, Reload::new()?);
     let server = Server::bind(config, file.key().clone()).await?;
     let mut output = Output::new();
     for address in server.local_addrs() {
