@@ -138,7 +138,7 @@ impl Part {
         Ok(())
     }
 
-    /// It is whole: gives it its name.
+    /// It is whole: gives it its name. Where something else has that by now it is thrown away.
     pub(crate) fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         if self.replace {
@@ -147,10 +147,12 @@ impl Part {
             // Unlike a rename, a link never replaces what came there meanwhile.
             match fs::hard_link(&self.path, &self.to) {
                 Ok(()) => fs::remove_file(&self.path)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
                 // A file system without links.
                 Err(_) if !self.to.exists() => fs::rename(&self.path, &self.to)?,
-                Err(error) => return Err(error),
+                Err(_) => {
+                    self.discard();
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
             }
         }
         if let Some(folder) = self.to.parent() {
@@ -279,6 +281,7 @@ mod tests {
         let part = store.begin("x", 0, SENDER).unwrap();
         fs::write(folder.path().join("x"), "mine").unwrap();
         assert_eq!(part.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "what nobody can use takes no room");
         assert_eq!(fs::read_to_string(folder.path().join("x")).unwrap(), "mine");
         assert!(store.begin("x", 0, SENDER).unwrap_err().contains("--replace"));
         assert!(store.clone().without_hidden().begin(".profile", 1, SENDER).is_err());
