@@ -109,6 +109,8 @@ pub(crate) const RESOLVE: Duration = Duration::from_secs(10);
 pub(crate) const LOOKUPS: usize = 256;
 /// How long it may take to find out about a NAT64, where there is no way to IPv4 otherwise.
 pub(crate) const NAT64: Duration = Duration::from_secs(3);
+/// A name that has IPv4 addresses alone (RFC 7050).
+pub(crate) const NAT64_NAME: &str = "ipv4only.arpa";
 /// Addresses of one name that are used.
 pub(crate) const RESOLVED_ADDRESSES: usize = 16;
 

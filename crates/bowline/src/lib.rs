@@ -77,7 +77,6 @@ mod multicast;
 #[cfg(not(target_os = "linux"))]
 #[path = "multicast_none.rs"]
 mod multicast;
-mod nat64;
 mod network;
 mod packing;
 #[cfg(feature = "port-mapping")]

@@ -10,12 +10,10 @@ use std::{
     thread,
 };
 
+use bowline_proto::host::Nat64;
 use tokio::sync::oneshot;
 
-use crate::{
-    config::{LOOKUPS, NAT64, RESOLVE, RESOLVED_ADDRESSES},
-    nat64,
-};
+use crate::config::{LOOKUPS, NAT64, NAT64_NAME, RESOLVE, RESOLVED_ADDRESSES};
 
 /// The addresses of a name (or of an IP address in its text form), in the system's order, or the reason in words.
 pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
@@ -48,15 +46,15 @@ fn is_cut_off(address: SocketAddr) -> bool {
 
 /// What the network's NAT64, if it has one, has these as.
 async fn through_nat64(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let made = tokio::time::timeout(NAT64, look_up(nat64::NAME, 0)).await;
+    let made = tokio::time::timeout(NAT64, look_up(NAT64_NAME, 0)).await;
     let made = made.ok().and_then(Result::ok).unwrap_or_default();
-    let prefix = made.iter().find_map(|made| match made.ip() {
-        IpAddr::V6(made) => nat64::Prefix::of(made),
+    let nat64 = made.iter().find_map(|made| match made.ip() {
+        IpAddr::V6(made) => Nat64::of(made),
         IpAddr::V4(_) => None,
     });
-    let Some(prefix) = prefix else { return Vec::new() };
+    let Some(nat64) = nat64 else { return Vec::new() };
     let translated = addresses.iter().filter_map(|address| match address {
-        SocketAddr::V4(v4) => Some(SocketAddr::new(prefix.address(*v4.ip()).into(), v4.port())),
+        SocketAddr::V4(v4) => Some(SocketAddr::new(nat64.address(*v4.ip()).into(), v4.port())),
         SocketAddr::V6(_) => None,
     });
     translated.collect()

@@ -22,6 +22,7 @@ mod locals;
 mod mapping;
 mod master_key;
 mod nat;
+mod nat64;
 mod pair;
 mod path;
 mod peer;
@@ -51,6 +52,7 @@ pub use event::{
 };
 pub use lease::{Lease, Traffic};
 use locals::{Change, Locals};
+pub use nat64::Nat64;
 use peers::{Peers, RelayView};
 pub use peers::{is_too_large, too_large};
 use refresh::Refresh;

@@ -5,26 +5,25 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A name that has IPv4 addresses alone, …
-pub(crate) const NAME: &str = "ipv4only.arpa";
-/// … and which.
+/// The addresses of `ipv4only.arpa`, which has these alone.
 const KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
 /// Bits before the IPv4 address.
 const LENGTHS: [usize; 6] = [96, 64, 56, 48, 40, 32];
 /// An octet that is always 0.
 const RESERVED: usize = 8;
 
-/// Which addresses a NAT64 translates.
+/// The addresses under which a network's NAT64 has those of IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Prefix {
+pub struct Nat64 {
     octets: [u8; 16],
     /// Where the octets of an IPv4 address stand.
     places: [usize; 4],
 }
 
-impl Prefix {
-    /// That by which this address was made of one of those that [`NAME`] has.
-    pub(crate) fn of(made: Ipv6Addr) -> Option<Self> {
+impl Nat64 {
+    /// That by which this address was made of one of those that `ipv4only.arpa` has.
+    #[must_use]
+    pub fn of(made: Ipv6Addr) -> Option<Self> {
         let octets = made.octets();
         let places = LENGTHS.into_iter().map(places).find(|places| {
             let has_reserved = places[0] <= RESERVED + 1;
@@ -35,7 +34,8 @@ impl Prefix {
     }
 
     /// The address under which it has that one.
-    pub(crate) fn address(&self, v4: Ipv4Addr) -> Ipv6Addr {
+    #[must_use]
+    pub fn address(&self, v4: Ipv4Addr) -> Ipv6Addr {
         let mut octets = self.octets;
         self.places.into_iter().zip(v4.octets()).for_each(|(place, octet)| octets[place] = octet);
         octets.into()
@@ -65,9 +65,9 @@ mod tests {
             ("2001:db8:122:344::192.0.0.170", "2001:db8:122:344::192.0.2.33"),
             ("64:ff9b::192.0.0.171", "64:ff9b::192.0.2.33"),
         ] {
-            let prefix = Prefix::of(known.parse().unwrap()).expect(known);
-            assert_eq!(prefix.address([192, 0, 2, 33].into()), made.parse::<Ipv6Addr>().unwrap(), "{known}");
+            let nat64 = Nat64::of(known.parse().unwrap()).expect(known);
+            assert_eq!(nat64.address([192, 0, 2, 33].into()), made.parse::<Ipv6Addr>().unwrap(), "{known}");
         }
-        assert_eq!(Prefix::of("2001:db8::1".parse().unwrap()), None);
+        assert_eq!(Nat64::of("2001:db8::1".parse().unwrap()), None);
     }
 }
