@@ -44,15 +44,18 @@ fn is_cut_off(address: SocketAddr) -> bool {
     address.is_ipv4() && way().is_err()
 }
 
-/// What the network's NAT64, if it has one, has these as.
-async fn through_nat64(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let made = tokio::time::timeout(NAT64, look_up(NAT64_NAME, 0)).await;
-    let made = made.ok().and_then(Result::ok).unwrap_or_default();
-    let nat64 = made.iter().find_map(|made| match made.ip() {
+/// The network's NAT64, if it has one: by what its name servers make of a name that has no IPv6 address.
+pub(crate) async fn nat64() -> io::Result<Option<Nat64>> {
+    let made = tokio::time::timeout(NAT64, look_up(NAT64_NAME, 0)).await??;
+    Ok(made.iter().find_map(|made| match made.ip() {
         IpAddr::V6(made) => Nat64::of(made),
         IpAddr::V4(_) => None,
-    });
-    let Some(nat64) = nat64 else { return Vec::new() };
+    }))
+}
+
+/// What the network's NAT64, if it has one, has these as.
+async fn through_nat64(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let Ok(Some(nat64)) = nat64().await else { return Vec::new() };
     let translated = addresses.iter().filter_map(|address| match address {
         SocketAddr::V4(v4) => Some(SocketAddr::new(nat64.address(*v4.ip()).into(), v4.port())),
         SocketAddr::V6(_) => None,

@@ -14,7 +14,8 @@ use std::{
 use bowline_proto::{
     DeviceId, SecretKey,
     host::{
-        Allow, CloseReason, ConnId, Host, HostConfig, Interface, Network, Output, Route, SendError, SocketId,
+        Allow, CloseReason, ConnId, Host, HostConfig, Interface, Nat64, Network, Output, Route, SendError,
+        SocketId,
     },
     wire::{
         ANY_PATH_DATA, Cookie, MAX_DATA, Malformed, Token,
@@ -191,6 +192,8 @@ impl World {
         let port_v4 = (choice & 32 == 0).then_some(4000);
         let network = Network { interfaces, port_v4, port_v6: (choice & 128 == 0).then_some(4001) };
         self.host.handle_network(network, self.now);
+        let nat64 = "64:ff9b::192.0.0.170".parse().ok().and_then(Nat64::of);
+        self.host.handle_nat64(nat64.filter(|_| choice & 8 != 0), self.now);
         self.drain_output();
     }
 

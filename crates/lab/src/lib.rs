@@ -21,6 +21,7 @@ mod capture;
 mod delay;
 mod frame;
 mod nat;
+mod nat64;
 mod node;
 mod process;
 pub mod program;

@@ -13,6 +13,7 @@ mod further;
 mod incoming;
 mod lanes;
 mod machine;
+mod nat64;
 mod outputs;
 mod shared;
 
@@ -25,7 +26,7 @@ use std::{
     time::Instant,
 };
 
-use bowline_proto::host::{ConnId, Hop, Host, Interface, Network, Output, SocketId};
+use bowline_proto::host::{ConnId, Hop, Host, Interface, Nat64, Network, Output, SocketId};
 use bytes::Bytes;
 use further::Further;
 use incoming::Sorter;
@@ -58,6 +59,7 @@ use crate::{
 enum Input {
     Connection(ConnId, Report),
     Resolved { base: usize, result: Result<Vec<SocketAddr>, String> },
+    Nat64(Option<Nat64>),
 }
 
 impl From<(ConnId, Report)> for Input {
@@ -107,6 +109,7 @@ pub(crate) struct Driver {
     deferred: VecDeque<(Hop, Bytes)>,
     connections: JoinSet<()>,
     lookups: JoinSet<()>,
+    nat64: nat64::Search,
     further: Further,
     /// Where IPv4 leads out: another one may have another router.
     exits: Option<Vec<(u32, bool, IpAddr)>>,
@@ -133,6 +136,7 @@ impl Driver {
             deferred: VecDeque::new(),
             connections: JoinSet::new(),
             lookups: JoinSet::new(),
+            nat64: nat64::Search::default(),
             further: Further::default(),
             exits: None,
             reports,
@@ -323,6 +327,7 @@ impl Driver {
                 Input::Resolved { base, result } => {
                     machine.drive(|host, now| host.handle_resolved(base, result, now));
                 }
+                Input::Nat64(found) => machine.drive(|host, now| host.handle_nat64(found, now)),
             }
         }
     }
@@ -338,6 +343,7 @@ impl Driver {
         {
             mapping.moved();
         }
+        self.nat64.look_at(&included, &self.reports);
         if let Some(multicast) = &mut self.setup.multicast {
             multicast.set_interfaces(&included);
         }

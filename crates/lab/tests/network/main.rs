@@ -26,6 +26,7 @@ mod links_of_1280_bytes_carry_everything;
 mod marks_of_congestion_slow_streams_without_loss;
 mod nats_behave_as_named;
 mod networks_that_allow_the_web_alone;
+mod networks_with_ipv6_alone_reach_ipv4;
 mod networks_without_udp_use_tcp;
 mod ports_of_symmetric_nats_are_guessed;
 mod random_bytes_disturb_nobody;

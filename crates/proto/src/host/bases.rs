@@ -181,6 +181,7 @@ impl Bases {
             return;
         }
         self.mapping.check(now);
+        self.handle_ways_changed(ctx, now);
         if let Some(session) = &mut self.session {
             session.bindings.restart(true, now);
             session.info_now(now);
@@ -193,6 +194,14 @@ impl Bases {
         self.entries.iter_mut().for_each(|entry| entry.avoid = None);
         if !matches!(self.wait, Wait::Key(at) if at > now) {
             self.start_race(ctx, now);
+        }
+    }
+
+    /// The base's addresses may be to be had under other names than before.
+    pub(super) fn handle_ways_changed(&mut self, ctx: &Context, now: Instant) {
+        let lingering = self.old.iter_mut().map(|old| &mut old.session);
+        for session in self.session.iter_mut().chain(lingering) {
+            session.bindings.reach(&ctx.locals, now);
         }
     }
 

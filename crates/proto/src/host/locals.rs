@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Interface, Network};
+use super::{Interface, Nat64, Network};
 use crate::wire::MAX_OWN_ADDRESSES;
 
 /// What a change of network means.
@@ -24,11 +24,27 @@ pub(super) enum Change {
 #[derive(Debug, Default)]
 pub(super) struct Locals {
     network: Network,
+    nat64: Option<Nat64>,
 }
 
 impl Locals {
-    pub(super) fn new(network: Network) -> Self {
-        Self { network }
+    pub(super) fn new(network: Network, nat64: Option<Nat64>) -> Self {
+        Self { network, nat64 }
+    }
+
+    pub(super) fn nat64(&self) -> Option<Nat64> {
+        self.nat64
+    }
+
+    /// Where what others know by this address is to be had from here: where nothing but a NAT64 leads to it, under that one's name for it.
+    /// What means another machine in every network is not for a NAT64 of the provider's to find.
+    pub(super) fn reach(&self, address: SocketAddr) -> SocketAddr {
+        let (IpAddr::V4(v4), Some(nat64)) = (address.ip(), self.nat64) else { return address };
+        let near = is_private(v4.into()) || v4.is_loopback() || v4.is_unspecified() || v4.is_multicast();
+        if near || self.interfaces().iter().any(|i| i.default_v4) || self.on_link(address) {
+            return address;
+        }
+        SocketAddr::new(nat64.address(v4).into(), address.port())
     }
 
     pub(super) fn network(&self) -> &Network {

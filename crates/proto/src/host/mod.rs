@@ -103,7 +103,8 @@ impl Host {
             return;
         }
         let told = self.own_addresses();
-        let before = std::mem::replace(&mut self.ctx.locals, Locals::new(network));
+        let nat64 = self.ctx.locals.nat64();
+        let before = std::mem::replace(&mut self.ctx.locals, Locals::new(network, nat64));
         let change = if before.exits() != self.ctx.locals.exits() {
             Change::Moved
         } else if self.ctx.locals.judges_as(&before) {
@@ -310,6 +311,19 @@ impl Host {
             self.bases.handle_port_mapping(outside, &mut self.ctx, now);
             self.tick(now);
         }
+    }
+
+    /// The network has this NAT64, or none. It counts while no interface has a default route for IPv4.
+    pub fn handle_nat64(&mut self, nat64: Option<Nat64>, now: Instant) {
+        if self.closed || self.ctx.locals.nat64() == nat64 {
+            return;
+        }
+        let network = self.ctx.locals.network().clone();
+        self.ctx.locals = Locals::new(network, nat64);
+        self.bases.handle_ways_changed(&self.ctx, now);
+        let relay = RelayView::of(&self.bases, now);
+        self.peers.handle_network(Change::Near, &relay, &mut self.ctx, now);
+        self.tick(now);
     }
 
     /// A socket that was to be opened cannot be had.

@@ -19,6 +19,7 @@ use super::{
     },
     context::{Context, Rtt, earlier},
     event::BindingStatus,
+    locals::Locals,
     refresh::Refresh,
 };
 use crate::{
@@ -56,6 +57,9 @@ pub(super) struct Bindings {
 
 #[derive(Debug)]
 struct Binding {
+    /// As the base tells it.
+    told: SocketAddr,
+    /// As it is to be had from here.
     address: SocketAddr,
     index: u8,
     /// The next NAT-INIT and its rung in the ladder.
@@ -81,6 +85,24 @@ struct Sent {
 }
 
 impl Binding {
+    fn new(index: u8, told: SocketAddr, address: SocketAddr, now: Instant) -> Self {
+        Self {
+            told,
+            address,
+            index,
+            next: now,
+            rung: 0,
+            sent: VecDeque::new(),
+            unanswered: 0,
+            answered: None,
+            reflexive: None,
+            lost: 0,
+            full_size: false,
+            keepalive: false,
+            rtt: Rtt::default(),
+        }
+    }
+
     /// Whether it has been answered lately enough to send there.
     fn answers(&self, now: Instant) -> bool {
         self.answered.is_some_and(|at| now < at + NAT_OK_LIFE)
@@ -145,29 +167,25 @@ pub(super) struct TickResult {
 
 impl Bindings {
     pub(super) fn new(terms: Terms, addresses: &[(u8, SocketAddr)], on: bool, now: Instant) -> Self {
-        let list = addresses
-            .iter()
-            .map(|&(index, address)| Binding {
-                address,
-                index,
-                next: now,
-                rung: 0,
-                sent: VecDeque::new(),
-                unanswered: 0,
-                answered: None,
-                reflexive: None,
-                lost: 0,
-                full_size: false,
-                keepalive: false,
-                rtt: Rtt::default(),
-            })
-            .collect();
+        let list =
+            addresses.iter().map(|&(index, address)| Binding::new(index, address, address, now)).collect();
         let (heard, missed, came_back) = (None, false, false);
         Self { terms, list, chosen: None, health: Health::Quiet, heard, missed, came_back, on }
     }
 
     pub(super) fn has(&self, address: SocketAddr) -> bool {
         self.list.iter().any(|b| b.address == address)
+    }
+
+    /// Takes each of the base's addresses as it is to be had from here now. One that is another than before begins anew.
+    pub(super) fn reach(&mut self, locals: &Locals, now: Instant) {
+        for (index, binding) in self.list.iter_mut().enumerate() {
+            let address = locals.reach(binding.told);
+            if address != binding.address {
+                *binding = Binding::new(binding.index, binding.told, address, now);
+                self.chosen.take_if(|chosen| chosen.index == index);
+            }
+        }
     }
 
     /// Begins to use UDP, or ceases to: then nothing more is sent, and the base's half lapses by itself.

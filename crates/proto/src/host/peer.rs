@@ -23,7 +23,7 @@ use super::{
     context::{Context, Rtt, earlier},
     early::Early,
     event::PeerStatus,
-    locals::is_private,
+    locals::{Locals, is_private},
     pair::Pair,
     path::{Act, Standing},
     peers::RelayView,
@@ -127,9 +127,9 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Whether a base has told of this address.
-    pub(super) fn has(&self, address: &SocketAddr) -> bool {
-        self.reflexive.contains(address) || self.own.contains(address)
+    /// Whether a base has told of the place that is to be had at this address from here.
+    pub(super) fn has(&self, address: SocketAddr, locals: &Locals) -> bool {
+        self.reflexive.iter().chain(&self.own).any(|&told| locals.reach(told) == address)
     }
 }
 
@@ -292,6 +292,7 @@ impl Peer {
     pub(super) fn rebuild(&mut self, judge: &Judge<'_>, now: Instant) {
         let mut candidates: Vec<(Rank, SocketAddr, CandidateSource)> = Vec::new();
         for (address, source) in self.all_candidates(now) {
+            let address = judge.locals.reach(address);
             let known = candidates.iter().any(|&(_, a, _)| a == address);
             if !known && judge.accepts(address, source) {
                 candidates.push((

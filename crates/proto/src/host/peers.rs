@@ -329,16 +329,17 @@ impl Peers {
         }
         peer.introduction = told.introduction;
         let (reflexive, own) = (canonical(told.reflexive), canonical(told.own));
-        let still_known = |a: &SocketAddr| reflexive.contains(a) || own.contains(a);
-        let left_behind =
-            peer.direct.as_ref().is_some_and(|s| peer.known.has(&s.hop.to) && !still_known(&s.hop.to));
-        let moved_to = moved_to(peer, &reflexive, &self.sources, now);
-        peer.early.keep(&reflexive);
+        let stands = peer.direct.as_ref().map(|standing| standing.hop.to);
+        let was_known = stands.is_some_and(|to| peer.known.has(to, &ctx.locals));
+        let reached: Vec<_> = reflexive.iter().map(|&address| ctx.locals.reach(address)).collect();
+        let moved_to = moved_to(peer, &reached, ctx, &self.sources, now);
+        peer.early.keep(&reached);
         if peer.known.reflexive != reflexive {
             peer.restart_punching(ctx);
         }
         peer.known.reflexive = reflexive;
         peer.known.own = own;
+        let left_behind = was_known && stands.is_some_and(|to| !peer.known.has(to, &ctx.locals));
         rebuild(peer, relay, ctx, now);
         if left_behind && peer.is_active() {
             peer.doubt(now);
@@ -514,10 +515,16 @@ impl Peers {
 
 /// Where messages may follow a peer whose path is above suspicion, if it has left that path's address: what stands vouches for
 /// its IP, not for any other, and not for what is somebody else's.
-fn moved_to(peer: &Peer, reflexive: &[SocketAddr], sources: &Sources, now: Instant) -> Option<SocketAddr> {
+fn moved_to(
+    peer: &Peer,
+    reached: &[SocketAddr],
+    ctx: &Context,
+    sources: &Sources,
+    now: Instant,
+) -> Option<SocketAddr> {
     let ip = peer.direct.as_ref().filter(|s| !s.is_suspect())?.hop.to.ip();
     let free = |a: SocketAddr| sources.owner(a, now).is_none_or(|owner| owner == peer.id);
-    reflexive.iter().copied().find(|&a| a.ip() == ip && !peer.known.has(&a) && free(a))
+    reached.iter().copied().find(|&a| a.ip() == ip && !peer.known.has(a, &ctx.locals) && free(a))
 }
 
 /// Whether the system refuses a datagram for its size alone.

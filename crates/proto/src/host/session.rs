@@ -85,7 +85,7 @@ pub(super) enum Verdict {
 }
 
 impl Session {
-    pub(super) fn open(opening: Opening, registered: &Registered, use_udp: bool, now: Instant) -> Self {
+    pub(super) fn open(opening: Opening, registered: &Registered, ctx: &Context, now: Instant) -> Self {
         let Opening { conn, base, name, remote, hello, took, resolved, id_written } = opening;
         let keepalive = Duration::from_secs(u64::from(registered.keepalive)).clamp(KEEPALIVE.0, KEEPALIVE.1);
         let terms = Terms { base: hello.base, cookie: hello.cookie, keepalive };
@@ -102,6 +102,8 @@ impl Session {
             })
             .filter(|&(_, address)| names_a_place(address) && believed(address))
             .collect();
+        let mut bindings = Bindings::new(terms, &addresses, ctx.config.relay_udp, now);
+        bindings.reach(&ctx.locals, now);
         Self {
             conn,
             base,
@@ -110,7 +112,7 @@ impl Session {
             hello,
             seen: registered.seen,
             since: now,
-            bindings: Bindings::new(terms, &addresses, use_udp, now),
+            bindings,
             keepalive,
             counter: 0,
             next_info: now,

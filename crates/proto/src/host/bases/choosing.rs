@@ -220,7 +220,7 @@ impl Bases {
         self.leave = None;
         self.why_not = None;
         self.entries[opening.base].note_address(opening.remote.ip());
-        let session = Session::open(opening, registered, ctx.config.relay_udp, now);
+        let session = Session::open(opening, registered, ctx, now);
         self.remembered.insert(self.entries[session.base].name.authority(), session.hello.base);
         ctx.event(Event::Registered {
             base: session.name.clone(),

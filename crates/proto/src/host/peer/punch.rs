@@ -29,6 +29,7 @@ use crate::{
             PUNCH_TRIED,
         },
         context::{Context, earlier},
+        locals::Locals,
         pair::Pair,
     },
     wire::peer::knock,
@@ -160,11 +161,12 @@ impl Peer {
     }
 
     /// What it would take, if guessing can help at all.
-    fn part(&self, mine: Mapping) -> Option<Part> {
-        let to = *self.known.reflexive.iter().find(|address| address.is_ipv4())?;
+    fn part(&self, mine: Mapping, locals: &Locals) -> Option<Part> {
+        let to = locals.reach(*self.known.reflexive.iter().find(|address| address.is_ipv4())?);
         match (mine, Mapping::of(self.known.reflexive.iter().copied())) {
             (Mapping::Varies { .. }, Mapping::Varies { .. }) => None,
-            (Mapping::Varies { .. }, _) => Some(Part::Open { to }),
+            // Further sockets are IPv4's.
+            (Mapping::Varies { .. }, _) => to.is_ipv4().then_some(Part::Open { to }),
             (_, Mapping::Varies { highest, counts }) => {
                 Some(Part::Knock { ip: to.ip(), near: counts.then_some((after(highest), PUNCH_SEQUENCE)) })
             }
@@ -204,7 +206,9 @@ impl Peer {
     }
 
     fn begin(&mut self, mine: Mapping, ctx: &mut Context, now: Instant) -> Stage {
-        let Some(part) = self.part(mine).filter(|_| self.direct.is_none()) else { return Stage::Idle };
+        let Some(part) = self.part(mine, &ctx.locals).filter(|_| self.direct.is_none()) else {
+            return Stage::Idle;
+        };
         // Ordinary HELLOs have had their time.
         if !self.pairs.iter().any(|pair| pair.hop.to.ip() == part.ip() && pair.sent() >= PUNCH_TRIED) {
             return Stage::Idle;
