@@ -458,7 +458,7 @@ impl World {
                     assert!(self.sockets.remove(&socket), "closed twice: {socket:?}");
                 }
                 Output::Announce { payload, .. } => assert_eq!(payload, self.id.as_bytes()[..]),
-                Output::Connect { conn, to } => {
+                Output::Connect { conn, to, .. } => {
                     assert_ne!(to.port(), 0);
                     let before = self.conns.insert(conn, Conn { to: Some(to) });
                     assert!(before.is_none(), "a connection's name is used twice");

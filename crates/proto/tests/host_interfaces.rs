@@ -111,3 +111,75 @@ fn a_network_that_has_become_near_is_tried() {
     world.on(near);
     assert_eq!(tried(&world), 1);
 }
+
+/// Two ways out, of which the system prefers the first.
+fn two_ways() -> Network {
+    let way = |index: u32, address: &str, preferred| Interface {
+        index,
+        name: format!("eth{index}"),
+        loopback: false,
+        multicast: false,
+        default_v4: true,
+        default_v6: false,
+        preferred,
+        addresses: vec![(address.parse().unwrap(), 24)],
+        routes: vec![],
+    };
+    let interfaces = vec![way(1, WIFI, true), way(2, LTE, false)];
+    Network { interfaces, port_v4: Some(4000), port_v6: None }
+}
+
+const WIFI: &str = "10.1.0.2";
+const LTE: &str = "100.64.0.2";
+const BASE_ADDRESS: &str = "203.0.113.9:4477";
+
+fn with_two_ways() -> World {
+    let bases = vec!["203.0.113.9".parse().unwrap()];
+    let mut world = World::new(HostConfig { bases, link_local: false, ..HostConfig::default() });
+    world.host.handle_network(two_ways(), world.now);
+    world.drain();
+    world.connects.clear();
+    world.resolved(0, Ok(vec![addr(BASE_ADDRESS)]));
+    world
+}
+
+#[test]
+fn a_base_that_the_preferred_way_does_not_lead_to_is_reached_by_the_other_one_over_tcp_and_udp() {
+    let mut world = with_two_ways();
+    let began = world.now;
+    world.advance(secs(2));
+    let by_choice: Vec<_> = world.connects.iter().map(|&(_, to)| to.port()).collect();
+    assert_eq!(by_choice, [4477, 443]);
+    let &[(at, source, to)] = &world.further_connects[..] else { panic!("{:?}", world.further_connects) };
+    assert_eq!((source, to), (LTE.parse().unwrap(), addr(BASE_ADDRESS)));
+    assert_eq!(at - began, ms(500), "after the others have begun");
+
+    world.connected_and_greeted();
+    world.welcomed(vec![addr(BASE_ADDRESS)]);
+    assert!(world.host.is_registered());
+    world.advance(ms(300));
+    let sources = |world: &World| {
+        let to_base = world.sources.iter().filter(|(to, _)| *to == addr(BASE_ADDRESS));
+        to_base.map(|&(_, source)| source).collect::<Vec<_>>()
+    };
+    let by_udp = sources(&world);
+    assert!(!by_udp.is_empty() && by_udp.iter().all(|&s| s == Some(LTE.parse().unwrap())), "{by_udp:?}");
+
+    // That way is gone: whatever leads to the base is taken.
+    let Network { mut interfaces, port_v4, port_v6 } = two_ways();
+    interfaces.pop();
+    world.sources.clear();
+    world.host.handle_network(Network { interfaces, port_v4, port_v6 }, world.now);
+    world.drain();
+    world.advance(ms(300));
+    let by_udp = sources(&world);
+    assert!(!by_udp.is_empty() && by_udp.iter().all(Option::is_none), "{by_udp:?}");
+}
+
+#[test]
+fn a_base_that_answers_is_tried_by_no_other_way() {
+    let mut world = with_two_ways();
+    world.connected_and_greeted();
+    world.advance(secs(2));
+    assert_eq!(world.further_connects, []);
+}

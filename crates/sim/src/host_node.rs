@@ -23,7 +23,7 @@ use crate::{
     checks::{HostWatch, MAX_IMMEDIATE_TIMEOUTS, MAX_OUTPUTS},
     fabric::{NetId, is_link_local, scoped},
     packet::{NodeId, Time},
-    stack::{Env, SockId, Stack},
+    stack::{Env, Iface, SockId, Stack},
     tcp::TcpEvent,
 };
 
@@ -249,20 +249,22 @@ impl HostNode {
     /// The network as the machine is to see it.
     #[must_use]
     pub fn network(&self) -> Network {
-        let interfaces = self.stack.ifaces.iter().map(|iface| {
-            let routable =
-                |v4: bool| iface.addresses.iter().any(|(ip, _)| ip.is_ipv4() == v4 && !is_link_local(*ip));
-            Interface {
-                index: iface.index,
-                name: format!("eth{}", iface.index),
-                loopback: false,
-                multicast: iface.multicast,
-                default_v4: routable(true),
-                default_v6: routable(false),
-                preferred: false,
-                addresses: iface.addresses.clone(),
-                routes: Vec::new(),
-            }
+        let routable = |iface: &Iface, v4: bool| {
+            iface.addresses.iter().any(|(ip, _)| ip.is_ipv4() == v4 && !is_link_local(*ip))
+        };
+        let is_first = |iface: &Iface, v4: bool| {
+            self.stack.ifaces.iter().find(|i| routable(i, v4)).is_some_and(|first| first.index == iface.index)
+        };
+        let interfaces = self.stack.ifaces.iter().map(|iface| Interface {
+            index: iface.index,
+            name: format!("eth{}", iface.index),
+            loopback: false,
+            multicast: iface.multicast,
+            default_v4: routable(iface, true),
+            default_v6: routable(iface, false),
+            preferred: is_first(iface, true) || is_first(iface, false),
+            addresses: iface.addresses.clone(),
+            routes: Vec::new(),
         });
         Network { interfaces: interfaces.collect(), port_v4: Some(self.port), port_v6: Some(self.port) }
     }
@@ -445,7 +447,7 @@ impl HostNode {
                 }
                 Err(_) => self.effects.push(Effect::Resolve { base, host, port }),
             },
-            Output::Connect { conn, to } => match self.stack.connect(to, env) {
+            Output::Connect { conn, source, to } => match self.stack.connect(source, to, env) {
                 Ok(sock) => {
                     self.conns.insert(conn, Conn { sock, frames: Frames::default() });
                 }

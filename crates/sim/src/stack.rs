@@ -153,8 +153,13 @@ impl Stack {
     ///
     /// # Errors
     /// When there is no route.
-    pub fn connect(&mut self, to: SocketAddr, env: &mut Env<'_>) -> io::Result<SockId> {
-        let (_, source) = self.route(None, to)?;
+    pub fn connect(
+        &mut self,
+        source: Option<IpAddr>,
+        to: SocketAddr,
+        env: &mut Env<'_>,
+    ) -> io::Result<SockId> {
+        let (_, source) = self.route(source, to)?;
         let local = SocketAddr::new(source, self.next_port);
         self.next_port =
             if self.next_port >= LAST_EPHEMERAL_PORT { FIRST_EPHEMERAL_PORT } else { self.next_port + 1 };

@@ -232,7 +232,7 @@ fn a_tcp_stream_arrives_whole_and_in_order_over_a_link_that_loses_and_reorders()
     let (base, host) = (bench.node(centre), bench.node(net));
     bench.stacks[base.0].listening.insert(4477);
     let to = SocketAddr::new(bench.v4(base), 4477);
-    let sock = bench.with(host, |stack, env| stack.connect(to, env)).unwrap();
+    let sock = bench.with(host, |stack, env| stack.connect(None, to, env)).unwrap();
     let text: Vec<u8> = (0..50_000u32).flat_map(u32::to_be_bytes).collect();
     bench.run(10_000 * MS);
     assert!(bench.told.iter().any(|t| t.2 == TcpEvent::Connected));
@@ -266,12 +266,12 @@ fn a_port_without_a_listener_refuses_and_a_dead_machine_is_noticed_by_reset_or_n
     let net = bench.fabric.add(spec("home", INTERNET, prefix("192.168.1.0", 24), Some(home(false)), uplink));
     let (base, host) = (bench.node(centre), bench.node(net));
     let to = SocketAddr::new(bench.v4(base), 4477);
-    bench.with(host, |stack, env| stack.connect(to, env)).unwrap();
+    bench.with(host, |stack, env| stack.connect(None, to, env)).unwrap();
     bench.run(100 * MS);
     assert_eq!(bench.told.pop().map(|t| t.2), Some(TcpEvent::Refused("connection refused")));
 
     bench.stacks[base.0].listening.insert(4477);
-    let sock = bench.with(host, |stack, env| stack.connect(to, env)).unwrap();
+    let sock = bench.with(host, |stack, env| stack.connect(None, to, env)).unwrap();
     bench.run(200 * MS);
     bench.told.clear();
     // The power goes: nobody is told, and an idle connection never finds out.
@@ -283,7 +283,7 @@ fn a_port_without_a_listener_refuses_and_a_dead_machine_is_noticed_by_reset_or_n
     bench.run(Duration::from_secs(601));
     assert_eq!(bench.told.pop().map(|t| t.2), Some(TcpEvent::Closed("connection reset")));
     // Into a cut it stalls, and gives up after a quarter of an hour.
-    let sock = bench.with(host, |stack, env| stack.connect(to, env)).unwrap();
+    let sock = bench.with(host, |stack, env| stack.connect(None, to, env)).unwrap();
     bench.run(Duration::from_secs(602));
     bench.told.clear();
     bench.fabric.net_mut(centre).cut = true;

@@ -13,7 +13,7 @@ use crate::{
     Ecn,
     config::{DEFERRED_DATAGRAMS, OUTPUT_ROUNDS},
     resolve::resolve,
-    tcp::{self, Outbox},
+    tcp::{self, Outbox, Way},
 };
 
 impl Driver {
@@ -59,10 +59,11 @@ impl Driver {
                     let _ = reports.send(Input::Resolved { base, result }).await;
                 });
             }
-            Output::Connect { conn, to } => {
+            Output::Connect { conn, source, to } => {
                 let outbox = Arc::new(Outbox::default());
                 self.shared.outboxes().insert(conn, Arc::clone(&outbox));
-                self.connections.spawn(tcp::run(conn, to, outbox, self.reports.clone()));
+                let way = Way::of(source, to, &self.setup.network.interfaces.borrow());
+                self.connections.spawn(tcp::run(conn, way, outbox, self.reports.clone()));
             }
             Output::Write { conn, frames } => self.write(conn, &frames),
             Output::Close { conn } => {

@@ -6,10 +6,14 @@
 
 mod outbox;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use bowline_proto::{
-    host::{CloseReason, ConnId},
+    host::{CloseReason, ConnId, Interface},
     wire::frame::Frames,
 };
 use bytes::Bytes;
@@ -24,7 +28,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::config::{CLOSE_FLUSH, TCP_CONNECT, TCP_LINGER, TCP_READ, TCP_UNSENT};
+use crate::{
+    config::{CLOSE_FLUSH, TCP_CONNECT, TCP_LINGER, TCP_READ, TCP_UNSENT},
+    network,
+};
 
 /// What a connection has to say.
 #[derive(Debug)]
@@ -34,15 +41,32 @@ pub(crate) enum Report {
     Closed(CloseReason),
 }
 
+/// Where to connect.
+#[derive(Debug)]
+pub(crate) struct Way {
+    to: SocketAddr,
+    /// From which own address, by which interface; `None` is the system's choice.
+    source: Option<IpAddr>,
+    interface: Option<String>,
+}
+
+impl Way {
+    pub(crate) fn of(source: Option<IpAddr>, to: SocketAddr, interfaces: &[Interface]) -> Self {
+        let index = source.and_then(|source| network::interface_for(interfaces, source, to));
+        let interface = interfaces.iter().find(|interface| Some(interface.index) == index);
+        Self { to, source, interface: interface.map(|interface| interface.name.clone()) }
+    }
+}
+
 /// Runs a connection from connecting to its end. Once the outbox is closed, nothing is reported any more.
 pub(crate) async fn run<T: From<(ConnId, Report)>>(
     conn: ConnId,
-    to: SocketAddr,
+    way: Way,
     outbox: Arc<Outbox>,
     reports: mpsc::Sender<T>,
 ) {
     let stream = tokio::select! {
-        connected = connect(to) => connected,
+        connected = connect(way) => connected,
         () = outbox.closed() => return,
     };
     let end = match stream {
@@ -59,17 +83,35 @@ pub(crate) async fn run<T: From<(ConnId, Report)>>(
     }
 }
 
-async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+async fn connect(Way { to, source, interface }: Way) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(&socket).set_tcp_notsent_lowat(TCP_UNSENT)?;
     #[cfg(not(target_os = "linux"))]
     socket.set_send_buffer_size(TCP_UNSENT)?;
+    if let Some(source) = source {
+        // A route may lead from that address by that interface as it is. Linux before 5.7 lets root alone name one.
+        if let Err(error) = by_interface(&socket, interface.as_deref()) {
+            tracing::debug!("cannot connect by {interface:?}: {error}");
+        }
+        socket.bind((source, 0).into())?;
+    }
     match timeout(TCP_CONNECT, socket.connect(to)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer")),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn by_interface(socket: &TcpSocket, interface: Option<&str>) -> io::Result<()> {
+    socket2::SockRef::from(socket).bind_device(interface.map(str::as_bytes))
+}
+
+/// Elsewhere the address has to do.
+#[cfg(not(target_os = "linux"))]
+fn by_interface(_: &TcpSocket, _: Option<&str>) -> io::Result<()> {
+    Ok(())
 }
 
 /// Reads and writes until one of the two ends; `None` when the machine closed the connection.
@@ -169,7 +211,7 @@ mod tests {
         let outbox = Arc::new(Outbox::default());
         let (sender, reports) = mpsc::channel(4);
         let to = listener.local_addr().unwrap();
-        let task = tokio::spawn(run(ConnId(7), to, Arc::clone(&outbox), sender));
+        let task = tokio::spawn(run(ConnId(7), Way::of(None, to, &[]), Arc::clone(&outbox), sender));
         Peer { listener, outbox, reports, task }
     }
 
@@ -215,7 +257,7 @@ mod tests {
     async fn a_refused_connection_is_reported_in_words() {
         let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
         let (sender, mut reports) = mpsc::channel::<(ConnId, Report)>(4);
-        tokio::spawn(run(ConnId(1), unused, Arc::new(Outbox::default()), sender));
+        tokio::spawn(run(ConnId(1), Way::of(None, unused, &[]), Arc::new(Outbox::default()), sender));
         let Some((_, Report::Closed(CloseReason::Refused(words)))) = reports.recv().await else {
             panic!("it was not refused")
         };

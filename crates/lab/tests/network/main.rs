@@ -13,6 +13,7 @@ mod a_blackholed_path_falls_back_to_the_relay;
 mod a_device_that_vanishes_is_let_go;
 mod a_dual_stack_base_joins_ipv4_and_ipv6;
 mod a_new_address_is_taken_up_at_once;
+mod a_preferred_way_that_is_dead_is_passed_by;
 mod a_refusal_looks_like_an_absence;
 mod a_restarted_peer_is_back;
 mod a_transfer_survives_what_networks_do;

@@ -274,7 +274,7 @@ impl Bases {
             Vec::new()
         });
         if let Some(race) = &mut self.race {
-            race.handle_resolved(base, addresses, now);
+            race.handle_resolved(base, addresses, &ctx.locals, now);
         }
     }
 

@@ -151,6 +151,8 @@ pub enum Output {
     Connect {
         /// The connection's name from now on.
         conn: ConnId,
+        /// The own address to connect from, by the interface that has it; `None` lets the system choose.
+        source: Option<IpAddr>,
         /// Where to.
         to: SocketAddr,
     },

@@ -1,8 +1,9 @@
 //! How much a host holds, and the bound of each thing: what tests, fuzzers and the simulated world hold it to.
 
 use super::config::{
-    HEARD_TOKENS, MAX_ANNOUNCEMENTS, MAX_ASKING_PEERS, MAX_BASE_CONNECTS, MAX_CLAIMS, MAX_IP_BUDGETS,
-    MAX_OLD_SESSIONS, MAX_PAIRS, MAX_PEERS, MAX_PROVEN, MAX_SOCKETS, MAX_STRANGER_SOURCES, MAX_TOKENS,
+    HEARD_TOKENS, MAX_ANNOUNCEMENTS, MAX_ASKING_PEERS, MAX_BASE_CONNECTS, MAX_CLAIMS, MAX_FURTHER_CONNECTS,
+    MAX_IP_BUDGETS, MAX_OLD_SESSIONS, MAX_PAIRS, MAX_PEERS, MAX_PROVEN, MAX_SOCKETS, MAX_STRANGER_SOURCES,
+    MAX_TOKENS,
 };
 
 /// Ports of a base that are tried: its own, and the web's.
@@ -37,6 +38,9 @@ pub struct Sizes {
     pub outputs: usize,
 }
 
+/// To one base in a race: where it was before, what its name stands for, and both by other ways.
+const MOST_CONNECTS: usize = PORTS * MAX_BASE_CONNECTS + 2 * MAX_FURTHER_CONNECTS;
+
 impl Sizes {
     /// What is over its bound, if anything is; `bases` is the number of bases configured.
     #[must_use]
@@ -54,7 +58,7 @@ impl Sizes {
             ("budgets of strangers", self.stranger_sources, MAX_STRANGER_SOURCES),
             ("budgets of unknown sources", self.unknown_sources, MAX_STRANGER_SOURCES),
             ("old sessions", self.old_sessions, MAX_OLD_SESSIONS),
-            ("connections", self.connections, bases * PORTS * MAX_BASE_CONNECTS + 1 + MAX_OLD_SESSIONS),
+            ("connections", self.connections, bases * MOST_CONNECTS + 1 + MAX_OLD_SESSIONS),
         ];
         let (name, size, bound) = bounds.into_iter().find(|&(_, size, bound)| size > bound)?;
         Some(format!("{size} {name}, {bound} at most"))

@@ -22,6 +22,9 @@ pub const WEB_PORT: u16 = 443;
 pub const CONNECT_STAGGER: Duration = ms(250);
 /// Addresses of one base that a race tries: a name may resolve to more.
 pub const MAX_BASE_CONNECTS: usize = 8;
+/// Attempts to reach one base by ways out that the system does not prefer, once those by its choice have begun in vain: a Wi-Fi that leads
+/// nowhere may be preferred for as long as it is there.
+pub const MAX_FURTHER_CONNECTS: usize = 4;
 /// How long the bases not in use wait when a change of network starts a race: the present one keeps our state.
 pub const HEAD_START: Duration = ms(250);
 /// A connection that is not established, or on which no BASE-HELLO comes, for so long has failed.

@@ -110,6 +110,18 @@ impl Locals {
         if ways.len() < 2 { vec![None] } else { ways.into_iter().map(Some).collect() }
     }
 
+    /// The own addresses to leave from by ways out that the system does not prefer, one of each interface.
+    pub(super) fn further_sources(&self, remote: SocketAddr) -> Vec<IpAddr> {
+        if self.sources_for(remote).len() < 2 {
+            return Vec::new();
+        }
+        let others = self.interfaces().iter().filter(|i| i.has_default(remote.ip()) && !i.preferred);
+        let sources = others.filter_map(|i| {
+            i.addresses.iter().map(|&(own, _)| own).find(|&own| same_scope(own, remote.ip()))
+        });
+        sources.collect()
+    }
+
     pub(super) fn on_link(&self, remote: SocketAddr) -> bool {
         let ip = remote.ip();
         // fe80::/10 is on some link of every host; 169.254/16 only of one that has such an address itself.

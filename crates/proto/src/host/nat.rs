@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -42,6 +42,8 @@ pub(super) struct Terms {
 #[derive(Debug)]
 pub(super) struct Bindings {
     terms: Terms,
+    /// The own address to send from, if not the system's choice.
+    source: Option<IpAddr>,
     list: Vec<Binding>,
     chosen: Option<Chosen>,
     health: Health,
@@ -166,11 +168,17 @@ pub(super) struct TickResult {
 }
 
 impl Bindings {
-    pub(super) fn new(terms: Terms, addresses: &[(u8, SocketAddr)], on: bool, now: Instant) -> Self {
+    pub(super) fn new(
+        terms: Terms,
+        addresses: &[(u8, SocketAddr)],
+        source: Option<IpAddr>,
+        on: bool,
+        now: Instant,
+    ) -> Self {
         let list =
             addresses.iter().map(|&(index, address)| Binding::new(index, address, address, now)).collect();
         let (heard, missed, came_back) = (None, false, false);
-        Self { terms, list, chosen: None, health: Health::Quiet, heard, missed, came_back, on }
+        Self { terms, source, list, chosen: None, health: Health::Quiet, heard, missed, came_back, on }
     }
 
     pub(super) fn has(&self, address: SocketAddr) -> bool {
@@ -179,6 +187,7 @@ impl Bindings {
 
     /// Takes each of the base's addresses as it is to be had from here now. One that is another than before begins anew.
     pub(super) fn reach(&mut self, locals: &Locals, now: Instant) {
+        self.source = self.source.filter(|&own| locals.has(own));
         for (index, binding) in self.list.iter_mut().enumerate() {
             let address = locals.reach(binding.told);
             if address != binding.address {
@@ -186,6 +195,11 @@ impl Bindings {
                 self.chosen.take_if(|chosen| chosen.index == index);
             }
         }
+    }
+
+    /// The way to that address of the base: the one that its connection takes, where that is of the same family.
+    fn hop(&self, binding: &Binding) -> Hop {
+        hop(self.source, binding.address)
     }
 
     /// Begins to use UDP, or ceases to: then nothing more is sent, and the base's half lapses by itself.
@@ -238,7 +252,7 @@ impl Bindings {
             return None;
         }
         let binding = self.usable(now).filter(|binding| length <= binding.limit())?;
-        let hop = Hop::anywhere(binding.address);
+        let hop = self.hop(binding);
         if self.health == Health::Quiet {
             self.health = Health::Awaiting(now);
         }
@@ -418,7 +432,7 @@ impl Bindings {
 
     fn choose(&mut self, index: usize, ok: &NatOk, ctx: &mut Context, now: Instant) {
         let message = NatConfirm { cookie: ok.cookie, seq: ok.seq, challenge: ok.challenge };
-        ctx.transmit(Hop::anywhere(self.list[index].address), message.encode());
+        ctx.transmit(self.hop(&self.list[index]), message.encode());
         let confirm = Confirm::Sent { message, resends: 0, next: now + NAT_CONFIRM_GAPS[0] };
         self.health = Health::Quiet;
         self.chosen = Some(Chosen { index, confirm });
@@ -461,7 +475,7 @@ impl Bindings {
         let init = NatInit { cookie: self.terms.cookie, seq: *counter, own: own.to_vec() };
         let datagram =
             init.encode(&ctx.key, self.terms.base, binding.index, if padded { PADDED_LEN } else { 0 });
-        ctx.transmit(Hop::anywhere(binding.address), datagram);
+        ctx.transmit(hop(self.source, binding.address), datagram);
         if binding.sent.len() == NAT_OUTSTANDING {
             binding.sent.pop_front();
         }
@@ -493,7 +507,7 @@ impl Bindings {
         }
         let binding = &mut self.list[*index];
         if *resends < NAT_CONFIRM_GAPS.len() {
-            ctx.transmit(Hop::anywhere(binding.address), message.encode());
+            ctx.transmit(hop(self.source, binding.address), message.encode());
             *resends += 1;
             *next = now + NAT_CONFIRM_GAPS.get(*resends).copied().unwrap_or(NAT_CONFIRM_GAPS[1]);
         } else {
@@ -584,4 +598,8 @@ impl Bindings {
             })
             .collect()
     }
+}
+
+fn hop(source: Option<IpAddr>, to: SocketAddr) -> Hop {
+    Hop { source: source.filter(|source| source.is_ipv4() == to.is_ipv4()), ..Hop::anywhere(to) }
 }

@@ -14,10 +14,11 @@ use std::{
 use super::{
     BaseName, ConnId, Output,
     config::{
-        BASE_PORT, CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, RACE_STUCK, REGISTER_TIMEOUT,
-        RESOLVE_PATIENCE, WEB_PORT,
+        BASE_PORT, CONNECT_STAGGER, CONNECT_TIMEOUT, MAX_BASE_CONNECTS, MAX_FURTHER_CONNECTS, RACE_STUCK,
+        REGISTER_TIMEOUT, RESOLVE_PATIENCE, WEB_PORT,
     },
     context::{Context, earlier},
+    locals::Locals,
     session::Opening,
 };
 use crate::{
@@ -63,7 +64,7 @@ impl Entrant {
     }
 
     /// Connects to these addresses as well, before those that are still to be tried.
-    fn connect(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+    fn connect(&mut self, addresses: Vec<SocketAddr>, locals: &Locals, now: Instant) {
         let (mut resolved, mut queue, next) = match std::mem::replace(&mut self.phase, Phase::Out) {
             Phase::Connecting { resolved, queue, next, .. } => (resolved, queue, next),
             _ => (Vec::new(), Vec::new(), now),
@@ -74,7 +75,7 @@ impl Entrant {
                 resolved.push(address);
             }
         }
-        queue.extend(connects(&resolved[begin..], self.name.port).into_iter().rev());
+        queue.extend(targets(&resolved[begin..], self.name.port, locals).into_iter().rev());
         if !resolved.is_empty() {
             self.phase = Phase::Connecting { resolved, queue, next };
         }
@@ -88,15 +89,23 @@ enum Phase {
     /// The name is being looked up, for so long by itself.
     Resolving { alone: Instant },
     /// Connections are being opened; `queue` holds the addresses still to be tried.
-    Connecting { resolved: Vec<SocketAddr>, queue: Vec<SocketAddr>, next: Instant },
+    Connecting { resolved: Vec<SocketAddr>, queue: Vec<Target>, next: Instant },
     /// It cannot be used in this race.
     Out,
+}
+
+/// An address of a base, and from where it is tried.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    source: Option<IpAddr>,
+    to: SocketAddr,
 }
 
 #[derive(Debug)]
 struct Conn {
     entrant: usize,
     remote: SocketAddr,
+    source: Option<IpAddr>,
     stage: Stage,
     /// The base has said something.
     answered: bool,
@@ -158,13 +167,21 @@ impl Race {
     }
 
     /// What a base's name stands for; nothing, if that is not to be had: then it is tried where it was before.
-    pub(super) fn handle_resolved(&mut self, base: usize, addresses: Vec<SocketAddr>, now: Instant) {
+    pub(super) fn handle_resolved(
+        &mut self,
+        base: usize,
+        addresses: Vec<SocketAddr>,
+        locals: &Locals,
+        now: Instant,
+    ) {
         let Some(entrant) = self.entrants.iter_mut().find(|e| e.base == base) else { return };
         entrant.asked = false;
         match entrant.phase {
-            Phase::Resolving { .. } if addresses.is_empty() => entrant.connect(entrant.known.clone(), now),
+            Phase::Resolving { .. } if addresses.is_empty() => {
+                entrant.connect(entrant.known.clone(), locals, now);
+            }
             // It is being tried where it was before, and this is late.
-            Phase::Resolving { .. } | Phase::Connecting { .. } => entrant.connect(addresses, now),
+            Phase::Resolving { .. } | Phase::Connecting { .. } => entrant.connect(addresses, locals, now),
             Phase::Waiting { .. } | Phase::Out => {}
         }
     }
@@ -185,7 +202,7 @@ impl Race {
         let Some(c) = self.conns.get_mut(&conn) else { return };
         c.answered = true;
         if let Phase::Connecting { queue, .. } = &mut self.entrants[c.entrant].phase {
-            queue.retain(|address| address.ip() != c.remote.ip());
+            queue.retain(|target| target.to.ip() != c.remote.ip());
         }
     }
 
@@ -252,6 +269,7 @@ impl Race {
             base: entrant.base,
             name: entrant.name.to_string(),
             remote: winner.remote,
+            source: winner.source,
             hello,
             took: now - since,
             resolved,
@@ -315,17 +333,17 @@ impl Race {
                 ctx.push(Output::Resolve { base: entrant.base, host, port });
             }
             Phase::Resolving { alone } if *alone <= now && !entrant.known.is_empty() => {
-                entrant.connect(entrant.known.clone(), now);
+                entrant.connect(entrant.known.clone(), &ctx.locals, now);
                 self.advance(index, next_conn, ctx, now);
             }
             Phase::Connecting { queue, next, .. } if *next <= now => {
-                let Some(to) = queue.pop() else { return };
+                let Some(Target { source, to }) = queue.pop() else { return };
                 *next = now + CONNECT_STAGGER;
                 *next_conn += 1;
                 let conn = ConnId(*next_conn);
                 let stage = Stage::Connecting { give_up: now + CONNECT_TIMEOUT };
-                self.conns.insert(conn, Conn { entrant: index, remote: to, stage, answered: false });
-                ctx.push(Output::Connect { conn, to });
+                self.conns.insert(conn, Conn { entrant: index, remote: to, source, stage, answered: false });
+                ctx.push(Output::Connect { conn, source, to });
             }
             _ => {}
         }
@@ -378,6 +396,17 @@ impl Stage {
             Self::Ready(_) => None,
         }
     }
+}
+
+/// What is tried, in this order: all by the system's choice of a way out, then the base's own port by the ways that it does not prefer.
+fn targets(addresses: &[SocketAddr], port: u16, locals: &Locals) -> Vec<Target> {
+    let tried = connects(addresses, port);
+    let own = tried.iter().filter(|address| address.port() == port);
+    let further = own.flat_map(|&to| {
+        locals.further_sources(to).into_iter().map(move |source| Target { source: Some(source), to })
+    });
+    let by_choice = tried.iter().map(|&to| Target { source: None, to });
+    by_choice.chain(further.take(MAX_FURTHER_CONNECTS)).collect()
 }
 
 /// Where to connect, in this order: all addresses at the base's own port, then, if that is the usual one, at the web's.

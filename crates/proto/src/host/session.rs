@@ -28,6 +28,8 @@ pub(super) struct Opening {
     pub(super) base: usize,
     pub(super) name: String,
     pub(super) remote: SocketAddr,
+    /// The own address that it was reached from, if not by the system's choice.
+    pub(super) source: Option<IpAddr>,
     pub(super) hello: BaseHello,
     /// How long it took to answer REGISTER.
     pub(super) took: Duration,
@@ -86,7 +88,7 @@ pub(super) enum Verdict {
 
 impl Session {
     pub(super) fn open(opening: Opening, registered: &Registered, ctx: &Context, now: Instant) -> Self {
-        let Opening { conn, base, name, remote, hello, took, resolved, id_written } = opening;
+        let Opening { conn, base, name, remote, source, hello, took, resolved, id_written } = opening;
         let keepalive = Duration::from_secs(u64::from(registered.keepalive)).clamp(KEEPALIVE.0, KEEPALIVE.1);
         let terms = Terms { base: hello.base, cookie: hello.cookie, keepalive };
         let believed = |address: SocketAddr| {
@@ -102,7 +104,7 @@ impl Session {
             })
             .filter(|&(_, address)| names_a_place(address) && believed(address))
             .collect();
-        let mut bindings = Bindings::new(terms, &addresses, ctx.config.relay_udp, now);
+        let mut bindings = Bindings::new(terms, &addresses, source, ctx.config.relay_udp, now);
         bindings.reach(&ctx.locals, now);
         Self {
             conn,

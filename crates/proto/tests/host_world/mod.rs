@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -47,12 +47,16 @@ pub(crate) struct World {
     /// Connections it wanted, and those it closed.
     pub(crate) connects: Vec<(Instant, SocketAddr)>,
     pub(crate) closed: Vec<ConnId>,
+    /// Those by a way out that the system does not prefer, and from which own address.
+    pub(crate) further_connects: Vec<(Instant, IpAddr, SocketAddr)>,
     /// The interfaces by which it announced itself.
     pub(crate) announced: Vec<u32>,
     /// When it had which base's name looked up.
     pub(crate) lookups: Vec<(Instant, usize)>,
     /// All datagrams it sent.
     pub(crate) datagrams: Vec<(SocketAddr, Bytes)>,
+    /// Where to they went, and from which own address.
+    pub(crate) sources: Vec<(SocketAddr, Option<IpAddr>)>,
     /// The introduction master keys of its INFOs, each once.
     /// How often the router was to be asked for a port anew.
     pub(crate) renewals: usize,
@@ -105,9 +109,11 @@ impl World {
             conn: None,
             connects: vec![],
             closed: vec![],
+            further_connects: vec![],
             lookups: vec![],
             announced: vec![],
             datagrams: vec![],
+            sources: vec![],
             master_keys: vec![],
             said: 0,
             answers: true,
@@ -181,6 +187,15 @@ impl World {
     /// The same by a base that says what it is capable of.
     pub(crate) fn greet_with(&mut self, capabilities: u32) {
         self.resolved(0, Ok(vec![addr("203.0.113.9:4477")]));
+        self.connected_with(capabilities);
+    }
+
+    /// The latest connection stands, and the base answers GET-COOKIE on it.
+    pub(crate) fn connected_and_greeted(&mut self) {
+        self.connected_with(0);
+    }
+
+    fn connected_with(&mut self, capabilities: u32) {
         let conn = self.conn.expect("it connects");
         self.host.handle_connected(conn, self.now);
         let hello = BaseHello { version: 1, cookie: COOKIE, base: BASE, cluster: BASE, capabilities };
@@ -293,7 +308,8 @@ impl World {
     pub(crate) fn drain(&mut self) {
         loop {
             match self.host.poll_output(self.now) {
-                Output::Transmit { to, payload, .. } => {
+                Output::Transmit { to, source, payload, .. } => {
+                    self.sources.push((to, source));
                     match PeerDatagram::decode(&payload) {
                         Ok(PeerDatagram::Hello(hello)) => self.hellos.push(SentHello {
                             at: self.now,
@@ -306,9 +322,12 @@ impl World {
                     }
                     self.datagrams.push((to, payload));
                 }
-                Output::Connect { conn, to } => {
+                Output::Connect { conn, source, to } => {
                     self.conn = Some(conn);
-                    self.connects.push((self.now, to));
+                    match source {
+                        Some(source) => self.further_connects.push((self.now, source, to)),
+                        None => self.connects.push((self.now, to)),
+                    }
                 }
                 Output::Close { conn } => self.closed.push(conn),
                 Output::Resolve { base, .. } => self.lookups.push((self.now, base)),
