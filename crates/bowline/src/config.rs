@@ -92,6 +92,10 @@ pub(crate) const TCP_CONTROL_QUEUE: usize = 1024 * 1024;
 /// Bytes the kernel may hold of a TCP connection beyond what is in flight, so that control frames do not queue
 /// behind seconds of data.
 pub(crate) const TCP_UNSENT: u32 = 128 * 1024;
+/// The longest TCP segment, both ways: what every path carries (1,280 bytes with the headers of IPv6). Where a path carries less than its ends
+/// are told and nothing says so, longer ones vanish for ever: Linux looks for a way out by itself only where it is told to (tcp_mtu_probing).
+#[cfg(target_os = "linux")]
+pub(crate) const TCP_SEGMENT: u32 = 1220;
 /// Bytes read from a TCP connection at once.
 pub(crate) const TCP_READ: usize = 32 * 1024;
 /// A TCP connection that does not stand after this is reported as refused.

@@ -46,3 +46,26 @@ fn messages_of_every_size_arrive() {
         }
     });
 }
+
+/// Where UDP is not let through either, all that is sent takes the connection to the base.
+#[test]
+fn a_router_that_does_not_say_how_narrow_its_link_is_stops_no_connection() {
+    with_bowline(|lab| {
+        let internet = Internet::new(lab);
+        let base = Base::start(&internet.server(lab, "base", 10), &["203.0.113.10:4477"]);
+        let home = internet.home(lab, 1, Nat::UdpBlocked);
+        narrow(&home.router, "wan");
+        home.router.nft(
+            "table ip silent { chain output { type filter hook output priority filter; policy accept; meta l4proto icmp drop; }\n}",
+        );
+        let outside = internet.server(lab, "outside", 20);
+        let listener = Listener::start(&outside, "outside", &base.names());
+        let mut sender = Sender::start(&home.device_v4(lab, "sender", 2), &listener.id, &base.names());
+        for size in SIZES {
+            let text = "x".repeat(size);
+            sender.line(&text);
+            let what = format!("a message of {size} bytes");
+            listener.process.wait(&what, SOON, 0, |line| line.text.contains(&text).then_some(()));
+        }
+    });
+}
