@@ -105,6 +105,8 @@ pub struct Limits {
     pub registrations_per_second: u32,
     /// `registrations_burst = 64`: as many at once after a quiet time.
     pub registrations_burst: u32,
+    /// `registrations_spare_per_second = 250`: of all addresses together that are over that; twice as many at once.
+    pub registrations_spare_per_second: u32,
     /// `verifications_per_second = 2000`: registrations looked at in all; a core does some 6,000.
     pub verifications_per_second: u32,
     /// `relay_bytes_per_second = 1000000`: what one device may have relayed. Default: no limit.
@@ -142,6 +144,7 @@ impl Default for Limits {
             remote_devices: base.max_remote_devices,
             registrations_per_second: 10,
             registrations_burst: base.register_rate.burst,
+            registrations_spare_per_second: base.register_spare.burst / 2,
             verifications_per_second: base.verify_rate.burst,
             relay_bytes_per_second: base.relay_rate,
             relay_messages_per_second: base.relay_messages,
@@ -188,6 +191,7 @@ impl Config {
         let limits = &self.limits;
         let each = Duration::from_secs(1) / limits.registrations_per_second.max(1);
         let burst = limits.registrations_burst.max(1);
+        let spare = limits.registrations_spare_per_second.max(1);
         BaseConfig {
             keepalive: limits.keepalive_seconds,
             allow: self.allow.clone(),
@@ -200,6 +204,7 @@ impl Config {
             max_remote_devices: limits.remote_devices,
             register_rate: Rate { burst, every: each },
             register_rate_wide: Rate { burst: burst.saturating_mul(WIDE_SHARE), every: each / WIDE_SHARE },
+            register_spare: Rate { burst: spare.saturating_mul(2), every: Duration::from_secs(1) / spare },
             verify_rate: Rate::per_second(limits.verifications_per_second.max(1)),
             relay_rate: limits.relay_bytes_per_second,
             relay_messages: limits.relay_messages_per_second,
@@ -261,6 +266,7 @@ mod tests {
             frames_burst = 15
             queues_bytes = 16
             memory_bytes = 17
+            registrations_spare_per_second = 18
             "#
         ))
         .unwrap();
@@ -272,6 +278,7 @@ mod tests {
         assert_eq!((base.max_unfinished_per_source, base.max_interests), (3, 4));
         assert_eq!((base.max_interests_in_all, base.register_rate.burst), (5, 7));
         assert_eq!((base.verify_rate.burst, base.relay_rate), (8, Some(9)));
+        assert_eq!((base.register_spare.burst, base.register_spare.every), (36, Duration::from_secs(1) / 18));
         assert_eq!(base.setup_timeout, Duration::from_secs(12));
         assert_eq!((base.relay_messages, base.frame_rate.burst, base.ask), (Some(13), 15, true));
         assert_eq!((config.limits.queues_bytes, config.limits.memory_bytes), (16, Some(17)));

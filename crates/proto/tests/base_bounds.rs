@@ -11,6 +11,9 @@ use bowline_proto::{
     wire::tcp::{self, BaseFrame, ErrorCode, NoticeCode},
 };
 
+/// A rate that nobody gets anything of.
+const NOTHING: Rate = Rate { burst: 0, every: secs(1) };
+
 fn with(change: impl FnOnce(&mut BaseConfig)) -> World {
     let mut config = BaseConfig::default();
     change(&mut config);
@@ -85,7 +88,8 @@ fn too_many_unfinished_connections_in_all_end_the_oldest_with_error_6() {
 
 #[test]
 fn registrations_of_one_source_are_limited_and_told_when_to_return() {
-    let mut world = with(|c| c.register_rate = Rate { burst: 2, every: secs(30) });
+    let mut world =
+        with(|c| (c.register_rate, c.register_spare) = (Rate { burst: 2, every: secs(30) }, NOTHING));
     let mut hosts: Vec<Host> = (1..=3).map(Host::new).collect();
     for host in &mut hosts {
         host.tcp = addr("192.0.2.7:1");
@@ -102,7 +106,8 @@ fn registrations_of_one_source_are_limited_and_told_when_to_return() {
 
 #[test]
 fn of_many_who_are_refused_at_one_address_each_is_told_a_turn_of_its_own_within_a_minute() {
-    let mut world = with(|c| c.register_rate = Rate { burst: 2, every: ms(500) });
+    let mut world =
+        with(|c| (c.register_rate, c.register_spare) = (Rate { burst: 2, every: ms(500) }, NOTHING));
     let refused = |world: &mut World, count: u8| -> Vec<u16> {
         let mut told = Vec::new();
         for n in 1..=count {
@@ -122,6 +127,23 @@ fn of_many_who_are_refused_at_one_address_each_is_told_a_turn_of_its_own_within_
     // A flood is forgotten as soon as it is over.
     world.advance(secs(60));
     assert_eq!(refused(&mut world, 4), [1, 1]);
+}
+
+#[test]
+fn a_site_of_three_hundred_devices_is_back_at_once_and_leaves_half_of_the_base_to_others() {
+    let at_once = |change: fn(&mut BaseConfig)| {
+        let mut world = with(change);
+        for n in 0..700 {
+            let mut host = Host::of_many(n);
+            host.tcp = addr("192.0.2.7:1");
+            world.try_register(&mut host);
+        }
+        world.register(&mut Host::new(9));
+        world.base.sizes().devices - 1
+    };
+    assert_eq!(at_once(|_| ()), 64 + 500);
+    assert_eq!(at_once(|c| c.max_devices = 600), 300);
+    assert_eq!(at_once(|c| c.register_spare = NOTHING), 64);
 }
 
 #[test]

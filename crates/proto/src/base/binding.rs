@@ -99,7 +99,7 @@ impl Base {
 
     fn unknown_source(&mut self, via: Via, from: SocketAddr, now: Instant) {
         self.counters.unknown_source += 1;
-        if self.nat_unknown_rates.take(from, now).is_ok()
+        if self.nat_unknown_rates.take(from, || false, now).is_ok()
             && self.nat_unknown_rate.take(NAT_UNKNOWN_RATE_IN_ALL, now)
         {
             self.counters.nat_unknown_sent += 1;

@@ -40,6 +40,9 @@ pub struct BaseConfig {
     pub register_rate: Rate,
     /// The same of one IPv6 /48.
     pub register_rate_wide: Rate,
+    /// The same of all sources together that are over their own rate, while no more than half of the devices are here that may be: a site
+    /// that comes back after a power cut need not wait for its turns, and a flood from one address is no more than this to the others.
+    pub register_spare: Rate,
     /// The same of all together. Over it: ERROR 6.
     pub verify_rate: Rate,
     /// Devices at other bases of a cluster that are remembered: those that a device here wants or sent to lately, and those that
@@ -81,6 +84,7 @@ impl Default for BaseConfig {
             max_sources: 65_536,
             register_rate: Rate { burst: 64, every: Duration::from_millis(100) },
             register_rate_wide: Rate { burst: 256, every: Duration::from_millis(25) },
+            register_spare: Rate { burst: 500, every: Duration::from_millis(4) },
             // A third of what one core verifies in a second.
             verify_rate: Rate::per_second(2_000),
             max_remote_devices: 1 << 18,

@@ -126,9 +126,9 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
         Self { rate, limit: limit.max(1), buckets: Map::with_hasher(keyed), ring: VecDeque::new() }
     }
 
-    /// Takes one for this source, or says when to come back. Of many that are refused at once each has a turn of its own: told the same,
+    /// Takes one for this source, or from what others leave over, or says when to come back. Of many that are refused at once each has a turn of its own: told the same,
     /// all would come for the one that there is by then.
-    pub(super) fn take(&mut self, key: K, now: Instant) -> Result<(), Instant> {
+    pub(super) fn take(&mut self, key: K, spare: impl FnOnce() -> bool, now: Instant) -> Result<(), Instant> {
         if !self.buckets.contains_key(&key) {
             // Two looked at for each that is new: the table shrinks as fast as it may grow.
             self.sweep(2, now);
@@ -140,7 +140,7 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
             self.ring.push_back(key);
         }
         let Limited { bucket, turn } = self.buckets.entry(key).or_default();
-        if bucket.take(self.rate, now) {
+        if bucket.take(self.rate, now) || spare() {
             return Ok(());
         }
         let next = bucket.next(self.rate, now);
@@ -217,10 +217,10 @@ mod tests {
         let now = Instant::now();
         let mut buckets = Buckets::new(Rate::per_second(1), 3, KEYED);
         for source in 0..3 {
-            assert_eq!(buckets.take(source, now), Ok(()));
-            assert_eq!(buckets.take(source, now), Err(now + Duration::from_secs(1)));
+            assert_eq!(buckets.take(source, || false, now), Ok(()));
+            assert_eq!(buckets.take(source, || false, now), Err(now + Duration::from_secs(1)));
         }
-        assert_eq!(buckets.take(3, now), Ok(()));
+        assert_eq!(buckets.take(3, || false, now), Ok(()));
         assert_eq!(buckets.len(), 3);
         buckets.sweep(10, now + Duration::from_secs(1));
         assert_eq!(buckets.len(), 0);

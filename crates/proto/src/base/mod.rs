@@ -211,6 +211,7 @@ pub struct Base {
 
     register_rates: Buckets<Source>,
     register_rates_wide: Buckets<Source>,
+    register_spare: Bucket,
     verify_rate: Bucket,
     nat_unknown_rates: Buckets<SocketAddr>,
     nat_unknown_rate: Bucket,
@@ -259,6 +260,7 @@ impl Base {
             replaced: Expiring::new(config::REPLACED_MEMORY, config.max_replaced_boots, keyed),
             register_rates: Buckets::new(config.register_rate, config.max_sources, keyed),
             register_rates_wide: Buckets::new(config.register_rate_wide, config.max_sources, keyed),
+            register_spare: Bucket::default(),
             verify_rate: Bucket::default(),
             nat_unknown_rates: Buckets::new(config::NAT_UNKNOWN_RATE, config.max_sources, keyed),
             nat_unknown_rate: Bucket::default(),

@@ -205,10 +205,14 @@ impl Base {
             return Err(Failure::malformed("no connection"));
         };
         let (narrow, wide) = Source::of(remote);
+        let (spare, rate) = (&mut self.register_spare, self.config.register_spare);
+        // One address alone does not fill this base any sooner for it.
+        let is_roomy = self.devices.len() < self.config.max_devices / 2;
+        let mut spare = || is_roomy && spare.take(rate, now);
         let rates = &mut self.register_rates_wide;
         self.register_rates
-            .take(narrow, now)
-            .and_then(|()| wide.map_or(Ok(()), |wide| rates.take(wide, now)))
+            .take(narrow, &mut spare, now)
+            .and_then(|()| wide.map_or(Ok(()), |wide| rates.take(wide, &mut spare, now)))
             .map_err(|next| {
                 let text = "too many registrations from this address";
                 Failure::new(ErrorCode::SourceLimit, seconds_until(next, now), text)

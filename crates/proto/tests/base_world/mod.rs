@@ -86,6 +86,16 @@ impl Host {
         }
     }
 
+    /// One of many, each with a key, a boot and an address of its own.
+    pub(crate) fn of_many(n: u32) -> Self {
+        let mut seed = [0xff; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        let key = SecretKey::from_seed(&seed);
+        let [.., high, low] = n.to_be_bytes();
+        let tcp = SocketAddr::from(([198, 18, high, low], 40_000));
+        Self { id: key.device_id(), key, tcp, ..Self::new(0) }
+    }
+
     pub(crate) fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
