@@ -50,7 +50,7 @@
 //! | buffers that messages in the caller's hands keep | 64 KiB for each of them, at worst | the caller's: copy what is to be kept for long |
 //! | messages of [`Endpoint::send`] that wait for company | 64, and 64 KiB, a device | they leave |
 //! | datagrams in the sockets' buffers | 4 MiB each way and family, or what the system grants | the system drops and counts them (`socket_overflow` in [`Status`]) |
-//! | peers with state | see [`SendError::TooManyPeers`] | the longest unused goes; if all were used within 10 s, that error |
+//! | peers with state | see [`SendError::TooManyPeers`] | the longest unused goes; if all were used within 10 s, messages to more go over the relay alone |
 //!
 //! # Systems
 //!

@@ -236,24 +236,24 @@ fn replaced_boots_are_remembered_in_bounded_number() {
 }
 
 #[test]
-fn wanted_comes_ten_times_a_second_and_64_wait_at_most() {
+fn wanted_comes_fifty_times_a_second_and_1024_wait_at_most() {
     let mut world = World::new();
     let mut popular = Host::new(0);
     world.register(&mut popular);
-    let mut askers: Vec<Host> = (1..=100).map(Host::new).collect();
+    let mut askers: Vec<Host> = (1..=1_200).map(Host::of_many).collect();
     for asker in &mut askers {
         world.register(asker);
         world.request(asker, &popular);
     }
     let at_once = world.wanted(&popular);
-    assert_eq!(at_once, askers[..10].iter().map(|a| a.id).collect::<Vec<_>>());
+    assert_eq!(at_once, askers[..64].iter().map(|a| a.id).collect::<Vec<_>>());
     world.advance(ms(950));
-    assert_eq!(world.wanted(&popular).len(), 9);
-    world.advance(secs(8));
-    let all = 10 + 64;
+    assert_eq!(world.wanted(&popular).len(), 47);
+    world.advance(secs(30));
+    let all = 64 + 1_024;
     assert_eq!(world.base.counters().wanted_sent, all);
-    assert_eq!(world.base.counters().wanted_dropped, 100 - all);
-    assert_eq!(world.wanted(&popular).last(), Some(&askers[99].id), "the oldest were dropped");
+    assert_eq!(world.base.counters().wanted_dropped, 1_200 - all);
+    assert_eq!(world.wanted(&popular).last(), Some(&askers[1_199].id), "the oldest were dropped");
 }
 
 #[test]

@@ -3,11 +3,13 @@
 
 mod host_world;
 
+use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
+
 use bowline_proto::{
     DeviceId, SecretKey,
     host::{HostConfig, Route, SendError, config},
     wire::{
-        peer::{Hello, IntroductionKey},
+        peer::{Hello, HelloReply, IntroductionKey},
         tcp::{BaseFrame, DeviceAddresses},
     },
 };
@@ -46,13 +48,18 @@ fn a_peer_that_only_asks_is_asked_back_and_forgotten_in_the_end() {
 }
 
 #[test]
-fn one_peer_too_many_is_an_error_while_all_are_in_use_and_replaces_an_idle_one_later() {
+fn one_peer_too_many_has_the_relay_alone_while_all_are_in_use_and_replaces_an_idle_one_later() {
     let mut world = World::registered(HostConfig::default());
     for n in 0..config::MAX_PEERS as u32 {
         assert!(world.host.route(device(n), 1, world.now).is_ok());
     }
-    let refused = world.host.route(device(9_999), 1, world.now);
-    assert_eq!(refused, Err(SendError::TooManyPeers { limit: config::MAX_PEERS }));
+    world.drain();
+    world.told.clear();
+    let too_many = Err(SendError::TooManyPeers { limit: config::MAX_PEERS });
+    assert_eq!(world.host.want(device(9_999), world.now), too_many);
+    assert!(matches!(world.host.route(device(9_999), 1, world.now), Ok(Route::RelayTcp(_))));
+    world.drain();
+    assert_eq!(world.told, [], "nothing is sought");
     world.advance(config::PEER_HELD - ms(1));
     assert!(world.host.route(device(5), 1, world.now).is_ok());
     world.advance(ms(1));
@@ -78,6 +85,131 @@ fn peers_that_only_ask_are_fewer_and_the_one_unused_longest_goes() {
     assert_eq!(released, 10, "the base takes so many interests, and no more");
     assert!(world.host.peer_status(device(0), world.now).is_none());
     assert_eq!(world.host.status(world.now).counters.peers_evicted, 10);
+}
+
+#[test]
+fn of_peers_that_only_ask_none_at_work_is_given_up_for_another() {
+    let mut world = World::registered(HostConfig::default());
+    let first = key(2).device_id();
+    for n in 0..config::MAX_ASKING_PEERS as u16 {
+        let peer = if n == 0 { key(2) } else { numbered(n) };
+        let at = SocketAddr::from(([192, 0, 2, 7], 2_000 + n));
+        world.hand_over(&BaseFrame::Wanted(peer.device_id()));
+        world.hand_over(&told(peer.device_id(), at));
+        let token = world.hellos.last().filter(|hello| hello.to == at).expect("it is said HELLO").token;
+        world.datagram(at, &HelloReply::encode(key(1).device_id(), token, &peer));
+        world.advance(config::WANTED_TAKEN.every);
+    }
+    let evicted = |world: &World| world.host.status(world.now).counters.peers_evicted;
+    world.hand_over(&BaseFrame::Wanted(device(1)));
+    assert_eq!((world.host.sizes().peers, evicted(&world)), (config::MAX_ASKING_PEERS, 0));
+    assert!(world.host.peer_status(first, world.now).is_some());
+    assert!(world.host.peer_status(device(1), world.now).is_none());
+    // Once it is silent it makes room.
+    world.advance(config::PEER_HELD);
+    world.hand_over(&BaseFrame::Wanted(device(1)));
+    assert_eq!((world.host.sizes().peers, evicted(&world)), (config::MAX_ASKING_PEERS, 1));
+    assert!(world.host.peer_status(first, world.now).is_none());
+    assert!(world.host.peer_status(device(1), world.now).is_some());
+}
+
+/// The key of one of many peers.
+fn numbered(n: u16) -> SecretKey {
+    let mut seed = [0xee; 32];
+    seed[..2].copy_from_slice(&n.to_be_bytes());
+    SecretKey::from_seed(&seed)
+}
+
+/// The base says that a device is seen there.
+fn told(device: DeviceId, at: SocketAddr) -> BaseFrame<'static> {
+    BaseFrame::DeviceAddresses(DeviceAddresses {
+        device,
+        online: true,
+        joined: true,
+        introduction: IntroductionKey([5; 16]),
+        reflexive: vec![at],
+        own: vec![],
+    })
+}
+
+/// A host that has sent to many peers, all of which the base says are behind one address, each with its own port.
+fn wants_a_site(world: &mut World, peers: RangeInclusive<u8>) {
+    for n in peers {
+        assert!(world.send(n, 10).is_ok());
+        world.hand_over(&told(key(n).device_id(), site(n)));
+    }
+}
+
+fn site(n: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 7], 4_000 + u16::from(n)))
+}
+
+/// Time passes in which these peers answer every HELLO that comes to them, 20 ms later.
+fn they_answer(world: &mut World, peers: RangeInclusive<u8>, time: Duration) {
+    let end = world.now + time;
+    while world.now < end {
+        let before = world.hellos.len();
+        world.advance(ms(20));
+        for at in before.min(world.hellos.len())..world.hellos.len() {
+            let to = world.hellos[at].to;
+            if let Some(n) = peers.clone().find(|&n| site(n) == to) {
+                world.answer(n, to);
+            }
+        }
+    }
+}
+
+fn direct(world: &World, peers: RangeInclusive<u8>) -> usize {
+    peers.filter(|&n| world.host.max_direct(key(n).device_id()).is_some()).count()
+}
+
+#[test]
+fn two_hundred_devices_behind_one_address_that_answer_are_all_direct_within_three_seconds() {
+    let mut world = World::registered(HostConfig::default());
+    wants_a_site(&mut world, 2..=201);
+    they_answer(&mut world, 2..=201, secs(3));
+    assert_eq!(direct(&world, 2..=201), 200);
+}
+
+#[test]
+fn paths_to_a_site_that_are_asked_each_second_keep_no_newcomer_there_waiting() {
+    let mut world = World::registered(HostConfig::default());
+    wants_a_site(&mut world, 2..=101);
+    they_answer(&mut world, 2..=101, secs(5));
+    // Who says nothing back is asked each second whether it is still there: a hundred HELLOs a second.
+    for _ in 0..30 {
+        for n in 2..=101 {
+            assert!(world.send(n, 10).is_ok());
+        }
+        they_answer(&mut world, 2..=101, ms(200));
+    }
+    let before = world.hellos.len();
+    wants_a_site(&mut world, 102..=120);
+    for _ in 0..5 {
+        for n in 2..=101 {
+            assert!(world.send(n, 10).is_ok());
+        }
+        they_answer(&mut world, 2..=120, ms(200));
+    }
+    assert!(world.hellos.len() - before > 100, "they are asked");
+    assert_eq!(direct(&world, 2..=120), 119);
+}
+
+#[test]
+fn where_nobody_answers_an_address_gets_sixteen_hellos_a_second_and_first_ones_before_repetitions() {
+    let mut world = World::registered(HostConfig::default());
+    wants_a_site(&mut world, 2..=101);
+    let elsewhere = addr("192.0.2.8:4000");
+    assert!(world.send(102, 10).is_ok());
+    world.hand_over(&told(key(102).device_id(), elsewhere));
+    world.advance(secs(10));
+    let there = world.hellos.iter().filter(|hello| hello.to.ip() == site(2).ip());
+    let count = there.clone().count();
+    assert!((150..=172).contains(&count), "{count}");
+    let early = there.filter(|hello| hello.at <= world.start + secs(7));
+    let asked: BTreeSet<_> = early.map(|hello| hello.to).collect();
+    assert_eq!(asked.len(), 100, "each was tried before time is spent on trying again");
+    assert_eq!(world.hello_times(elsewhere), [0, 100, 300, 700, 1_500], "others do not wait for them");
 }
 
 #[test]
@@ -128,7 +260,7 @@ fn the_port_that_a_router_may_have_kept_is_tried_where_the_base_sees_another_one
             own: vec![addr("[fd00::1]:5000"), addr(own), addr("172.16.0.1:6000")],
         }));
         world.advance(secs(5));
-        let tried: std::collections::BTreeSet<_> = world.hellos.iter().map(|hello| hello.to).collect();
+        let tried: BTreeSet<_> = world.hellos.iter().map(|hello| hello.to).collect();
         tried.into_iter().map(|to| to.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(hellos(true, "10.0.0.1:4000"), ["192.0.2.7:4000", "192.0.2.7:20001", "192.0.2.7:20002"]);
@@ -172,7 +304,7 @@ fn candidates_and_pairs_are_bounded_and_some_addresses_are_never_tried() {
         own: never.to_vec(),
     }));
     world.advance(secs(60));
-    let tried: std::collections::BTreeSet<_> = world.hellos.iter().map(|hello| hello.to).collect();
+    let tried: BTreeSet<_> = world.hellos.iter().map(|hello| hello.to).collect();
     assert_eq!(tried.len(), 4, "{tried:?}");
     assert!(world.host.sizes().pairs <= config::MAX_PAIRS);
 }

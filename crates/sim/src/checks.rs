@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use bowline_proto::{
-    host::config::{EARLY_FOR, EARLY_MESSAGES, EARLY_MOVES},
+    host::config::{EARLY_FOR, EARLY_MESSAGES, EARLY_MOVES, PROOF_LIFE},
     wire::{
         ANY_PATH_DATA, MAX_DATA, Token,
         peer::{MAGIC, PREFIX_LEN, PeerDatagram},
@@ -184,8 +184,10 @@ struct PeerLedger {
     replies_out: usize,
     data_in: usize,
     unknown_out: usize,
-    tokens: Vec<Token>,
+    tokens: Vec<(Token, bool)>,
     answered: bool,
+    /// When it last answered one.
+    answered_at: Option<Time>,
     last_hello_out: Option<Time>,
     /// Messages that went there before it has answered, since a moment.
     early: (Time, u32),
@@ -206,7 +208,7 @@ pub struct HostWatch {
 
 /// Tokens remembered per address: a reply counts for five seconds only.
 const MAX_TOKENS: usize = 64;
-/// 16 HELLO a second to one remote IP (protocol section 8), with a burst of as many.
+/// 16 HELLO a second that are not answered to one remote IP (protocol section 8), with a burst of as many.
 const HELLOS_A_WINDOW: u32 = 32;
 /// 64 new flows a second (protocol section 8), with a burst of as many.
 const KNOCKS_A_WINDOW: u32 = 128;
@@ -232,7 +234,16 @@ impl HostWatch {
                 ledger.last_hello_in = Some(now);
             }
             Ok(PeerDatagram::HelloReply(reply)) => {
-                ledger.answered |= ledger.tokens.contains(&reply.claim().token);
+                let answers = |(token, _): &&mut (Token, bool)| *token == reply.claim().token;
+                if let Some((_, counted)) = ledger.tokens.iter_mut().find(answers) {
+                    ledger.answered = true;
+                    ledger.answered_at = Some(now);
+                    if std::mem::take(counted)
+                        && let Some((_, count)) = self.hellos.get_mut(&from.ip())
+                    {
+                        *count = count.saturating_sub(1);
+                    }
+                }
             }
             Ok(PeerDatagram::Data(data) | PeerDatagram::Joined { data, .. }) => ledger.data_in += data.len(),
             _ => {}
@@ -255,13 +266,16 @@ impl HostWatch {
         match PeerDatagram::decode(payload) {
             Ok(PeerDatagram::Hello(hello)) => {
                 ledger.last_hello_out = Some(now);
-                ledger.tokens.push(hello.claim().token);
+                // One that was drawn has a rate of its own: one a second for each address. One to where the peer has answered lately does not
+                // count, nor one that is answered.
+                let drawn = ledger.last_hello_in == Some(now);
+                let counts = !drawn && ledger.answered_at.is_none_or(|at| at + PROOF_LIFE <= now);
+                ledger.tokens.push((hello.claim().token, counts));
                 if ledger.tokens.len() > MAX_TOKENS {
                     ledger.tokens.remove(0);
                 }
                 self.hellos_sent += 1;
-                // One that was drawn has a rate of its own: one a second for each address.
-                if ledger.last_hello_in == Some(now) {
+                if !counts {
                     return Ok(());
                 }
                 let (since, count) = self.hellos.entry(to.ip()).or_insert((now, 0));

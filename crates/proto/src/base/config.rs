@@ -155,10 +155,11 @@ pub(super) const RELAY_UNIT: usize = 64;
 
 /// WANTED about one device to one host.
 pub(super) const WANTED_PAIR: Duration = Duration::from_secs(10);
-/// WANTEDs to one host.
-pub(super) const WANTED_RATE: Rate = Rate::per_second(10);
-/// WANTEDs that wait for one host; one more drops the oldest.
-pub(super) const WANTED_WAITING: usize = 64;
+/// WANTEDs to one host: half of what a host takes, since it may have two sessions in a row.
+pub(super) const WANTED_RATE: Rate = Rate { burst: 64, every: Duration::from_millis(20) };
+/// WANTEDs that wait for one host, as many as a host has peers; one more drops the oldest. Nobody asks again for one that was dropped, so a host
+/// that many talk to and that sends nothing would have no direct path to those, for ever.
+pub(super) const WANTED_WAITING: usize = 1_024;
 /// NOTICEs of one kind to one host.
 pub(super) const NOTICE_RATE: Rate = Rate { burst: 1, every: Duration::from_secs(10) };
 

@@ -57,6 +57,12 @@ impl Wanted {
         dropped
     }
 
+    /// Puts those in line who have waited for a device that has just come. It is not told of anybody yet, so none of them can be there already.
+    pub(super) fn start(&mut self, askers: impl Iterator<Item = DeviceId>, now: Instant) {
+        let room = WANTED_RATE.burst as usize + WANTED_WAITING;
+        self.waiting = askers.take(room).map(|asker| (now, asker)).collect();
+    }
+
     /// The next asker that may be told of now.
     fn pop(&mut self, now: Instant) -> Option<DeviceId> {
         while self.recent.front().is_some_and(|&(at, _)| at + WANTED_PAIR <= now) {

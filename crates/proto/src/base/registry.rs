@@ -13,10 +13,7 @@ use super::{
     Base, ConnId, UdpAddress,
     admission::not_allowed,
     cluster::Claim,
-    config::{
-        CLONE_RETRY_AFTER, INHERITED_LIFE, NOTICE_RATE, OUTLIVES_TCP, REPEAT_WITHIN, WANTED_RATE,
-        WANTED_WAITING,
-    },
+    config::{CLONE_RETRY_AFTER, INHERITED_LIFE, NOTICE_RATE, OUTLIVES_TCP, REPEAT_WITHIN},
     conn::Failure,
     deadline::Key,
     interest::{Interest, Wanted},
@@ -347,20 +344,18 @@ impl Base {
     fn welcome(&mut self, conn: ConnId, id: DeviceId, now: Instant) {
         self.finish(conn, id);
         let Some(seen) = self.conns.get(&conn).map(|c| c.remote) else { return };
-        let Some(device) = self.devices.get(&id) else { return };
+        let Some(device) = self.devices.get_mut(&id) else { return };
         let registered = Registered {
             seen,
             keepalive: self.config.keepalive.clamp(10, 25),
             udp: device.location().udp.iter().map(|a| a.address).collect(),
         };
-        let askers: Vec<DeviceId> = self.wanters.get(&id).map_or_else(Vec::new, |wanters| {
-            let strangers = wanters.iter().filter(|asker| !device.interests.contains_key(asker));
-            strangers.take(WANTED_RATE.burst as usize + WANTED_WAITING).copied().collect()
-        });
-        self.write(conn, &BaseFrame::Registered(registered));
-        for asker in askers {
-            self.ask(id, asker, now);
+        if let Some(wanters) = self.wanters.get(&id) {
+            let Device { wanted, interests, .. } = &mut **device;
+            wanted.start(wanters.iter().copied().filter(|asker| !interests.contains_key(asker)), now);
         }
+        self.write(conn, &BaseFrame::Registered(registered));
+        self.send_wanted(id, now);
         self.schedule(id);
     }
 

@@ -248,7 +248,8 @@ pub enum SendError {
     /// No base is configured, and the device has not been seen on a local link.
     #[error("no base server is configured, and the device has not been seen on a local link")]
     UnknownDevice,
-    /// There is state for as many peers as fit, and all are in use.
+    /// There is state for as many peers as fit, and all are in use: no direct path is sought, and no base is connected that would carry
+    /// messages.
     #[error("there are {limit} peers already, and all of them are in use")]
     TooManyPeers {
         /// The limit.

@@ -148,10 +148,12 @@ pub const MAX_PEERS: usize = 1024;
 /// A peer that was last used as long ago gives its place to one that is used now. Strangers that a device answers would otherwise keep
 /// all others out.
 pub const PEER_HELD: Duration = secs(10);
-/// Of these, peers that only asked for us; the one idle longest goes first.
-pub const MAX_ASKING_PEERS: usize = 256;
-/// WANTED of devices that are not active, taken: a base sends ten a second at most, after 64 that waited.
-pub const WANTED_TAKEN: Rate = Rate { burst: 128, every: ms(50) };
+/// Of these, peers that only asked for us; the one idle longest goes first, and none that is at work.
+pub const MAX_ASKING_PEERS: usize = 768;
+/// WANTED of devices that are not active, taken: a base sends 50 a second at most, after 64 at once.
+pub const WANTED_TAKEN: Rate = Rate { burst: 256, every: ms(10) };
+/// While all peers are in use, room for one more is looked for so often: messages to it take the relay.
+pub const ROOM_LOOK: Duration = ms(100);
 /// A peer without traffic for so long is idle: its interest is released, its path is a candidate again.
 pub const IDLE: Duration = secs(120);
 /// An idle peer is forgotten after so much more.
@@ -234,11 +236,12 @@ pub const MAX_SOCKETS: usize = 512;
 
 // --- Budgets of what we send -------------------------------------------------------------------------------------
 
-/// First HELLOs on a pair, in all.
+/// First HELLOs on a pair that are not answered, in all.
 pub const NEW_FLOWS: Rate = Rate::per_second(64);
 /// HELLO bytes a peer: 40 KiB a minute.
 pub const PEER_BYTES: Rate = Rate { burst: 40_960, every: Duration::from_nanos(60_000_000_000 / 40_960) };
-/// HELLOs a remote IP: 16 a second, a few less at once, since probes do not wait for it.
+/// HELLOs a remote IP that are not answered: 16 a second, a few less at once, since those that are drawn do not wait for it. A peer that has
+/// answered at the very address is not counted: else a few dozen devices behind one NAT would keep all others there from being found.
 pub const IP_HELLOS: Rate = Rate { burst: 12, every: ms(63) };
 /// Unanswered HELLOs to one IP of a peer before it rests …
 pub const REST_AFTER: u32 = 32;

@@ -153,6 +153,15 @@ impl Context {
     }
 }
 
+/// Which budgets that all peers share a HELLO is charged to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HelloCost {
+    /// That of the IP: nobody has answered at that very address lately.
+    pub(super) ip: bool,
+    /// That of new flows.
+    pub(super) flow: bool,
+}
+
 /// The budgets that all peers share.
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
@@ -166,16 +175,39 @@ pub(super) struct Budgets {
 }
 
 impl Budgets {
-    /// Whether one more HELLO may go to this IP now; otherwise when.
-    pub(super) fn hello_to(&mut self, ip: IpAddr, now: Instant) -> Result<(), Instant> {
-        let bucket = self.per_ip.get(ip, config::MAX_IP_BUDGETS, now);
-        if bucket.take(config::IP_HELLOS, now) { Ok(()) } else { Err(bucket.next(config::IP_HELLOS, now)) }
+    /// Whether one more HELLO may go to this IP now at that cost; otherwise when.
+    pub(super) fn hello_to(&mut self, ip: IpAddr, cost: HelloCost, now: Instant) -> Result<(), Instant> {
+        if cost.flow && !self.new_flows.take(config::NEW_FLOWS, now) {
+            return Err(self.new_flows.next(config::NEW_FLOWS, now));
+        }
+        if cost.ip {
+            let bucket = self.per_ip.get(ip, config::MAX_IP_BUDGETS, now);
+            if !bucket.take(config::IP_HELLOS, now) {
+                let next = bucket.next(config::IP_HELLOS, now);
+                if cost.flow {
+                    // Those that wait for one IP would use up what there is for all others.
+                    self.new_flows.give_back(config::NEW_FLOWS);
+                }
+                return Err(next);
+            }
+        }
+        Ok(())
     }
 
     /// Whether one more flow may be opened to guess a port: only what first HELLOs leave over.
     pub(super) fn guess(&mut self, now: Instant) -> bool {
         let spare = self.new_flows.next_many(1 + config::PUNCH_RESERVE, config::NEW_FLOWS, now) <= now;
         spare && self.new_flows.take(config::NEW_FLOWS, now)
+    }
+
+    /// A HELLO has been answered, so it has not gone to a victim, or has not gone out: it does not count.
+    pub(super) fn give_back(&mut self, ip: IpAddr, cost: HelloCost, now: Instant) {
+        if cost.ip {
+            self.per_ip.get(ip, config::MAX_IP_BUDGETS, now).give_back(config::IP_HELLOS);
+        }
+        if cost.flow {
+            self.new_flows.give_back(config::NEW_FLOWS);
+        }
     }
 
     /// A HELLO goes to this IP that cannot wait (a probe, or one that was drawn): others wait for it.

@@ -44,9 +44,9 @@ impl Early {
     }
 
     /// A HELLO goes out on these hops.
-    pub(super) fn note_hello(&mut self, hops: &[Hop], now: Instant) {
+    pub(super) fn note_hello(&mut self, mut hops: impl Iterator<Item = Hop>, now: Instant) {
         if let State::Named(to) = self.state
-            && let Some(&hop) = hops.iter().find(|hop| hop.to == to)
+            && let Some(hop) = hops.find(|hop| hop.to == to)
         {
             self.state = State::Open { hop, until: now + EARLY_FOR, left: EARLY_MESSAGES };
         }

@@ -379,7 +379,11 @@ impl Host {
             return Ok(Route::Local);
         }
         let relay = RelayView::of(&self.bases, now);
-        let direct = self.peers.direct_route(peer, length, &relay, &mut self.ctx, now)?;
+        // A peer too many is not looked for; the relay carries what goes to it.
+        let (direct, too_many) = match self.peers.direct_route(peer, length, &relay, &mut self.ctx, now) {
+            Ok(direct) => (direct, None),
+            Err(too_many) => (None, Some(too_many)),
+        };
         let route = match direct {
             Some((hop, false)) => Route::Direct(hop),
             Some((hop, true)) => match self.relay_route(length, now) {
@@ -392,7 +396,7 @@ impl Host {
                 // The relay is there, but not for a message of this size: a size that any path should carry is tried.
                 None => match self.peers.direct_alone(peer, length, now) {
                     Some(hop) => Route::Direct(hop),
-                    None => return Err(self.no_way(peer, length)),
+                    None => return Err(too_many.unwrap_or_else(|| self.no_way(peer, length))),
                 },
             },
         };

@@ -18,9 +18,9 @@ use super::{
     candidate::{Judge, Rank},
     config::{
         CAME_BACK_LADDER, CAME_BACK_LADDERS, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, PEER_BYTES,
-        SIZE_BYTES, SIZE_WANTED, SMALL_DATA,
+        PEER_HELD, SIZE_BYTES, SIZE_WANTED, SMALL_DATA,
     },
-    context::{Context, Rtt, earlier},
+    context::{Context, HelloCost, Rtt, earlier},
     early::Early,
     event::PeerStatus,
     locals::{Locals, is_private},
@@ -133,13 +133,13 @@ impl Known {
     }
 }
 
-/// A HELLO on its way: the pairs it was sent on.
+/// A HELLO on its way: the pairs it was sent on, and what it cost there.
 #[derive(Debug)]
 struct SentHello {
     token: Token,
     at: Instant,
     length: usize,
-    hops: Vec<Hop>,
+    hops: Vec<(Hop, HelloCost)>,
 }
 
 /// HELLOs to one IP that were not answered.
@@ -166,6 +166,7 @@ pub(super) struct Answer {
     hop: Hop,
     rtt: Duration,
     length: usize,
+    cost: HelloCost,
 }
 
 impl Peer {
@@ -217,6 +218,11 @@ impl Peer {
     /// Who has to go last: idle ones first, then those that have proven nothing, then those used least recently.
     pub(super) fn worth(&self) -> (bool, bool, Instant) {
         (self.is_active(), !self.proofs.is_empty(), self.used)
+    }
+
+    /// Whether it is found and in use: giving it up would only bring it back, in place of another.
+    pub(super) fn is_at_work(&self, now: Instant) -> bool {
+        self.is_active() && !self.proofs.is_empty() && self.used + PEER_HELD > now
     }
 
     /// Where a message of `length` bytes goes directly, if anywhere. `alone`: there is no relay, so that a size that

@@ -14,7 +14,7 @@ use super::{
     ConnId, Event, Hop, Lease, Output, Path, SendError, Sizes, Traffic,
     bases::Bases,
     candidate::Judge,
-    config::{MAX_ASKING_PEERS, MAX_GIVEN, MAX_PEERS, PEER_HELD, WANTED_TAKEN},
+    config::{MAX_ASKING_PEERS, MAX_GIVEN, MAX_PEERS, PEER_HELD, ROOM_LOOK, WANTED_TAKEN},
     context::Context,
     link::Link,
     locals::{Change, Locals},
@@ -80,6 +80,8 @@ pub(super) struct Peers {
     due: BTreeSet<(Instant, DeviceId)>,
     sources: Sources,
     wanted: Bucket,
+    /// All were in use: until then nobody looks again whether one still is.
+    full_until: Option<Instant>,
     /// Peers whose lease is no longer as it was given out. Only those that one was given for: who asks for none owes
     /// nothing here.
     revoked: Vec<DeviceId>,
@@ -173,7 +175,7 @@ impl Peers {
             peer.used = now;
             return Ok(());
         }
-        if !self.map.contains_key(&id) && !self.make_room(relay, ctx, now) {
+        if !self.map.contains_key(&id) && !self.make_room(Role::Wanted, relay, ctx, now) {
             return Err(SendError::TooManyPeers { limit: MAX_PEERS });
         }
         self.activate(id, Role::Wanted, relay, ctx, now);
@@ -208,14 +210,24 @@ impl Peers {
         self.reschedule(id);
     }
 
-    /// Room for one more peer: the one worth least goes, of those that are idle, only asking, or not used for a while and not named.
-    fn make_room(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) -> bool {
+    /// Room for one more peer: the one worth least goes, of those that are idle, only asking, or not used for a while and not named. One that
+    /// only asks does not take the place of one at work.
+    fn make_room(&mut self, role: Role, relay: &RelayView, ctx: &mut Context, now: Instant) -> bool {
         if self.map.len() < MAX_PEERS {
             return true;
         }
-        let unused = |p: &&Peer| p.used + PEER_HELD <= now && !ctx.names(p.id);
-        let evictable = self.map.values().filter(|p| !p.is_active() || p.role == Role::Asking || unused(p));
-        let Some(id) = evictable.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
+        if role == Role::Wanted && self.full_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let unused = |p: &Peer| p.used + PEER_HELD <= now && !ctx.names(p.id);
+        let asks = |p: &Peer| p.role == Role::Asking && !(role == Role::Asking && p.is_at_work(now));
+        let evictable = self.map.values().filter(|&p| !p.is_active() || asks(p) || unused(p));
+        let Some(id) = evictable.min_by_key(|p| p.worth()).map(|p| p.id) else {
+            if role == Role::Wanted {
+                self.full_until = Some(now + ROOM_LOOK);
+            }
+            return false;
+        };
         self.forget(id, relay, ctx);
         true
     }
@@ -299,9 +311,10 @@ impl Peers {
     fn make_room_for_asking(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) -> bool {
         let asking = self.map.values().filter(|p| p.role == Role::Asking);
         if asking.clone().count() < MAX_ASKING_PEERS {
-            return self.make_room(relay, ctx, now);
+            return self.make_room(Role::Asking, relay, ctx, now);
         }
-        let Some(id) = asking.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
+        let spare = asking.filter(|p| !p.is_at_work(now));
+        let Some(id) = spare.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
         ctx.counters.peers_evicted += 1;
         self.forget(id, relay, ctx);
         true

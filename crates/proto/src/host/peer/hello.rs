@@ -1,7 +1,7 @@
 //! HELLOs to a peer: which are sent, what they may cost, and what an answer means.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -12,10 +12,10 @@ use crate::{
     host::{
         CandidateSource, Hop,
         config::{
-            FASTER_ROUNDS, GATHER, MAX_CANDIDATES, MAX_PAIRS, MAX_TOKENS, NEW_FLOWS, PEER_BYTES, REST,
+            FASTER_ROUNDS, GATHER, MAX_CANDIDATES, MAX_PAIRS, MAX_TOKENS, PEER_BYTES, PROOF_LIFE, REST,
             REST_AFTER, ROUND, TOKEN_LIFE,
         },
-        context::Context,
+        context::{Context, HelloCost},
         pair::Pair,
     },
     wire::{
@@ -37,15 +37,29 @@ impl Peer {
         if let Some(pair) = self.pairs.iter_mut().find(|p| p.hop == hop) {
             pair.note_sent(now);
         }
-        ctx.budgets.urgent_hello_to(hop.to.ip(), now);
-        self.transmit_hello(vec![hop], length, ctx, now);
+        let cost = HelloCost { ip: !self.answers_at(hop.to, now), flow: false };
+        if cost.ip {
+            ctx.budgets.urgent_hello_to(hop.to.ip(), now);
+        }
+        self.transmit_hello(vec![(hop, cost)], length, ctx, now);
     }
 
-    fn transmit_hello(&mut self, hops: Vec<Hop>, length: usize, ctx: &mut Context, now: Instant) {
+    /// Whether it has answered a HELLO at this very address within the life of a proof: then no HELLO there is aimed at somebody else.
+    fn answers_at(&self, address: SocketAddr, now: Instant) -> bool {
+        self.proofs.iter().any(|&(proven, at)| proven == address && at + PROOF_LIFE > now)
+    }
+
+    fn transmit_hello(
+        &mut self,
+        hops: Vec<(Hop, HelloCost)>,
+        length: usize,
+        ctx: &mut Context,
+        now: Instant,
+    ) {
         let token = ctx.random();
         let datagram =
             Bytes::from(Hello::encode(self.id, token, &self.introduction, &ctx.key, TAKES_JOINED, length));
-        for &hop in &hops {
+        for &(hop, _) in &hops {
             ctx.transmit(hop, datagram.clone());
             ctx.counters.hello_sent += 1;
         }
@@ -53,7 +67,7 @@ impl Peer {
         {
             self.tokens.pop_front();
         }
-        self.early.note_hello(&hops, now);
+        self.early.note_hello(hops.iter().map(|&(hop, _)| hop), now);
         self.tokens.push_back(SentHello { token, at: now, length, hops });
     }
 
@@ -65,14 +79,18 @@ impl Peer {
                 continue;
             }
             match self.budget_for(at, ctx, now) {
-                Ok(()) => {
-                    hops.push(self.pairs[at].hop);
+                Ok(cost) => {
+                    hops.push((self.pairs[at].hop, cost));
                     let asking = self.role == Role::Asking;
                     let stands = self.direct.as_ref().is_some_and(|s| s.hop == self.pairs[at].hop);
                     let round = if stands { self.round(ctx) } else { ROUND };
                     self.pairs[at].advance(round, asking, ctx, now);
                 }
-                Err(later) => self.pairs[at].next = Some(later.max(now + GATHER * 2)),
+                Err(later) => {
+                    // Of all that wait for a budget, first HELLOs come before repetitions.
+                    let behind = if self.pairs[at].is_new_flow() { Duration::ZERO } else { GATHER * 2 };
+                    self.pairs[at].next = Some(later.max(now + GATHER * 2) + behind);
+                }
             }
         }
         if !hops.is_empty() {
@@ -80,22 +98,22 @@ impl Peer {
         }
     }
 
-    fn budget_for(&mut self, at: usize, ctx: &mut Context, now: Instant) -> Result<(), Instant> {
-        let (ip, new_flow) = (self.pairs[at].hop.to.ip(), self.pairs[at].is_new_flow());
+    fn budget_for(&mut self, at: usize, ctx: &mut Context, now: Instant) -> Result<HelloCost, Instant> {
+        let (to, flow) = (self.pairs[at].hop.to, self.pairs[at].is_new_flow());
+        let ip = to.ip();
         if let Some(until) = self.rests.iter().find(|r| r.ip == ip).and_then(|r| r.until)
             && until > now
         {
             return Err(until);
         }
-        if new_flow && !ctx.budgets.new_flows.take(NEW_FLOWS, now) {
-            return Err(ctx.budgets.new_flows.next(NEW_FLOWS, now));
-        }
-        ctx.budgets.hello_to(ip, now)?;
+        let cost = HelloCost { ip: !self.answers_at(to, now), flow };
+        ctx.budgets.hello_to(ip, cost, now)?;
         if !self.bytes.take_many(SAYING_HELLO_LEN as u32, PEER_BYTES, now) {
+            ctx.budgets.give_back(ip, cost, now);
             return Err(now + PEER_BYTES.every * SAYING_HELLO_LEN as u32);
         }
         self.note_unanswered(ip, now);
-        Ok(())
+        Ok(cost)
     }
 
     fn note_unanswered(&mut self, ip: IpAddr, now: Instant) {
@@ -125,14 +143,14 @@ impl Peer {
     /// Whether a HELLO-REPLY with this token, from there, answers a HELLO of ours: the exact pair, in time.
     pub(in crate::host) fn match_reply(&self, token: &Token, came_by: Hop, now: Instant) -> Option<Answer> {
         let sent = self.tokens.iter().find(|t| t.token == *token && t.at + TOKEN_LIFE > now)?;
-        let hop = *sent.hops.iter().find(|hop| hop.leads_back(&came_by))?;
-        Some(Answer { hop, rtt: now - sent.at, length: sent.length })
+        let (hop, cost) = *sent.hops.iter().find(|(hop, _)| hop.leads_back(&came_by))?;
+        Some(Answer { hop, rtt: now - sent.at, length: sent.length, cost })
     }
 
     /// This HELLO has been answered on this pair: what comes again later is a copy, and says nothing of the path's life or length.
     pub(in crate::host) fn note_answered(&mut self, token: &Token, answer: &Answer) {
         if let Some(sent) = self.tokens.iter_mut().find(|t| t.token == *token) {
-            sent.hops.retain(|hop| *hop != answer.hop);
+            sent.hops.retain(|(hop, _)| *hop != answer.hop);
         }
     }
 
@@ -143,7 +161,8 @@ impl Peer {
         ctx: &mut Context,
         now: Instant,
     ) -> Option<&'static str> {
-        let Answer { hop, rtt, length } = answer;
+        let Answer { hop, rtt, length, cost } = answer;
+        ctx.budgets.give_back(hop.to.ip(), cost, now);
         self.note_heard();
         self.early.close();
         self.rests.retain(|r| r.ip != hop.to.ip());
