@@ -4,6 +4,8 @@
 //! *active* while there is traffic, then *idle*, then forgotten. Who owns which source address, and how HELLOs that come
 //! in are checked, is decided in [`super::peers`].
 
+mod candidates;
+mod doubt;
 mod hello;
 mod punch;
 
@@ -14,18 +16,13 @@ use std::{
 };
 
 use super::{
-    CandidateSource, Event, Hop, Lease, Path,
-    candidate::{Judge, Rank},
-    config::{
-        CAME_BACK_LADDER, CAME_BACK_LADDERS, FORGET, GATHER, IDLE, MAX_CANDIDATES, MAX_PAIRS, PEER_BYTES,
-        PEER_HELD, SIZE_BYTES, SIZE_WANTED, SMALL_DATA,
-    },
+    Event, Hop, Lease, Path,
+    config::{FORGET, GATHER, IDLE, PEER_BYTES, PEER_HELD, SIZE_BYTES, SIZE_WANTED, SMALL_DATA},
     context::{Context, HelloCost, Rtt, earlier},
     early::Early,
     event::PeerStatus,
-    locals::{Locals, is_private},
     pair::Pair,
-    path::{Act, Standing},
+    path::Standing,
     peers::RelayView,
     refresh::PathRefresh,
     replay::Heard,
@@ -40,6 +37,7 @@ use crate::{
     },
 };
 
+pub(super) use candidates::Known;
 pub(super) use punch::Mapping;
 use punch::Punch;
 
@@ -114,23 +112,6 @@ pub(super) enum Activity {
     Active,
     /// No traffic of ours since this moment; forgotten later.
     Idle(Instant),
-}
-
-/// Where it might be, by who says so.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    pub(super) given: Vec<SocketAddr>,
-    pub(super) reflexive: Vec<SocketAddr>,
-    pub(super) own: Vec<SocketAddr>,
-    pub(super) link: Vec<SocketAddr>,
-    pub(super) last_good: Option<SocketAddr>,
-}
-
-impl Known {
-    /// Whether a base has told of the place that is to be had at this address from here.
-    pub(super) fn has(&self, address: SocketAddr, locals: &Locals) -> bool {
-        self.reflexive.iter().chain(&self.own).any(|&told| locals.reach(told) == address)
-    }
 }
 
 /// A HELLO on its way: the pairs it was sent on, and what it cost there.
@@ -292,79 +273,6 @@ impl Peer {
         ctx.event(Event::DirectSize { peer: self.id, size });
     }
 
-    // --- Candidates ----------------------------------------------------------------------------------------------
-
-    /// Rebuilds the pairs from what is known. Pairs that stay keep their state; new ones start their ladder.
-    pub(super) fn rebuild(&mut self, judge: &Judge<'_>, now: Instant) {
-        let mut candidates: Vec<(Rank, SocketAddr, CandidateSource)> = Vec::new();
-        for (address, source) in self.all_candidates(now) {
-            let address = judge.locals.reach(address);
-            let known = candidates.iter().any(|&(_, a, _)| a == address);
-            if !known && judge.accepts(address, source) {
-                candidates.push((
-                    Rank::new(address, source, self.known.last_good, judge.locals),
-                    address,
-                    source,
-                ));
-            }
-        }
-        candidates.sort_by_key(|&(rank, ..)| rank);
-        candidates.truncate(MAX_CANDIDATES);
-
-        let mut old = std::mem::take(&mut self.pairs);
-        for (_, to, candidate_source) in candidates {
-            for source in judge.locals.sources_for(to) {
-                if self.pairs.len() == MAX_PAIRS {
-                    break;
-                }
-                let hop = Hop { source, ..Hop::anywhere(to) };
-                let kept = old.iter().position(|p| p.hop == hop).map(|at| old.swap_remove(at));
-                let mut pair = kept.unwrap_or_else(|| Pair::new(hop, candidate_source, now));
-                pair.source = candidate_source;
-                self.pairs.push(pair);
-            }
-        }
-        // A standing path is judged by whether it answers, not by whether anyone still speaks of it.
-        if let Some(hop) = self.direct.as_ref().map(|s| s.hop)
-            && let Some(at) = old.iter().position(|p| p.hop == hop)
-            && hop.source.is_none_or(|ip| judge.locals.has(ip))
-        {
-            self.pairs.truncate(MAX_PAIRS - 1);
-            self.pairs.push(old.swap_remove(at));
-        }
-        for pair in old {
-            if self.pairs.len() < MAX_PAIRS && self.punch.keeps(&pair) {
-                self.pairs.push(pair);
-            }
-        }
-    }
-
-    fn all_candidates(&self, now: Instant) -> Vec<(SocketAddr, CandidateSource)> {
-        let known = &self.known;
-        let mut all: Vec<(SocketAddr, CandidateSource)> = Vec::new();
-        let mut add = |addresses: &mut dyn Iterator<Item = SocketAddr>, source| {
-            all.extend(addresses.map(|a| (a, source)));
-        };
-        add(&mut known.given.iter().copied(), CandidateSource::Given);
-        let fresh = self.proofs.iter().rev().filter(|(_, at)| *at + FORGET > now);
-        add(&mut fresh.map(|&(address, _)| address), CandidateSource::Proven);
-        add(&mut known.reflexive.iter().copied(), CandidateSource::Reflexive);
-        if self.role == Role::Wanted {
-            add(&mut known.link.iter().copied(), CandidateSource::Link);
-            add(&mut known.own.iter().copied(), CandidateSource::Own);
-        }
-        add(&mut self.kept_ports(), CandidateSource::KeptPort);
-        all
-    }
-
-    /// Where a wanted peer is, if its router keeps its port towards us and could not towards the base.
-    fn kept_ports(&self) -> impl Iterator<Item = SocketAddr> {
-        let is_private = |own: &&SocketAddr| own.is_ipv4() && is_private(own.ip());
-        let own = self.known.own.iter().find(is_private).filter(|_| self.role == Role::Wanted);
-        let seen = self.known.reflexive.iter().filter(|seen| seen.is_ipv4());
-        own.into_iter().flat_map(move |own| seen.clone().map(|seen| SocketAddr::new(seen.ip(), own.port())))
-    }
-
     /// Drops the direct path and every pair; what is known of the peer stays.
     pub(super) fn forbid_direct(&mut self) {
         self.direct = None;
@@ -386,40 +294,6 @@ impl Peer {
         self.unheard = None;
     }
 
-    /// Messages pass again that did not for a while: what was tried meanwhile was tried in vain, and the next round may be far.
-    pub(super) fn handle_came_back(&mut self, now: Instant) {
-        let looking = self.is_active() && self.direct.as_ref().is_none_or(Standing::is_suspect);
-        if looking && self.ladders_left > 0 && self.came_back.take(CAME_BACK_LADDER, now) {
-            self.ladders_left -= 1;
-            for pair in &mut self.pairs {
-                pair.restart_rested(now);
-            }
-        }
-    }
-
-    /// This device moved: what was learned about unanswering addresses was learned elsewhere.
-    pub(super) fn handle_moved(&mut self, judge: &Judge<'_>, now: Instant) {
-        self.rests.clear();
-        self.early.close();
-        self.refresh = PathRefresh::default();
-        for pair in &mut self.pairs {
-            pair.sizes.reset();
-        }
-        self.rebuild(judge, now);
-        if let Some(standing) = &mut self.direct {
-            if standing.hop.source.is_some_and(|ip| !judge.locals.has(ip)) {
-                self.known.last_good = Some(standing.hop.to);
-                self.direct = None;
-            } else {
-                standing.suspect(now);
-                standing.restart_size(now);
-            }
-        }
-        if self.is_active() {
-            self.restart_pairs(now);
-        }
-    }
-
     fn stand(&mut self, hop: Hop, full_size: bool, now: Instant) {
         self.known.last_good = Some(hop.to);
         self.direct = Some(Standing::new(hop, full_size, now));
@@ -429,44 +303,6 @@ impl Peer {
         {
             pair.sizes.want();
         }
-    }
-
-    /// The standing path is in doubt for an outside reason. A pair that has answered since the path's last sign of life
-    /// takes over at once; otherwise all are asked again.
-    pub(super) fn doubt(&mut self, now: Instant) {
-        let Some(standing) = &mut self.direct else { return };
-        let (hop, heard) = (standing.hop, standing.heard);
-        let fresher = self
-            .pairs
-            .iter()
-            .filter(|p| p.hop != hop && p.last_answer.is_some_and(|at| at >= heard))
-            .max_by_key(|p| p.last_answer);
-        if let Some(pair) = fresher {
-            let (hop, full_size) = (pair.hop, pair.sizes.is_full());
-            self.stand(hop, full_size, now);
-            return;
-        }
-        standing.suspect(now);
-        self.restart_pairs(now);
-    }
-
-    /// The system cannot send on this hop.
-    pub(super) fn handle_send_error(&mut self, hop: Hop, error: &str, too_large: bool, now: Instant) -> bool {
-        let Some(pair) = self.pairs.iter_mut().find(|p| p.hop == hop) else { return false };
-        pair.error = Some(error.to_owned());
-        if too_large {
-            if pair.sizes.refused(now)
-                && let Some(standing) = self.direct.as_mut().filter(|s| s.hop == hop)
-            {
-                standing.restart_size(now);
-            }
-            return false;
-        }
-        if self.direct.as_ref().is_none_or(|s| s.hop != hop || s.is_suspect()) {
-            return false;
-        }
-        self.doubt(now);
-        true
     }
 
     // --- Time ------------------------------------------------------------------------------------------------------
@@ -526,33 +362,6 @@ impl Peer {
             let later = later.max(self.bytes.next_many(bytes, PEER_BYTES, now)).max(now + GATHER);
             if let Some(pair) = self.standing_pair() {
                 pair.sizes.postpone(later);
-            }
-        }
-    }
-
-    fn tick_path(&mut self, relay: &RelayView, ctx: &mut Context, now: Instant) {
-        let Some(standing) = &mut self.direct else { return };
-        let hop = standing.hop;
-        let rtt = rtt_of(&self.pairs, hop);
-        match standing.tick(&rtt, relay.heard, now) {
-            Act::Nothing => {}
-            Act::Probe { talking } => {
-                self.went_silent |= talking;
-                self.send_hello(hop, false, ctx, now);
-            }
-            Act::ProbeSize => self.send_hello(hop, true, ctx, now),
-            Act::Suspect { unused } => {
-                self.refresh.note_silent(hop.to.ip(), unused, now);
-                // Whether the base answers decides how long the path is held to.
-                self.went_silent = true;
-                self.ladders_left = CAME_BACK_LADDERS;
-                self.doubt(now);
-                self.restart_pairs(now);
-                self.report(relay.path, "it went silent", ctx, now);
-            }
-            Act::Drop(reason) => {
-                self.direct = None;
-                self.report(relay.path, reason, ctx, now);
             }
         }
     }
