@@ -106,22 +106,26 @@ fn a_command_whose_terminal_is_closed_takes_its_leave_unless_it_was_told_to_stay
     let (base, friend) = (Base::start(), Home::new());
     let port = echo_server();
     let (_home, mut server, id) = server(&base, &friend, &format!("--json --target 127.0.0.1:{port}"));
-    let args = format!("-L 0:127.0.0.1:{port} {id}");
-    let (running, _) = forward(&friend, &base, &args);
+    // Whatever whoever runs this test does on SIGHUP.
+    let start = |on_hangup: &str| {
+        let bowline = friend.bowline("");
+        let args = format!("forward --json -L 0:127.0.0.1:{port} {id} --base {}", base.name);
+        let mut command = Command::new("env");
+        command.args([on_hangup, env!("CARGO_BIN_EXE_bowline")]).args(args.split(' '));
+        command.envs(bowline.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut running = Running::start(&mut command);
+        let line: serde_json::Value = serde_json::from_str(&running.stdout.line_with("listening")).unwrap();
+        (running, line["listening"].as_str().unwrap().to_owned())
+    };
+    let (running, _) = start("--default-signal=HUP");
     server.stdout.line_with("\"connected\":true");
     running.end_by(Signal::SIGHUP).ok();
     server.stdout.line_with("\"connected\":false");
 
     // As `nohup` does.
-    let script = format!("trap '' HUP; exec \"$0\" forward --json {args} --base {}", base.name);
-    let bowline = friend.bowline("");
-    let mut command = Command::new("sh");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_bowline")]);
-    command.envs(bowline.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut running = Running::start(&mut command);
-    let line: serde_json::Value = serde_json::from_str(&running.stdout.line_with("listening")).unwrap();
+    let (running, listening) = start("--ignore-signal=HUP");
     running.signal(Signal::SIGHUP);
-    there_and_back(TcpStream::connect(line["listening"].as_str().unwrap()).unwrap(), vec![7; 10_000]);
+    there_and_back(TcpStream::connect(listening).unwrap(), vec![7; 10_000]);
     running.end_by(Signal::SIGINT).ok();
 }
 
