@@ -368,9 +368,11 @@ fn a_nats_server_that_refuses_a_base_keeps_it_from_none_of_the_others() {
     let user = |password: &str| vec!["--user=base".to_owned(), format!("--pass={password}")];
     // As while a password is changed on one server after the other; and one that an address cannot hold as it is.
     let servers = ["another", "p@ss:w/o rd"].map(|password| Nats::start_with(|_| user(password)));
-    let addresses =
-        servers.each_ref().map(|nats| format!("nats://base:p%40ss%3Aw%2Fo%20rd@127.0.0.1:{}", nats.port));
-    Member::new(&addresses.join("\", \""), "").start();
+    let login = "nats://base:p%40ss%3Aw%2Fo%20rd";
+    let addresses = servers.each_ref().map(|nats| format!("{login}@127.0.0.1:{}", nats.port));
+    // Nor does one whose name nobody knows.
+    let unknown = format!("{login}@nats.invalid:4222");
+    Member::new(&[&[unknown][..], &addresses].concat().join("\", \""), "").start();
 }
 
 #[test]

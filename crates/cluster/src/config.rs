@@ -1,8 +1,14 @@
 //! What an operator sets about the cluster, as a TOML table, and what can be wrong with it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use async_nats::{ConnectOptions, ReconnectToServer, ServerAddr};
+use async_nats::{ConnectOptions, ReconnectToServer, Server, ServerAddr};
 use serde::Deserialize;
 
 use crate::credentials::Credentials;
@@ -30,6 +36,27 @@ pub struct ClusterConfig {
     pub udp: bool,
     /// `replicas = 1`: copies of the store in a cluster of NATS servers.
     pub replicas: usize,
+}
+
+/// How often each server was tried since one was there. The client counts failures, but none of a name that cannot be resolved.
+#[derive(Debug, Default)]
+pub(crate) struct Tried(Mutex<HashMap<String, usize>>);
+
+impl Tried {
+    /// The nearest that has failed, and was tried, least.
+    fn next(&self, servers: &[Server]) -> Option<ServerAddr> {
+        let mut tried = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = |server: &Server| format!("{}:{}", server.addr.host(), server.addr.port());
+        let times = |server: &Server| tried.get(&name(server)).copied().unwrap_or(0);
+        let next = servers.iter().min_by_key(|server| times(server).max(server.failed_attempts))?;
+        *tried.entry(name(next)).or_default() += 1;
+        Some(next.addr.clone())
+    }
+
+    /// One is there.
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 impl Default for ClusterConfig {
@@ -121,7 +148,7 @@ impl ClusterConfig {
         }
     }
 
-    pub(crate) fn options(&self, client: String) -> Result<ConnectOptions, ConfigError> {
+    pub(crate) fn options(&self, client: String, tried: &Arc<Tried>) -> Result<ConnectOptions, ConfigError> {
         let mut options = match &self.credentials {
             Some(path) => {
                 let file = Credentials::new(path);
@@ -134,10 +161,13 @@ impl ClusterConfig {
             .name(client)
             .no_echo()
             .retry_on_initial_connect()
-            // The nearest that has failed least: its own choice would never come past a server that refuses us.
-            .reconnect_to_server_callback(|servers, _| async move {
-                let next = servers.iter().min_by_key(|server| server.failed_attempts)?;
-                Some(ReconnectToServer { addr: next.addr.clone(), delay: None })
+            // Its own choice would never come past a server that refuses us.
+            .reconnect_to_server_callback({
+                let tried = Arc::clone(tried);
+                move |servers, _| {
+                    let addr = tried.next(&servers);
+                    async { Some(ReconnectToServer { addr: addr?, delay: None }) }
+                }
             })
             .request_timeout(Some(REQUEST_TIMEOUT))
             .connection_timeout(REQUEST_TIMEOUT)

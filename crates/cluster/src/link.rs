@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -23,7 +26,7 @@ use tokio::{
 
 use crate::{
     Data, Heard,
-    config::{ClusterConfig, ConfigError, REQUEST_TIMEOUT},
+    config::{ClusterConfig, ConfigError, REQUEST_TIMEOUT, Tried},
     store::{Failure, Store},
 };
 
@@ -61,9 +64,11 @@ pub(crate) async fn start(
         ..Failures::default()
     };
     let identity = config.identity();
-    let options = config.options(format!("bowline base {base}"))?.event_callback(move |event| {
+    let tried = Arc::<Tried>::default();
+    let options = config.options(format!("bowline base {base}"), &tried)?.event_callback(move |event| {
         match &event {
             Event::Connected => {
+                tried.forget();
                 failures.end();
                 connected_in.send_modify(|state| *state = (true, state.1 + 1));
             }
