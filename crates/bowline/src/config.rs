@@ -113,15 +113,16 @@ pub(crate) const RESOLVE: Duration = Duration::from_secs(10);
 pub(crate) const LOOKUPS: usize = 256;
 /// How long it may take to find out about a NAT64, where there is no way to IPv4 otherwise.
 pub(crate) const NAT64: Duration = Duration::from_secs(3);
-/// Before it is looked for again, where name servers do not answer; then no more until the network changes.
-pub(crate) const NAT64_RETRY: [Duration; 6] = [
+/// Before it is looked for again, where name servers do not answer: a router's uplink may come up long after its network …
+pub(crate) const NAT64_RETRY: [Duration; 5] = [
     Duration::from_millis(250),
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
     Duration::from_secs(8),
-    Duration::ZERO,
 ];
+/// … and then again and again so long after.
+pub(crate) const NAT64_AGAIN: Duration = Duration::from_secs(60);
 /// A name that has IPv4 addresses alone (RFC 7050).
 pub(crate) const NAT64_NAME: &str = "ipv4only.arpa";
 /// Addresses of one name that are used.

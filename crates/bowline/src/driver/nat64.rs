@@ -6,7 +6,10 @@ use bowline_proto::host::Interface;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use super::Input;
-use crate::{config::NAT64_RETRY, resolve::nat64};
+use crate::{
+    config::{NAT64_AGAIN, NAT64_RETRY},
+    resolve::nat64,
+};
 
 /// The search in the present network.
 #[derive(Debug, Default)]
@@ -35,16 +38,23 @@ impl Search {
 
 /// The name servers of a network that has just come up may not be there yet.
 async fn search(reports: mpsc::Sender<Input>) {
-    for pause in NAT64_RETRY {
-        match nat64().await {
-            Ok(found) => {
-                // It fails when the driver has ended, which needs no answer.
-                let _ = reports.send(Input::Nat64(found)).await;
-                return;
-            }
+    let mut failed = 0;
+    loop {
+        let found = nat64().await;
+        match &found {
+            // It fails when the driver has ended, which needs no answer.
+            Ok(found) => drop(reports.send(Input::Nat64(*found)).await),
             Err(error) => tracing::debug!("whether the network has a NAT64 is not known: {error}"),
         }
-        sleep(pause).await;
+        if found.is_ok() {
+            return;
+        }
+        if failed == NAT64_RETRY.len() {
+            // What another network had says nothing of this one.
+            let _ = reports.send(Input::Nat64(None)).await;
+        }
+        sleep(NAT64_RETRY.get(failed).copied().unwrap_or(NAT64_AGAIN)).await;
+        failed += 1;
     }
 }
 

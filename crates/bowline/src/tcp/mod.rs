@@ -91,7 +91,9 @@ async fn connect(Way { to, source, interface }: Way) -> io::Result<TcpStream> {
     #[cfg(not(target_os = "linux"))]
     socket.set_send_buffer_size(TCP_UNSENT)?;
     #[cfg(target_os = "linux")]
-    socket2::SockRef::from(&socket).set_tcp_mss(crate::config::TCP_SEGMENT)?;
+    if let Err(error) = socket2::SockRef::from(&socket).set_tcp_mss(crate::config::TCP_SEGMENT) {
+        tracing::debug!("segments may be too long for some paths: {error}");
+    }
     if let Some(source) = source {
         // A route may lead from that address by that interface as it is. Linux before 5.7 lets root alone name one.
         if let Err(error) = by_interface(&socket, interface.as_deref()) {

@@ -3,7 +3,9 @@
 //! Such a network has a NAT64, and its name servers make IPv6 addresses for names that have none (DNS64). For an address that is written
 //! as such nobody does. What they make of a name whose IPv4 addresses are known (RFC 7050) shows how it is to be done (RFC 6052).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::candidate;
 
 /// The addresses of `ipv4only.arpa`, which has these alone.
 const KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
@@ -21,7 +23,7 @@ pub struct Nat64 {
 }
 
 impl Nat64 {
-    /// That by which this address was made of one of those that `ipv4only.arpa` has.
+    /// That by which this address was made of one of those that `ipv4only.arpa` has; none, if no router has such addresses: name servers may lie.
     #[must_use]
     pub fn of(made: Ipv6Addr) -> Option<Self> {
         let octets = made.octets();
@@ -30,7 +32,9 @@ impl Nat64 {
             (!has_reserved || octets[RESERVED] == 0)
                 && KNOWN.contains(&Ipv4Addr::from(places.map(|place| octets[place])))
         })?;
-        Some(Self { octets, places })
+        let is_place = candidate::names_a_place(SocketAddr::new(made.into(), 1));
+        (is_place && !made.is_unicast_link_local() && made.to_ipv4().is_none())
+            .then_some(Self { octets, places })
     }
 
     /// The address under which it has that one.
@@ -68,6 +72,15 @@ mod tests {
             let nat64 = Nat64::of(known.parse().unwrap()).expect(known);
             assert_eq!(nat64.address([192, 0, 2, 33].into()), made.parse::<Ipv6Addr>().unwrap(), "{known}");
         }
-        assert_eq!(Nat64::of("2001:db8::1".parse().unwrap()), None);
+        for unknown in [
+            "2001:db8::1",
+            "ff0e::c000:aa",
+            "fdb0::c000:aa",
+            "fe80::c000:aa",
+            "::ffff:192.0.0.170",
+            "::192.0.0.170",
+        ] {
+            assert_eq!(Nat64::of(unknown.parse().unwrap()), None, "{unknown}");
+        }
     }
 }
