@@ -160,6 +160,8 @@ pub(super) const WANTED_RATE: Rate = Rate { burst: 64, every: Duration::from_mil
 /// WANTEDs that wait for one host, as many as a host has peers; one more drops the oldest. Nobody asks again for one that was dropped, so a host
 /// that many talk to and that sends nothing would have no direct path to those, for ever.
 pub(super) const WANTED_WAITING: usize = 1_024;
+/// Room for as many stays when they have gone.
+pub(super) const WANTED_KEPT: usize = 64;
 /// NOTICEs of one kind to one host.
 pub(super) const NOTICE_RATE: Rate = Rate { burst: 1, every: Duration::from_secs(10) };
 

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use super::{
     Base,
-    config::{WANTED_PAIR, WANTED_RATE, WANTED_WAITING},
+    config::{WANTED_KEPT, WANTED_PAIR, WANTED_RATE, WANTED_WAITING},
     deadline::Key,
     memory::Set,
     push::{Owed, Told, Window},
@@ -58,9 +58,11 @@ impl Wanted {
     }
 
     /// Puts those in line who have waited for a device that has just come. It is not told of anybody yet, so none of them can be there already.
-    pub(super) fn start(&mut self, askers: impl Iterator<Item = DeviceId>, now: Instant) {
+    /// How many there is no room for.
+    pub(super) fn start(&mut self, mut askers: impl Iterator<Item = DeviceId>, now: Instant) -> usize {
         let room = WANTED_RATE.burst as usize + WANTED_WAITING;
-        self.waiting = askers.take(room).map(|asker| (now, asker)).collect();
+        self.waiting = askers.by_ref().take(room).map(|asker| (now, asker)).collect();
+        askers.count()
     }
 
     /// The next asker that may be told of now.
@@ -68,23 +70,37 @@ impl Wanted {
         while self.recent.front().is_some_and(|&(at, _)| at + WANTED_PAIR <= now) {
             self.recent.pop_front();
         }
+        give_back_room(&mut self.recent);
         let place = self.waiting.iter().position(|&(not_before, _)| not_before <= now)?;
         if !self.rate.take(WANTED_RATE, now) {
             return None;
         }
         let (_, asker) = self.waiting.remove(place)?;
+        give_back_room(&mut self.waiting);
         self.recent.push_back((now, asker));
         Some(asker)
     }
 
     fn withdraw(&mut self, asker: DeviceId) {
         self.waiting.retain(|&(_, waiting)| waiting != asker);
+        give_back_room(&mut self.waiting);
     }
 
     /// When the next one can be sent.
     pub(super) fn next(&self) -> Option<Instant> {
-        let first = self.waiting.iter().map(|&(not_before, _)| not_before).min()?;
+        let Some(first) = self.waiting.iter().map(|&(not_before, _)| not_before).min() else {
+            // Nothing is sent then, but room is given back.
+            let last = self.recent.back().filter(|_| self.recent.capacity() > WANTED_KEPT);
+            return last.map(|&(at, _)| at + WANTED_PAIR);
+        };
         Some(self.rate.next(WANTED_RATE, first))
+    }
+}
+
+/// What a crowd once took is not kept for as long as the device is here.
+fn give_back_room<T>(queue: &mut VecDeque<T>) {
+    if queue.capacity() > WANTED_KEPT && queue.len() * 4 < queue.capacity() {
+        queue.shrink_to(queue.len() * 2);
     }
 }
 

@@ -126,8 +126,8 @@ impl<K: Copy + Eq + Hash> Buckets<K> {
         Self { rate, limit: limit.max(1), buckets: Map::with_hasher(keyed), ring: VecDeque::new() }
     }
 
-    /// Takes one for this source, or from what others leave over, or says when to come back. Of many that are refused at once each has a turn of its own: told the same,
-    /// all would come for the one that there is by then.
+    /// Takes one for this source, or from what others leave over, or says when to come back. Of many that are refused at once each has a
+    /// turn of its own: told the same, all would come for the one that there is by then.
     pub(super) fn take(&mut self, key: K, spare: impl FnOnce() -> bool, now: Instant) -> Result<(), Instant> {
         if !self.buckets.contains_key(&key) {
             // Two looked at for each that is new: the table shrinks as fast as it may grow.

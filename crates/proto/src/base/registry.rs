@@ -203,9 +203,14 @@ impl Base {
         };
         let (narrow, wide) = Source::of(remote);
         let (spare, rate) = (&mut self.register_spare, self.config.register_spare);
-        // One address alone does not fill this base any sooner for it.
+        // Half of the base is for those who come at their own rates.
         let is_roomy = self.devices.len() < self.config.max_devices / 2;
-        let mut spare = || is_roomy && spare.take(rate, now);
+        // One for both of a source's rates.
+        let mut taken = false;
+        let mut spare = || {
+            taken = taken || (is_roomy && spare.take(rate, now));
+            taken
+        };
         let rates = &mut self.register_rates_wide;
         self.register_rates
             .take(narrow, &mut spare, now)
@@ -352,7 +357,8 @@ impl Base {
         };
         if let Some(wanters) = self.wanters.get(&id) {
             let Device { wanted, interests, .. } = &mut **device;
-            wanted.start(wanters.iter().copied().filter(|asker| !interests.contains_key(asker)), now);
+            let askers = wanters.iter().copied().filter(|asker| !interests.contains_key(asker));
+            self.counters.wanted_dropped += wanted.start(askers, now) as u64;
         }
         self.write(conn, &BaseFrame::Registered(registered));
         self.send_wanted(id, now);
