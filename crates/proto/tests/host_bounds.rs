@@ -89,17 +89,8 @@ fn peers_that_only_ask_are_fewer_and_the_one_unused_longest_goes() {
 
 #[test]
 fn of_peers_that_only_ask_none_at_work_is_given_up_for_another() {
-    let mut world = World::registered(HostConfig::default());
+    let mut world = asked_by_as_many_as_fit();
     let first = key(2).device_id();
-    for n in 0..config::MAX_ASKING_PEERS as u16 {
-        let peer = if n == 0 { key(2) } else { numbered(n) };
-        let at = SocketAddr::from(([192, 0, 2, 7], 2_000 + n));
-        world.hand_over(&BaseFrame::Wanted(peer.device_id()));
-        world.hand_over(&told(peer.device_id(), at));
-        let token = world.hellos.last().filter(|hello| hello.to == at).expect("it is said HELLO").token;
-        world.datagram(at, &HelloReply::encode(key(1).device_id(), token, &peer));
-        world.advance(config::WANTED_TAKEN.every);
-    }
     let evicted = |world: &World| world.host.status(world.now).counters.peers_evicted;
     world.hand_over(&BaseFrame::Wanted(device(1)));
     assert_eq!((world.host.sizes().peers, evicted(&world)), (config::MAX_ASKING_PEERS, 0));
@@ -110,6 +101,41 @@ fn of_peers_that_only_ask_none_at_work_is_given_up_for_another() {
     world.hand_over(&BaseFrame::Wanted(device(1)));
     assert_eq!((world.host.sizes().peers, evicted(&world)), (config::MAX_ASKING_PEERS, 1));
     assert!(world.host.peer_status(first, world.now).is_none());
+    assert!(world.host.peer_status(device(1), world.now).is_some());
+}
+
+/// A host that as many peers as fit have asked for, and have answered.
+fn asked_by_as_many_as_fit() -> World {
+    let mut world = World::registered(HostConfig::default());
+    for n in 0..config::MAX_ASKING_PEERS as u16 {
+        let peer = numbered_or_second(n);
+        let at = SocketAddr::from(([192, 0, 2, 7], 2_000 + n));
+        world.hand_over(&BaseFrame::Wanted(peer.device_id()));
+        world.hand_over(&told(peer.device_id(), at));
+        let token = world.hellos.last().filter(|hello| hello.to == at).expect("it is said HELLO").token;
+        world.datagram(at, &HelloReply::encode(key(1).device_id(), token, &peer));
+        world.advance(config::WANTED_TAKEN.every);
+    }
+    world
+}
+
+/// The first of them is known by name.
+fn numbered_or_second(n: u16) -> SecretKey {
+    if n == 0 { key(2) } else { numbered(n) }
+}
+
+#[test]
+fn who_asked_and_says_hello_no_more_makes_room_whatever_he_sends_over_the_relay() {
+    let mut world = asked_by_as_many_as_fit();
+    let until = world.now + config::PROOF_LIFE;
+    while world.now <= until {
+        world.advance(config::PEER_HELD - secs(1));
+        for n in 0..config::MAX_ASKING_PEERS as u16 {
+            world.hand_over(&BaseFrame::RecvData(numbered_or_second(n).device_id(), b"still here"));
+        }
+    }
+    world.hand_over(&BaseFrame::Wanted(device(1)));
+    assert_eq!(world.host.sizes().peers, config::MAX_ASKING_PEERS);
     assert!(world.host.peer_status(device(1), world.now).is_some());
 }
 

@@ -201,9 +201,12 @@ impl Peer {
         (self.is_active(), !self.proofs.is_empty(), self.used)
     }
 
-    /// Whether it is found and in use: giving it up would only bring it back, in place of another.
-    pub(super) fn is_at_work(&self, now: Instant) -> bool {
-        self.is_active() && !self.proofs.is_empty() && self.used + PEER_HELD > now
+    /// Whether it is in use, and found where it still says HELLO: giving it up would only bring it back, in place of another.
+    pub(super) fn is_at_work(&self, sources: &Sources, now: Instant) -> bool {
+        let lives = |&(from, _): &(SocketAddr, Instant)| {
+            sources.owned_until(from, self.id).is_some_and(|until| until > now)
+        };
+        self.is_active() && self.used + PEER_HELD > now && self.proofs.iter().any(lives)
     }
 
     /// Where a message of `length` bytes goes directly, if anywhere. `alone`: there is no relay, so that a size that

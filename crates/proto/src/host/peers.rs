@@ -220,7 +220,8 @@ impl Peers {
             return false;
         }
         let unused = |p: &Peer| p.used + PEER_HELD <= now && !ctx.names(p.id);
-        let asks = |p: &Peer| p.role == Role::Asking && !(role == Role::Asking && p.is_at_work(now));
+        let asks =
+            |p: &Peer| p.role == Role::Asking && !(role == Role::Asking && p.is_at_work(&self.sources, now));
         let evictable = self.map.values().filter(|&p| !p.is_active() || asks(p) || unused(p));
         let Some(id) = evictable.min_by_key(|p| p.worth()).map(|p| p.id) else {
             if role == Role::Wanted {
@@ -313,7 +314,7 @@ impl Peers {
         if asking.clone().count() < MAX_ASKING_PEERS {
             return self.make_room(Role::Asking, relay, ctx, now);
         }
-        let spare = asking.filter(|p| !p.is_at_work(now));
+        let spare = asking.filter(|p| !p.is_at_work(&self.sources, now));
         let Some(id) = spare.min_by_key(|p| p.worth()).map(|p| p.id) else { return false };
         ctx.counters.peers_evicted += 1;
         self.forget(id, relay, ctx);
