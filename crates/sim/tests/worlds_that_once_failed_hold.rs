@@ -7,7 +7,7 @@ use std::{fs, path::Path, time::Duration};
 use bowline_sim::plan::Plan;
 
 /// File in `regressions/`, and what the world found.
-const FOUND: [(&str, &str); 13] = [
+const FOUND: [(&str, &str); 14] = [
     ("66", "a session that nobody answers stayed registered"),
     ("1007", "a host with both families learned its reflexive address in one of them only"),
     ("1040", "the same"),
@@ -33,6 +33,10 @@ const FOUND: [(&str, &str); 13] = [
     ("1490", "a socket was closed at which a peer's HELLO had just been answered: its path led there"),
     ("1315", "the check did not know that a bus which overtakes leaves an interest until it lapses"),
     ("261385699271647", "the check counted what a program had sent before it was started again"),
+    (
+        "192678820572599",
+        "an address that no HELLO could reach while UDP was blocked rested for ten minutes afterwards",
+    ),
 ];
 
 fn folder() -> std::path::PathBuf {

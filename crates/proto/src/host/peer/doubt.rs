@@ -19,6 +19,8 @@ impl Peer {
         let looking = self.is_active() && self.direct.as_ref().is_none_or(Standing::is_suspect);
         if looking && self.ladders_left > 0 && self.came_back.take(CAME_BACK_LADDER, now) {
             self.ladders_left -= 1;
+            // Where nothing passed, HELLOs told nothing of those whom they were for.
+            self.rests.clear();
             for pair in &mut self.pairs {
                 pair.restart_rested(now);
             }
